@@ -1,0 +1,164 @@
+//! `imageexport.dev/v1alpha1`.
+
+use super::{
+    conditions::Condition,
+    ids::{CloudName, JobId, ProjectId, SecretName},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which job to follow, and how.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "imageexport.dev",
+    version = "v1alpha1",
+    kind = "ImageExportJob",
+    plural = "imageexportjobs",
+    shortname = "iej",
+    category = "imageexport",
+    namespaced,
+    status = "ImageExportJobStatus",
+    doc = "Tracks an existing image job of the cloud to its end; it never starts, changes or cancels one. The operator asks the cloud about the job and writes what it learns into the status.",
+    derive = "PartialEq",
+    selectable = ".spec.jobID",
+    selectable = ".status.status",
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.status",
+        description = "Status of the job in the cloud's words"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "True once the job has succeeded"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        description = "Why Ready is what it is"
+    ),
+    printcolumn(
+        name = "Image",
+        type_ = "string",
+        json_path = ".status.imageID",
+        description = "Id of the image"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Time since the object was created"
+    ),
+    printcolumn(
+        name = "Job",
+        type_ = "string",
+        json_path = ".spec.jobID",
+        priority = 1,
+        description = "Id of the job"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1,
+        description = "What the reason means for this job"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageExportJobSpec {
+    /// Id of the cloud project (tenant) that the job belongs to. Immutable.
+    #[serde(rename = "projectID")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("projectID is immutable: create an ImageExportJob of another name"))]
+    pub project_id: ProjectId,
+
+    /// Id of the job, as the call that started it returned it. Immutable.
+    #[serde(rename = "jobID")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("jobID is immutable: create an ImageExportJob of another name"))]
+    pub job_id: JobId,
+
+    /// Where the credentials for the cloud are.
+    pub cloud_credentials_ref: CloudCredentialsRef,
+
+    /// Seconds between two polls of this job, instead of the operator's own cadence. Trouble and the
+    /// operator's quota may stretch it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 5, max = 86400))]
+    pub poll_period_seconds: Option<i32>,
+
+    /// Whether polling pauses. A job that has ended keeps its status.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// A cloud entry in a `clouds.yaml` in a Secret of the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CloudCredentialsRef {
+    /// Name of the Secret. It has the key `clouds.yaml`.
+    pub secret_name: SecretName,
+
+    /// Name of the entry under `clouds` in that file.
+    pub cloud_name: CloudName,
+}
+
+/// What the operator knows about the job. Written by the operator alone; edits are repaired.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageExportJobStatus {
+    /// The .metadata.generation that this status was written for; -1 before the first write, so that
+    /// no tool takes a new object for a finished one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Status of the job as last answered: INIT, RUNNING, SUCCESS or FAIL; any other word of the
+    /// cloud's as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub status: Option<String>,
+
+    /// Type of the job in the cloud's words, for example imsNativeExportImageJob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub job_type: Option<String>,
+
+    /// Id of the image, once the job has succeeded. For an export it is the source image.
+    #[serde(rename = "imageID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub image_id: Option<String>,
+
+    /// Why the job failed, in the cloud's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub fail_reason: Option<String>,
+
+    /// The cloud's code for the failure, for example IMG.0148.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub error_code: Option<String>,
+
+    /// When the job began, by the cloud's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+
+    /// When the job ended, well or badly: by the cloud's clock, else when the operator saw the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+
+    /// The last value of the annotation imageexport.dev/poll-requested-at that was acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub last_handled_poll_request: Option<String>,
+
+    /// Ready and Succeeded always; Reconciling or Stalled while they are True.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+}

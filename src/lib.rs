@@ -1,0 +1,25 @@
+//! Follows image jobs of Open Telekom Cloud and Huawei Cloud to their end, on behalf of
+//! `ImageExportJob` objects.
+//!
+//! ```text
+//!         API server                                     cloud (IMS job query, IAM)
+//!     watch │      ▲ status, events                            ▲ GET job      │ answer
+//!           ▼      │                                           │              ▼
+//!     ┌───────────────────────── controller (async, thin) ─────────────────────────┐
+//!     │  watch               write, events                     poll, credentials   │
+//!     └─────┬──────────────────▲────────────────────────────▲──────────────┬───────┘
+//!      Input│            Effect│                      Effect│         Input│
+//!           ▼                  │                            │              ▼
+//!     ┌─────────────────────── tracker (pure, synchronous) ────────────────────────┐
+//!     │  what is due, who may ask, what the status should say                      │
+//!     └────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Data goes round once: *seen → due → polled → decided → written → seen*. [`tracker`] decides and
+//! knows [`api`] and [`observation`] only; [`cloud`] asks and knows [`observation`] only;
+//! `controller` is the only place that knows everything. `docs/architecture.md` says why.
+
+pub mod api;
+pub mod cloud;
+pub mod observation;
+pub mod tracker;

@@ -1,0 +1,4 @@
+//! stub
+fn main() {
+    print!("{}", image_export_operator::api::crd::yaml());
+}

@@ -1,0 +1,226 @@
+//! Every grace, period and limit of the tracker, in one place.
+
+use std::time::Duration;
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The tracker's numbers. Only `poll_period` and the quota are meant for operators to set; the rest
+/// is fixed so that a status means the same on every cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Time between two polls of a healthy job.
+    pub poll_period: Duration,
+    /// Shortest period of the slow rows (refused, not found, unrecognized).
+    pub slow_period: Duration,
+    /// Period while a 404 is within its grace; overrides `pollPeriodSeconds`.
+    pub not_found_period: Duration,
+    /// Period while an image id is awaited.
+    pub image_id_period: Duration,
+    /// Attempts to learn an image id after the first SUCCESS.
+    pub image_id_attempts: u8,
+    /// Spread of the first polls of new objects.
+    pub first_poll_spread: Duration,
+    /// Shortest time between two scheduled polls of one object.
+    pub min_poll_gap: Duration,
+
+    /// Time without any answer after which a new object says so (row 0b).
+    pub pending_grace: Duration,
+    /// A run of failures becomes `PollFailed` when it is this long …
+    pub failure_grace: Duration,
+    /// … and has this many polls.
+    pub failure_polls: u32,
+    /// Throttling alone becomes `PollFailed` after this time without any answer.
+    pub throttling_grace: Duration,
+    /// A run of 404 answers becomes `JobNotFound` for good when it is this long …
+    pub not_found_grace: Duration,
+    /// … and has this many polls.
+    pub not_found_polls: u32,
+
+    /// Error backoff: floor, added to every wait.
+    pub backoff_floor: Duration,
+    /// Error backoff: the random part is below `backoff_base · 2^k` …
+    pub backoff_base: Duration,
+    /// … and below this.
+    pub backoff_cap: Duration,
+    /// Shortest pause after throttling.
+    pub pause_min: Duration,
+    /// Longest pause that a `Retry-After` can ask for.
+    pub pause_max: Duration,
+
+    /// Polls a second in one quota bucket.
+    pub quota_rate: f64,
+    /// Polls that a quota bucket can save up.
+    pub quota_burst: f64,
+    /// Polls in flight in one quota bucket.
+    pub quota_in_flight: usize,
+    /// Polls in flight in all.
+    pub polls_in_flight: usize,
+
+    /// Status writes (and reads to settle them) in flight.
+    pub writes_in_flight: usize,
+    /// `PollFailed` writes a second: a cloud outage must not become a write storm.
+    pub poll_failed_writes: f64,
+    /// Conflicts in a row on one object after which JSON Patch is used.
+    pub conflicts_before_json_patch: u8,
+    /// How long to wait for the watch to settle a conflict or a lost reply before asking once.
+    pub settle_after: Duration,
+    /// How long a status that the API server refuses is left alone.
+    pub refused_write_delay: Duration,
+    /// Longest pause of all writes while the API server is in trouble; starts at 1 s and doubles.
+    pub write_pause_max: Duration,
+
+    /// A healthy credential's Secret is read again after this time.
+    pub credential_refresh: Duration,
+    /// A broken credential's Secret is read again after this time, doubling …
+    pub credential_retry_min: Duration,
+    /// … to this.
+    pub credential_retry_max: Duration,
+    /// Secret reads a second in all.
+    pub credential_reads: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            poll_period: secs(30),
+            slow_period: secs(300),
+            not_found_period: secs(60),
+            image_id_period: secs(10),
+            image_id_attempts: 5,
+            first_poll_spread: secs(2),
+            min_poll_gap: secs(1),
+            pending_grace: secs(10),
+            failure_grace: secs(120),
+            failure_polls: 3,
+            throttling_grace: secs(900),
+            not_found_grace: secs(300),
+            not_found_polls: 5,
+            backoff_floor: secs(1),
+            backoff_base: secs(2),
+            backoff_cap: secs(300),
+            pause_min: secs(1),
+            pause_max: secs(900),
+            quota_rate: 10.0,
+            quota_burst: 20.0,
+            quota_in_flight: 64,
+            polls_in_flight: 256,
+            writes_in_flight: 16,
+            poll_failed_writes: 20.0,
+            conflicts_before_json_patch: 3,
+            settle_after: secs(5),
+            refused_write_delay: secs(60),
+            write_pause_max: secs(30),
+            credential_refresh: secs(300),
+            credential_retry_min: secs(5),
+            credential_retry_max: secs(60),
+            credential_reads: 20.0,
+        }
+    }
+}
+
+impl Config {
+    /// The same operator with its clock sped up (`factor` < 1) or slowed down: every time is
+    /// multiplied, every rate divided. Counts stay. For tests against real parts.
+    #[must_use]
+    pub fn scaled(mut self, factor: f64) -> Self {
+        for time in [
+            &mut self.poll_period,
+            &mut self.slow_period,
+            &mut self.not_found_period,
+            &mut self.image_id_period,
+            &mut self.first_poll_spread,
+            &mut self.min_poll_gap,
+            &mut self.pending_grace,
+            &mut self.failure_grace,
+            &mut self.throttling_grace,
+            &mut self.not_found_grace,
+            &mut self.backoff_floor,
+            &mut self.backoff_base,
+            &mut self.backoff_cap,
+            &mut self.pause_min,
+            &mut self.settle_after,
+            &mut self.refused_write_delay,
+            &mut self.write_pause_max,
+            &mut self.credential_refresh,
+            &mut self.credential_retry_min,
+            &mut self.credential_retry_max,
+        ] {
+            *time = time.mul_f64(factor);
+        }
+        for rate in [
+            &mut self.quota_rate,
+            &mut self.poll_failed_writes,
+            &mut self.credential_reads,
+        ] {
+            *rate /= factor;
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_a_promise() {
+        let config = Config::default();
+        assert_eq!(config.poll_period, secs(30));
+        assert_eq!(config.slow_period, secs(5 * 60));
+        assert_eq!(config.not_found_period, secs(60));
+        assert_eq!(
+            (config.image_id_attempts, config.image_id_period),
+            (5, secs(10))
+        );
+        assert_eq!(config.first_poll_spread, secs(2));
+        assert_eq!(config.min_poll_gap, secs(1));
+        assert_eq!(config.pending_grace, secs(10));
+        assert_eq!(
+            (config.failure_polls, config.failure_grace),
+            (3, secs(2 * 60))
+        );
+        assert_eq!(config.throttling_grace, secs(15 * 60));
+        assert_eq!(
+            (config.not_found_polls, config.not_found_grace),
+            (5, secs(5 * 60))
+        );
+        assert_eq!(
+            (
+                config.backoff_floor,
+                config.backoff_base,
+                config.backoff_cap
+            ),
+            (secs(1), secs(2), secs(300))
+        );
+        assert_eq!(
+            (config.pause_min, config.pause_max),
+            (secs(1), secs(15 * 60))
+        );
+        assert_eq!((config.quota_rate, config.quota_burst), (10.0, 20.0));
+        assert_eq!((config.quota_in_flight, config.polls_in_flight), (64, 256));
+        assert_eq!(
+            (config.writes_in_flight, config.poll_failed_writes),
+            (16, 20.0)
+        );
+        assert_eq!(config.conflicts_before_json_patch, 3);
+        assert_eq!(config.settle_after, secs(5));
+        assert_eq!(config.refused_write_delay, secs(60));
+        assert_eq!(config.write_pause_max, secs(30));
+        assert_eq!(config.credential_refresh, secs(5 * 60));
+        assert_eq!(
+            (config.credential_retry_min, config.credential_retry_max),
+            (secs(5), secs(60))
+        );
+        assert_eq!(config.credential_reads, 20.0);
+    }
+
+    #[test]
+    fn scaling_keeps_counts() {
+        let config = Config::default().scaled(0.1);
+        assert_eq!(config.poll_period, secs(3));
+        assert!((config.quota_rate - 100.0).abs() < 1e-9);
+        assert_eq!(config.not_found_polls, 5);
+    }
+}

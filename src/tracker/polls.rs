@@ -1,0 +1,601 @@
+//! Who is asked about, and when: from the schedule through the quota to the answer.
+
+use super::{
+    Config, Effect, Now, PollRequest, PollTicket, Timer, Tracker, cadence,
+    history::{Contradiction, Next},
+    quota::{PollBucket, Turn, Waiting},
+    record::{Poll, Record},
+    verdict::Row,
+};
+use crate::observation::{JobState, Observation, Outcome, RefusalReason, Stage};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+/// The objects of one (credential, project). They use a bucket of their own until the cloud has
+/// accepted their credential there once, then the one of (endpoint host, project): else a made-up
+/// project id could pause somebody else's polls.
+#[derive(Debug)]
+struct Lane {
+    credential: u32,
+    project: Arc<str>,
+    members: u32,
+    bucket: u64,
+    /// Host of the shared bucket.
+    host: Option<Arc<str>>,
+    /// First polls still to come; new objects spread over a time that grows with them.
+    newcomers: u32,
+}
+
+/// Lanes and buckets.
+#[derive(Debug, Default)]
+pub(super) struct Polls {
+    lanes: Vec<Option<Lane>>,
+    free_lanes: Vec<u32>,
+    by_owner: HashMap<(u32, Arc<str>), u32>,
+    buckets: HashMap<u64, PollBucket>,
+    shared: HashMap<(Arc<str>, Arc<str>), u64>,
+    next_bucket: u64,
+    /// Buckets that may have a poll to send, each in turn.
+    ready: VecDeque<u64>,
+    pub(super) in_flight: usize,
+}
+
+impl Polls {
+    fn new_bucket(&mut self, config: &Config, now: Duration) -> u64 {
+        self.next_bucket += 1;
+        let bucket = PollBucket::new(
+            config.quota_rate,
+            config.quota_burst,
+            config.quota_in_flight,
+            now,
+        );
+        self.buckets.insert(self.next_bucket, bucket);
+        self.next_bucket
+    }
+
+    pub(super) fn join_lane(
+        &mut self,
+        config: &Config,
+        now: Duration,
+        credential: u32,
+        project: &Arc<str>,
+    ) -> u32 {
+        let owner = (credential, project.clone());
+        if let Some(&index) = self.by_owner.get(&owner) {
+            if let Some(lane) = self.lane_mut(index) {
+                lane.members += 1;
+            }
+            return index;
+        }
+        let bucket = self.new_bucket(config, now);
+        self.retain_bucket(bucket);
+        let lane = Lane {
+            credential,
+            project: project.clone(),
+            members: 1,
+            bucket,
+            host: None,
+            newcomers: 0,
+        };
+        let index = if let Some(index) = self.free_lanes.pop() {
+            self.lanes[index as usize] = Some(lane);
+            index
+        } else {
+            self.lanes.push(Some(lane));
+            u32::try_from(self.lanes.len() - 1).expect("fewer than 2^32 lanes")
+        };
+        self.by_owner.insert(owner, index);
+        index
+    }
+
+    pub(super) fn leave_lane(&mut self, index: u32, now: Duration) {
+        let Some(lane) = self.lane_mut(index) else {
+            return;
+        };
+        lane.members -= 1;
+        if lane.members == 0 {
+            let (credential, project, bucket) =
+                (lane.credential, lane.project.clone(), lane.bucket);
+            self.by_owner.remove(&(credential, project));
+            self.lanes[index as usize] = None;
+            self.free_lanes.push(index);
+            self.release_bucket(bucket, now);
+        }
+    }
+
+    /// A new object had its first poll, or went away before.
+    pub(super) fn newcomer_left(&mut self, lane: u32) {
+        if let Some(lane) = self.lane_mut(lane) {
+            lane.newcomers = lane.newcomers.saturating_sub(1);
+        }
+    }
+
+    fn lane(&self, index: u32) -> Option<&Lane> {
+        self.lanes.get(index as usize)?.as_ref()
+    }
+
+    fn lane_mut(&mut self, index: u32) -> Option<&mut Lane> {
+        self.lanes.get_mut(index as usize)?.as_mut()
+    }
+
+    fn retain_bucket(&mut self, id: u64) {
+        if let Some(bucket) = self.buckets.get_mut(&id) {
+            bucket.lanes += 1;
+        }
+    }
+
+    fn release_bucket(&mut self, id: u64, now: Duration) {
+        if let Some(bucket) = self.buckets.get_mut(&id) {
+            bucket.lanes = bucket.lanes.saturating_sub(1);
+            if bucket.is_disposable(now) {
+                self.buckets.remove(&id);
+                self.shared.retain(|_, shared| *shared != id);
+            }
+        }
+    }
+
+    /// Drops buckets that nobody uses and that hold no pause any more.
+    pub(super) fn sweep(&mut self, now: Duration) {
+        self.buckets.retain(|_, bucket| !bucket.is_disposable(now));
+        let buckets = &self.buckets;
+        self.shared.retain(|_, id| buckets.contains_key(id));
+    }
+
+    fn mark_ready(&mut self, id: u64) {
+        if let Some(bucket) = self.buckets.get_mut(&id)
+            && !std::mem::replace(&mut bucket.ready, true)
+        {
+            self.ready.push_back(id);
+        }
+    }
+
+    pub(super) fn wake(&mut self, id: u64, at: Duration) {
+        if let Some(bucket) = self.buckets.get_mut(&id)
+            && bucket.wake_at == Some(at)
+        {
+            bucket.wake_at = None;
+            self.mark_ready(id);
+        }
+    }
+
+    /// The cloud accepted a lane's credential at this host: its objects join the shared bucket.
+    fn join_shared(&mut self, index: u32, host: &Arc<str>, now: Duration) {
+        let Some(lane) = self.lane(index) else {
+            return;
+        };
+        if lane.host.as_ref() == Some(host) {
+            return;
+        }
+        let (old, key) = (lane.bucket, (host.clone(), lane.project.clone()));
+        let was_private = lane.host.is_none();
+        let new = match self.shared.get(&key) {
+            Some(&id) => id,
+            None if was_private => {
+                self.shared.insert(key, old);
+                old
+            }
+            // It moves from one host to another: a bucket is bound to its host.
+            None => return,
+        };
+        if new != old {
+            self.retain_bucket(new);
+            if let Some(mut from) = self.buckets.remove(&old) {
+                if let Some(to) = self.buckets.get_mut(&new) {
+                    from.pour_into(to);
+                }
+                self.buckets.insert(old, from);
+            }
+            self.release_bucket(old, now);
+            self.mark_ready(new);
+        }
+        if let Some(lane) = self.lane_mut(index) {
+            lane.bucket = new;
+            lane.host = Some(host.clone());
+        }
+    }
+}
+
+impl Tracker {
+    /// Plans the first poll of an object that has just become known.
+    pub(super) fn schedule_first(&mut self, now: Now, index: u32) {
+        let Some(record) = self.records.get_mut(index) else {
+            return;
+        };
+        if !record.is_active() {
+            return;
+        }
+        // Configuration may have been mended while the operator was away; anything else that was
+        // written before keeps its phase, so a restart is no burst.
+        let settled = record
+            .row()
+            .is_some_and(|row| !matches!(row, Row::Refused(_)));
+        record.newcomer = !settled;
+        let wait = if settled {
+            let record = self.records.get(index).expect("it was there a moment ago");
+            self.pace(now, record, Duration::ZERO)
+        } else {
+            let seed = record.seed;
+            let lane = record.lane;
+            let rate = self.config.quota_rate;
+            let spread = self.config.first_poll_spread;
+            let newcomers = self.polls.lane_mut(lane).map_or(1, |lane| {
+                lane.newcomers += 1;
+                lane.newcomers
+            });
+            cadence::draw(
+                seed,
+                0,
+                spread.min(Duration::from_secs_f64(f64::from(newcomers) / rate)),
+            )
+        };
+        self.schedule(index, now.mono + wait);
+    }
+
+    /// Plans the next poll at the row's own pace.
+    pub(super) fn schedule_pace(&mut self, now: Now, index: u32) {
+        let Some(record) = self.records.get(index) else {
+            return;
+        };
+        if matches!(record.poll, Poll::Scheduled(_)) {
+            let wait = self.pace(now, record, self.config.min_poll_gap);
+            self.schedule(index, now.mono + wait);
+        }
+    }
+
+    fn schedule(&mut self, index: u32, at: Duration) {
+        if let Some(record) = self.records.get_mut(index) {
+            record.poll = Poll::Scheduled(at);
+            let serial = record.serial;
+            self.set_timer(at, Timer::Poll { index, serial });
+        }
+    }
+
+    pub(super) fn stop_polling(&mut self, index: u32) {
+        if let Some(record) = self.records.get_mut(index)
+            && !matches!(record.poll, Poll::InFlight { .. })
+        {
+            record.poll = Poll::Off;
+        }
+    }
+
+    /// Time to the next poll of a job that is well, by row.
+    fn pace(&self, now: Now, record: &Record, gap: Duration) -> Duration {
+        let config = &self.config;
+        let own = record.period.unwrap_or(config.poll_period);
+        let period = match record.row() {
+            Some(Row::ImageIdPending) => return config.image_id_period,
+            Some(Row::NotFoundYet) => config.not_found_period,
+            Some(Row::Refused(_) | Row::NotFound | Row::Unrecognized) => {
+                own.max(config.slow_period)
+            }
+            _ => own,
+        };
+        cadence::until_phase(record.seed, period, self.clock(now), gap)
+    }
+
+    pub(super) fn poll_timer(&mut self, now: Now, index: u32, serial: u32, at: Duration) {
+        let due = self
+            .records
+            .current(index, serial)
+            .is_some_and(|r| r.poll == Poll::Scheduled(at));
+        if due {
+            self.poll_now(now, index, at);
+        }
+    }
+
+    /// Makes a poll due, or marks it as wanted again where one is in flight.
+    pub(super) fn poll_now(&mut self, now: Now, index: u32, due: Duration) {
+        let Some(record) = self.records.get_mut(index) else {
+            return;
+        };
+        if let Poll::InFlight { again, .. } = &mut record.poll {
+            *again = true;
+            return;
+        }
+        if self.needs_credential(now, index) {
+            self.enqueue(index, due);
+        }
+    }
+
+    fn enqueue(&mut self, index: u32, due: Duration) {
+        let Some(record) = self.records.get_mut(index) else {
+            return;
+        };
+        record.poll = Poll::Queued(due);
+        let (serial, lane) = (record.serial, record.lane);
+        let Some(id) = self.polls.lane(lane).map(|lane| lane.bucket) else {
+            return;
+        };
+        if let Some(bucket) = self.polls.buckets.get_mut(&id) {
+            bucket.push(Waiting { due, index, serial });
+            self.polls.mark_ready(id);
+        }
+    }
+
+    pub(super) fn send_polls(&mut self, now: Now) {
+        while self.polls.in_flight < self.config.polls_in_flight {
+            let Some(id) = self.polls.ready.pop_front() else {
+                return;
+            };
+            let (records, lanes) = (&self.records, &self.polls.lanes);
+            let Some(bucket) = self.polls.buckets.get_mut(&id) else {
+                continue;
+            };
+            bucket.ready = false;
+            let turn = bucket.turn(now.mono, |waiting| {
+                records
+                    .current(waiting.index, waiting.serial)
+                    .is_some_and(|record| {
+                        record.poll == Poll::Queued(waiting.due)
+                            && lanes[record.lane as usize]
+                                .as_ref()
+                                .is_some_and(|lane| lane.bucket == id)
+                    })
+            });
+            match turn {
+                Turn::Go(waiting) => {
+                    self.polls.mark_ready(id);
+                    self.send_poll(now, waiting.index, id);
+                }
+                Turn::NotBefore(at) => {
+                    if bucket.wake_at.is_none_or(|wake_at| wake_at > at) {
+                        bucket.wake_at = Some(at);
+                        self.set_timer(at, Timer::Bucket(id));
+                    }
+                }
+                Turn::Idle => {}
+            }
+        }
+    }
+
+    fn send_poll(&mut self, now: Now, index: u32, bucket: u64) {
+        self.polls.in_flight += 1;
+        let sequence = self.next_sequence();
+        let Some(record) = self.records.get_mut(index) else {
+            return;
+        };
+        let usable = self.credentials.usable(record.credential);
+        let reference = self.credentials.reference(record.credential);
+        let (Some(credential_version), Some(reference)) = (usable, reference) else {
+            // It broke while the object was queued.
+            self.poll_ended(bucket, 0);
+            self.needs_credential(now, index);
+            return;
+        };
+        record.poll = Poll::InFlight {
+            sequence,
+            again: false,
+        };
+        let request = PollRequest {
+            ticket: PollTicket {
+                index,
+                serial: record.serial,
+                sequence,
+                epoch: self.epoch,
+                bucket,
+                credential: record.credential,
+                credential_version,
+            },
+            key: record.key.clone(),
+            credential: reference,
+            project: record.project.clone(),
+            job: record.job.clone(),
+        };
+        self.out.push(Effect::Poll(Box::new(request)));
+    }
+
+    fn poll_ended(&mut self, bucket: u64, requests: u32) {
+        self.polls.in_flight -= 1;
+        if let Some(bucket) = self.polls.buckets.get_mut(&bucket) {
+            bucket.settle(requests);
+        }
+        self.polls.mark_ready(bucket);
+    }
+
+    pub(super) fn answered(&mut self, now: Now, ticket: &PollTicket, seen: &Observation) {
+        self.poll_ended(ticket.bucket, seen.requests);
+        self.pause_bucket(now, ticket, seen);
+        if ticket.epoch != self.epoch {
+            self.counters.dropped_answers += 1;
+            self.ask_again(now, ticket);
+            return;
+        }
+        let Some(record) = self.records.current_mut(ticket.index, ticket.serial) else {
+            self.counters.dropped_answers += 1;
+            return;
+        };
+        let Poll::InFlight { sequence, again } = record.poll else {
+            return;
+        };
+        if sequence != ticket.sequence {
+            return;
+        }
+        let lane = record.lane;
+        let (answer, end) = match &seen.outcome {
+            Outcome::Answered(answer) => (
+                true,
+                matches!(answer.state, JobState::Success | JobState::Fail),
+            ),
+            _ => (false, false),
+        };
+        let same_credential = record.credential == ticket.credential;
+        let current = same_credential
+            && self.credentials.version(ticket.credential) == Some(ticket.credential_version);
+        if !current && !answer {
+            // The old credentials' trouble says nothing about the new ones.
+            self.counters.dropped_answers += 1;
+            self.ask_again(now, ticket);
+            return;
+        }
+        if record.suspended && !end && !record.history.has_ended() {
+            self.counters.dropped_answers += 1;
+            record.poll = Poll::Off;
+            return;
+        }
+        let newcomer = std::mem::take(&mut record.newcomer);
+        let (next, contradiction) = record.history.apply(&self.config, now, seen);
+        self.count(contradiction, seen);
+        if newcomer {
+            self.polls.newcomer_left(lane);
+        }
+        self.judge_credential(now, ticket, seen, lane, current);
+        self.schedule_next(now, ticket.index, next, again, seen.retry_after);
+        self.refresh_write(now, ticket.index);
+    }
+
+    fn ask_again(&mut self, now: Now, ticket: &PollTicket) {
+        let Some(record) = self.records.current_mut(ticket.index, ticket.serial) else {
+            return;
+        };
+        if !matches!(record.poll, Poll::InFlight { sequence, .. } if sequence == ticket.sequence) {
+            return;
+        }
+        record.poll = Poll::Off;
+        if record.is_active() {
+            self.poll_now(now, ticket.index, now.mono);
+        }
+    }
+
+    fn count(&mut self, contradiction: Option<Contradiction>, seen: &Observation) {
+        if contradiction.is_some() {
+            self.counters.contradictions += 1;
+        }
+        if let Outcome::Answered(answer) = &seen.outcome
+            && matches!(answer.state, JobState::Unrecognized(_))
+        {
+            self.counters.unrecognized += 1;
+        }
+    }
+
+    /// A 429, or any failure with a `Retry-After` from the endpoint, pauses the whole bucket.
+    fn pause_bucket(&mut self, now: Now, ticket: &PollTicket, seen: &Observation) {
+        let pauses = match &seen.outcome {
+            Outcome::Throttled => true,
+            // The identity service's pause is kept by the credential, not by the bucket.
+            Outcome::Failed(failure) if failure.stage == Stage::Login => false,
+            _ => seen.retry_after.is_some() && seen.endpoint.is_some(),
+        };
+        if pauses && let Some(bucket) = self.polls.buckets.get_mut(&ticket.bucket) {
+            let pause = cadence::pause(&self.config, ticket.bucket, seen.retry_after);
+            bucket.pause(now.mono, now.mono + pause);
+        }
+    }
+
+    fn judge_credential(
+        &mut self,
+        now: Now,
+        ticket: &PollTicket,
+        seen: &Observation,
+        lane: u32,
+        current: bool,
+    ) {
+        if !current {
+            return;
+        }
+        match &seen.outcome {
+            Outcome::Answered(_) => {
+                self.credential_judged(now, ticket.credential, false);
+                if let Some(host) = &seen.endpoint {
+                    self.polls.join_shared(lane, host, now.mono);
+                }
+            }
+            Outcome::Refused(refusal) if refusal.reason == RefusalReason::CredentialsInvalid => {
+                self.credential_judged(now, ticket.credential, true);
+            }
+            _ => {}
+        }
+    }
+
+    fn schedule_next(
+        &mut self,
+        now: Now,
+        index: u32,
+        next: Next,
+        again: bool,
+        retry_after: Option<Duration>,
+    ) {
+        let Some(record) = self.records.get_mut(index) else {
+            return;
+        };
+        record.poll = Poll::Off;
+        if record.doubtful {
+            match next {
+                // The cloud has forgotten the job: the status stays as it is.
+                Next::Pace if record.history.not_found_yet => return,
+                Next::Pace if record.history.refusal.is_none() => record.doubtful = false,
+                Next::Pace | Next::Backoff(_) | Next::AfterPause => {}
+            }
+        }
+        let row = record.row();
+        if !record.is_active() {
+            return;
+        }
+        if again {
+            self.poll_now(now, index, Duration::ZERO);
+            return;
+        }
+        let wait = match next {
+            Next::AfterPause => {
+                // The bucket's pause holds it; afterwards it is among the first.
+                self.poll_now(now, index, now.mono);
+                return;
+            }
+            Next::Backoff(_) if row == Some(Row::ImageIdPending) => self.config.image_id_period,
+            Next::Backoff(failures) => {
+                let asked = retry_after.unwrap_or_default().min(self.config.pause_max);
+                cadence::backoff(&self.config, record.seed, failures).max(asked)
+            }
+            Next::Pace => {
+                let record = self.records.get(index).expect("it was there a moment ago");
+                self.pace(now, record, self.config.min_poll_gap)
+            }
+        };
+        self.schedule(index, now.mono + wait);
+    }
+
+    /// The content of a credential changed: what it may share has to be earned again. A pause of
+    /// the old bucket goes along.
+    pub(super) fn leave_shared_buckets(&mut self, now: Now, credential: u32) {
+        let lanes: Vec<u32> = (0u32..)
+            .zip(&self.polls.lanes)
+            .filter(|(_, lane)| {
+                lane.as_ref()
+                    .is_some_and(|lane| lane.credential == credential && lane.host.is_some())
+            })
+            .map(|(index, _)| index)
+            .collect();
+        for index in lanes {
+            let fresh = self.polls.new_bucket(&self.config, now.mono);
+            self.polls.retain_bucket(fresh);
+            let Some(lane) = self.polls.lane_mut(index) else {
+                continue;
+            };
+            let old = std::mem::replace(&mut lane.bucket, fresh);
+            lane.host = None;
+            let paused_until = self
+                .polls
+                .buckets
+                .get(&old)
+                .map_or(Duration::ZERO, |b| b.paused_until);
+            if let Some(bucket) = self.polls.buckets.get_mut(&fresh) {
+                bucket.paused_until = paused_until;
+            }
+            self.polls.release_bucket(old, now.mono);
+            let queued: Vec<(u32, Duration)> = self
+                .records
+                .iter()
+                .filter(|(_, record)| record.lane == index)
+                .filter_map(|(at, record)| match record.poll {
+                    Poll::Queued(due) => Some((at, due)),
+                    _ => None,
+                })
+                .collect();
+            for (at, due) in queued {
+                self.enqueue(at, due);
+            }
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! What is written, in which order, and what if it fails.
+
+use super::{
+    Config, Effect, EventNote, Fence, FetchResult, FetchTicket, Now, StatusWrite, Timer, Tracker,
+    WriteResult, WriteTicket,
+    quota::TokenBucket,
+    record::{Record, Server, Write},
+    standing::Standing,
+    verdict::{Row, Urgency},
+};
+use crate::api::ImageExportJob;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+/// The queues and limits of status writes.
+#[derive(Debug)]
+pub(super) struct Writes {
+    queues: [VecDeque<(u32, u32)>; 3],
+    /// Objects to read, to settle how a write ended.
+    fetches: VecDeque<(u32, u32)>,
+    poll_failed: TokenBucket,
+    pub(super) in_flight: usize,
+    paused_until: Duration,
+    /// Troubled writes in a row, for the length of the pause.
+    troubles: u32,
+    wake_at: Option<Duration>,
+}
+
+impl Writes {
+    pub(super) fn new(config: &Config, now: Duration) -> Self {
+        Self {
+            queues: Default::default(),
+            fetches: VecDeque::new(),
+            poll_failed: TokenBucket::new(
+                config.poll_failed_writes,
+                config.poll_failed_writes,
+                now,
+            ),
+            in_flight: 0,
+            paused_until: Duration::ZERO,
+            troubles: 0,
+            wake_at: None,
+        }
+    }
+
+    pub(super) fn wake(&mut self, at: Duration) {
+        if self.wake_at == Some(at) {
+            self.wake_at = None;
+        }
+    }
+}
+
+fn needs_write(record: &Record, desired: &Standing) -> bool {
+    match (&record.server, &record.acknowledged) {
+        (Server::Holds(_), _) | (_, None) => true,
+        (Server::Acknowledged | Server::Stores(_), Some(acknowledged)) => {
+            acknowledged.generation != desired.generation || !acknowledged.says_the_same(desired)
+        }
+    }
+}
+
+impl Tracker {
+    /// Queues a write where the status should say something else than it does. Cheap where not.
+    pub(super) fn refresh_write(&mut self, now: Now, index: u32) {
+        let Some(record) = self.records.get_mut(index) else {
+            return;
+        };
+        let queued = match &record.write {
+            Write::Idle => None,
+            Write::Queued(urgency) => Some(*urgency),
+            _ => return,
+        };
+        let wanted = record
+            .desired(now.wall.as_second())
+            .filter(|desired| needs_write(record, desired))
+            .map(|desired| desired.row.urgency());
+        match wanted {
+            None => record.write = Write::Idle,
+            Some(urgency) if queued != Some(urgency) => {
+                record.write = Write::Queued(urgency);
+                self.writes.queues[urgency as usize].push_back((index, record.serial));
+            }
+            Some(_) => {}
+        }
+    }
+
+    pub(super) fn send_writes(&mut self, now: Now) {
+        while self.writes.in_flight < self.config.writes_in_flight {
+            if now.mono < self.writes.paused_until {
+                self.wake_writes(self.writes.paused_until);
+                return;
+            }
+            if let Some((index, serial)) = self.writes.fetches.pop_front() {
+                self.send_fetch(index, serial);
+                continue;
+            }
+            let Some((queue, index, serial)) = self.first_queued() else {
+                return;
+            };
+            let record = self
+                .records
+                .current_mut(index, serial)
+                .expect("it is queued");
+            let desired = record
+                .desired(now.wall.as_second())
+                .filter(|desired| needs_write(record, desired));
+            let Some(desired) = desired else {
+                record.write = Write::Idle;
+                self.writes.queues[queue].pop_front();
+                continue;
+            };
+            if desired.row == Row::PollFailed
+                && let Err(wait) = self.writes.poll_failed.take(now.mono)
+            {
+                self.wake_writes(now.mono + wait);
+                return;
+            }
+            self.writes.queues[queue].pop_front();
+            self.send_write(index, Arc::new(desired));
+        }
+    }
+
+    /// The first entry that still stands, by urgency.
+    fn first_queued(&mut self) -> Option<(usize, u32, u32)> {
+        const URGENCIES: [Urgency; 3] = [Urgency::Final, Urgency::Normal, Urgency::Trouble];
+        for (queue, urgency) in URGENCIES.into_iter().enumerate() {
+            while let Some(&(index, serial)) = self.writes.queues[queue].front() {
+                let stands = self
+                    .records
+                    .current(index, serial)
+                    .is_some_and(|record| matches!(record.write, Write::Queued(u) if u == urgency));
+                if stands {
+                    return Some((queue, index, serial));
+                }
+                self.writes.queues[queue].pop_front();
+            }
+        }
+        None
+    }
+
+    fn wake_writes(&mut self, at: Duration) {
+        if self.writes.wake_at.is_none_or(|wake_at| wake_at > at) {
+            self.writes.wake_at = Some(at);
+            self.set_timer(at, Timer::Writes);
+        }
+    }
+
+    fn send_write(&mut self, index: u32, desired: Arc<Standing>) {
+        let sequence = self.next_sequence();
+        let Some(record) = self.records.get_mut(index) else {
+            return;
+        };
+        let fence = if record.conflicts >= self.config.conflicts_before_json_patch {
+            Fence::Tests {
+                uid: record.uid.clone(),
+                generation: record.generation,
+                status: record.server_status(),
+            }
+        } else {
+            Fence::ResourceVersion(record.version.clone())
+        };
+        let write = StatusWrite {
+            ticket: WriteTicket {
+                index,
+                serial: record.serial,
+                sequence,
+                epoch: self.epoch,
+            },
+            key: record.key.clone(),
+            fence,
+            status: desired.render(&record.job),
+        };
+        record.write = Write::InFlight {
+            sequence,
+            sent: desired,
+            held: None,
+        };
+        self.writes.in_flight += 1;
+        self.out.push(Effect::WriteStatus(Box::new(write)));
+    }
+
+    pub(super) fn wrote(&mut self, now: Now, ticket: &WriteTicket, result: WriteResult) {
+        self.writes.in_flight -= 1;
+        self.note_trouble(now, &result);
+        let Some(record) = self.records.current_mut(ticket.index, ticket.serial) else {
+            return;
+        };
+        if !matches!(&record.write, Write::InFlight { sequence, .. } if *sequence == ticket.sequence)
+        {
+            return;
+        }
+        let Write::InFlight { sent, held, .. } = std::mem::replace(&mut record.write, Write::Idle)
+        else {
+            return;
+        };
+        let index = ticket.index;
+        let settling = |sent, tries| Write::Settling {
+            sent,
+            until: Duration::ZERO,
+            tries,
+        };
+        match result {
+            WriteResult::Written { version, status } => {
+                record.version = version.as_str().into();
+                record.conflicts = 0;
+                let as_sent = status.as_deref() == Some(&sent.render(&record.job));
+                self.acknowledge(index, sent);
+                if !as_sent && let Some(record) = self.records.get_mut(index) {
+                    record.server = Server::Stores(status.unwrap_or_default());
+                }
+            }
+            WriteResult::Conflict => {
+                record.conflicts = record.conflicts.saturating_add(1);
+                record.write = settling(None, 0);
+            }
+            WriteResult::Unknown => record.write = settling(Some(sent), 0),
+            WriteResult::Gone => {
+                self.forget(index, now);
+                return;
+            }
+            WriteResult::Throttled(_) => {}
+            WriteResult::Refused => {
+                let until = now.mono + self.config.refused_write_delay;
+                record.write = Write::Delayed(until);
+                self.set_timer(
+                    until,
+                    Timer::Write {
+                        index,
+                        serial: ticket.serial,
+                    },
+                );
+            }
+        }
+        self.await_settlement(now, index);
+        if let Some(object) = held {
+            self.seen_again(now, index, *object);
+        }
+        self.refresh_write(now, index);
+    }
+
+    /// Starts the wait of a write that has just begun to settle.
+    fn await_settlement(&mut self, now: Now, index: u32) {
+        let wait = self.config.settle_after;
+        if let Some(record) = self.records.get_mut(index)
+            && let Write::Settling { until, tries, .. } = &mut record.write
+        {
+            *until = now.mono + wait.saturating_mul(1 << (*tries).min(4));
+            let (until, serial) = (*until, record.serial);
+            self.set_timer(until, Timer::Write { index, serial });
+        }
+    }
+
+    /// Trouble that is the API server's rather than the object's pauses all writes.
+    fn note_trouble(&mut self, now: Now, result: &WriteResult) {
+        let asked = match result {
+            WriteResult::Throttled(asked) => asked.unwrap_or_default(),
+            WriteResult::Unknown => Duration::ZERO,
+            _ => {
+                self.writes.troubles = 0;
+                return;
+            }
+        };
+        if now.mono < self.writes.paused_until {
+            // Sent before the pause: one trouble, not sixteen.
+            return;
+        }
+        let longest = self.config.write_pause_max;
+        let pause = self
+            .config
+            .pause_min
+            .saturating_mul(1 << self.writes.troubles.min(16))
+            .min(longest);
+        self.writes.troubles += 1;
+        self.writes.paused_until = now.mono + pause.max(asked.min(self.config.pause_max));
+    }
+
+    /// The API server holds this standing now.
+    pub(super) fn acknowledge(&mut self, index: u32, standing: Arc<Standing>) {
+        let Some(record) = self.records.get_mut(index) else {
+            return;
+        };
+        let before = record
+            .acknowledged
+            .as_ref()
+            .map(|standing| standing.row.reason());
+        let row = standing.row;
+        if before != Some(row.reason()) {
+            let note = EventNote {
+                key: record.key.clone(),
+                uid: record.uid.clone(),
+                reason: row.reason(),
+                warning: row.is_trouble(),
+                note: row.message(&record.job, standing.detail.as_deref(), &standing.facts),
+            };
+            self.out.push(Effect::Emit(Box::new(note)));
+        }
+        record.acknowledged = Some(standing);
+        record.server = Server::Acknowledged;
+    }
+
+    pub(super) fn write_timer(&mut self, now: Now, index: u32, serial: u32, at: Duration) {
+        let Some(record) = self.records.current_mut(index, serial) else {
+            return;
+        };
+        match &record.write {
+            Write::Delayed(until) if *until == at => {
+                record.write = Write::Idle;
+                self.refresh_write(now, index);
+            }
+            Write::Settling { until, .. } if *until == at => {
+                self.writes.fetches.push_back((index, serial));
+            }
+            _ => {}
+        }
+    }
+
+    fn send_fetch(&mut self, index: u32, serial: u32) {
+        let sequence = self.next_sequence();
+        let Some(record) = self.records.current_mut(index, serial) else {
+            return;
+        };
+        let Write::Settling { sent, tries, .. } = &mut record.write else {
+            return;
+        };
+        record.write = Write::Fetching {
+            sequence,
+            sent: sent.take(),
+            tries: *tries,
+        };
+        self.writes.in_flight += 1;
+        let ticket = FetchTicket {
+            index,
+            serial,
+            sequence,
+        };
+        self.out.push(Effect::Fetch(ticket, record.key.clone()));
+    }
+
+    pub(super) fn fetched(&mut self, now: Now, ticket: &FetchTicket, result: FetchResult) {
+        self.writes.in_flight -= 1;
+        let index = ticket.index;
+        let Some(record) = self.records.current_mut(index, ticket.serial) else {
+            return;
+        };
+        let Write::Fetching {
+            sequence,
+            sent,
+            tries,
+        } = &mut record.write
+        else {
+            return;
+        };
+        if *sequence != ticket.sequence {
+            return;
+        }
+        match result {
+            FetchResult::Found(object) => self.settle(now, index, *object),
+            FetchResult::Gone => self.forget(index, now),
+            FetchResult::Failed => {
+                record.write = Write::Settling {
+                    sent: sent.take(),
+                    until: Duration::ZERO,
+                    tries: *tries + 1,
+                };
+                self.await_settlement(now, index);
+            }
+        }
+    }
+
+    fn settle(&mut self, now: Now, index: u32, object: ImageExportJob) {
+        let same = self
+            .records
+            .get(index)
+            .is_some_and(|record| object.metadata.uid.as_deref() == Some(&*record.uid));
+        if same {
+            self.take_in(now, index, object, true);
+        } else {
+            self.forget(index, now);
+        }
+    }
+}

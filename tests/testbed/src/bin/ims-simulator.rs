@@ -1,0 +1,204 @@
+//! The IMS simulator as a program: see `--help`.
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use secrecy::{ExposeSecret, SecretString};
+use std::{
+    io::{IsTerminal, Write},
+    net::SocketAddr,
+    time::Duration,
+};
+use testbed::ims::{Config, End, Job, Simulator, Start, User};
+
+const PROJECT: &str = "ac234de25c6741d2b1273da49eea1b9e";
+const PROJECT_NAME: &str = "eu-de_demo";
+const DOMAIN: &str = "demo";
+const DEFAULT_TOKEN: &str = "demo-token";
+
+/// Simulates the asynchronous job query of Open Telekom Cloud's Image Management Service, with as
+/// much identity service as a password login needs. It knows no real account and calls nobody.
+#[derive(Parser)]
+#[command(version, after_long_help = AFTER_HELP)]
+struct Args {
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+
+    /// Allow an address that other machines can reach. The admin API has no password.
+    #[arg(long)]
+    allow_remote: bool,
+
+    /// Token accepted for all projects, in the header X-Auth-Token.
+    #[arg(long, default_value = DEFAULT_TOKEN, hide_env_values = true, env = "IMS_SIMULATOR_TOKEN")]
+    token: SecretString,
+
+    /// User who may log in (domain "demo", project "eu-de_demo").
+    #[arg(long, default_value = "demo")]
+    user: String,
+
+    /// Password of that user.
+    #[arg(
+        long,
+        default_value = "demo",
+        hide_env_values = true,
+        env = "IMS_SIMULATOR_PASSWORD"
+    )]
+    password: SecretString,
+
+    /// Id of the project that the demo jobs and the user belong to.
+    #[arg(long, default_value = PROJECT)]
+    project: String,
+
+    /// Region named by the catalog.
+    #[arg(long, default_value = "eu-de")]
+    region: String,
+
+    /// Seconds that tokens from logins live.
+    #[arg(long, default_value_t = 86_400)]
+    token_lifetime: u64,
+
+    /// Create the demo jobs listed below.
+    #[arg(long)]
+    demo: bool,
+
+    /// Print each request.
+    #[arg(long)]
+    log: bool,
+}
+
+const AFTER_HELP: &str = r#"What it serves:
+  GET    /v1/{project_id}/jobs/{job_id}   the job query, header X-Auth-Token
+  POST   /v3/auth/tokens[?nocatalog]      password login; the token comes in X-Subject-Token
+  DELETE /v3/auth/tokens                  revokes the token named by X-Subject-Token
+  any other path                          404 APIGW.0101, as from a wrong endpoint
+
+Demo jobs (--demo), all of the project given by --project:
+  ff8080814dbd65d7014dbe0d84db0013        the API reference's example, SUCCESS
+  demo-export                             INIT 3 s, RUNNING 12 s, SUCCESS; starts when first asked
+  demo-fail                               INIT 3 s, RUNNING 6 s, FAIL; starts when first asked
+  demo-stuck                              RUNNING for ever
+
+Admin API (JSON, no password; 204 where nothing is said, 400 or 422 with the reason):
+  POST   /admin/jobs                      creates a job or starts it anew
+         {"project_id":"P","job_id":"J"}  and, each optional:
+         "job_type", "image_id", "init_seconds":0, "run_seconds":0,
+         "start":"creation"|"first_query", "layout":"current"|"reference",
+         "end":"success"|"success_without_image"|"fail"|"never", "error_code", "fail_reason"
+  DELETE /admin/jobs/{project}/{job}      forgets a job
+  POST   /admin/answers                   answers before the service is asked
+         {"on":ON,"answer":ANSWER,"times":3}       the next 3 requests (default 1)
+         {"on":ON,"answer":ANSWER,"forever":true}  from then on
+  DELETE /admin/answers                   takes all scripted answers and outages back
+  POST   /admin/outage                    ANSWER (default 503) for some seconds
+         {"on":ON,"seconds":30,"start":"now"|"first_query","answer":ANSWER}
+  DELETE /admin/tokens                    revokes all tokens that logins gave out
+  GET    /admin/counters                  sums, and polls by job
+  GET    /admin/requests                  the latest requests
+  GET    /admin/presets                   names of the faults that ANSWER may use
+
+  ON      "jobs" | "login" | {"job":{"project_id":"P","job_id":"J"}}
+  ANSWER  {"preset":"throttled"} or {"status":503,"headers":{"Retry-After":"5"},"body":"..."};
+          each may add "delay_seconds":1.5 and "cut_after":20 (bytes); without preset and status
+          the service answers, late: {"delay_seconds":5}
+
+Example: the next two queries of any job find the service down.
+  curl -X POST $URL/admin/answers -H 'Content-Type: application/json' \
+    -d '{"on":"jobs","answer":{"preset":"unavailable"},"times":2}'"#;
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    if args.log {
+        tracing_subscriber::fmt()
+            .with_target(false)
+            .with_ansi(std::io::stdout().is_terminal())
+            .init();
+    }
+    ensure!(
+        args.listen.ip().is_loopback() || args.allow_remote,
+        "--listen {} is reachable from other machines and the admin API has no password: \
+         add --allow-remote if that is meant",
+        args.listen
+    );
+    let mut user =
+        User::new(&args.user, DOMAIN, args.password).project(&args.project, PROJECT_NAME);
+    user.default_project = Some(args.project.clone());
+    let simulator = Simulator::start(Config {
+        listen: args.listen,
+        allow_remote: args.allow_remote,
+        region: args.region,
+        token_lifetime: Duration::from_secs(args.token_lifetime),
+        users: vec![user],
+    })?;
+    // The demo token is public; any other one stays out of the output.
+    let shown_token = match args.token.expose_secret() {
+        DEFAULT_TOKEN => DEFAULT_TOKEN,
+        _ => "$IMS_SIMULATOR_TOKEN",
+    };
+    simulator.add_token(args.token, None);
+    if args.demo {
+        for job in demo_jobs(&args.project) {
+            simulator.put_job(job);
+        }
+    }
+    greet(&simulator.url(), &args.project, shown_token, args.demo)
+        .context("cannot write to standard output")?;
+    wait_for_the_end()
+}
+
+fn demo_jobs(project: &str) -> [Job; 4] {
+    let demo = |id: &str| {
+        Job::new(project, id)
+            .starts(Start::FirstQuery)
+            .init_for(Duration::from_secs(3))
+    };
+    [
+        Job::reference_example().of_project(project),
+        demo("demo-export").running_for(Duration::from_secs(12)),
+        demo("demo-fail")
+            .running_for(Duration::from_secs(6))
+            .fails("IMG.0148", "The OBS bucket does not exist."),
+        Job::new(project, "demo-stuck").ends(End::Never),
+    ]
+}
+
+fn greet(url: &str, project: &str, token: &str, demo: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "The IMS simulator listens on {url}")?;
+    writeln!(out, "Identity service (auth_url): {url}/v3")?;
+    if demo {
+        writeln!(out, "\nTry:")?;
+        writeln!(
+            out,
+            "  curl -s -H \"X-Auth-Token: {token}\" {url}/v1/{project}/jobs/demo-export"
+        )?;
+    } else {
+        writeln!(out, "\nCreate a job, then ask for it:")?;
+        writeln!(
+            out,
+            "  curl -s -H 'Content-Type: application/json' {url}/admin/jobs \\\n    \
+             -d '{{\"project_id\":\"{project}\",\"job_id\":\"j1\",\"run_seconds\":10}}'"
+        )?;
+        writeln!(
+            out,
+            "  curl -s -H \"X-Auth-Token: {token}\" {url}/v1/{project}/jobs/j1"
+        )?;
+    }
+    writeln!(out, "\nCtrl-C ends it; --help explains the rest.")?;
+    out.flush()
+}
+
+/// Returns at Ctrl-C or, so that no simulator is left behind in a pod, at SIGTERM.
+fn wait_for_the_end() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminated =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => result?,
+            _ = terminated.recv() => {}
+        }
+        Ok(())
+    })
+}

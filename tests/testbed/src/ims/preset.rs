@@ -1,0 +1,192 @@
+//! Named faults: each documented answer, and each way of being wrong that a client must survive.
+//!
+//! Codes and texts of IMS and gateway errors are the published ones. No body of a failed job and no
+//! body for an unknown job is public: those here are constructed in the published shapes.
+
+use super::Answer;
+use std::{sync::LazyLock, time::Duration};
+
+/// A named fault.
+pub struct Preset {
+    /// The name, for `Answer::preset` and the admin API.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub about: &'static str,
+    make: fn() -> Answer,
+}
+
+impl Answer {
+    /// The named fault. Panics where there is none of that name: see [`PRESETS`].
+    #[must_use]
+    pub fn preset(name: &str) -> Self {
+        Self::find_preset(name).unwrap_or_else(|| panic!("no preset is named {name:?}"))
+    }
+
+    /// The named fault, if there is one of that name.
+    #[must_use]
+    pub fn find_preset(name: &str) -> Option<Self> {
+        PRESETS
+            .iter()
+            .find(|preset| preset.name == name)
+            .map(|preset| (preset.make)())
+    }
+}
+
+const fn preset(name: &'static str, about: &'static str, make: fn() -> Answer) -> Preset {
+    Preset { name, about, make }
+}
+
+/// All named faults.
+#[rustfmt::skip]
+pub static PRESETS: &[Preset] = &[
+    // Errors of IMS.
+    preset("img-0023", "400 IMG.0023: exception inside the job query", || Answer::ims_error(400, "IMG.0023", "An exception occurred during job query.")),
+    preset("img-0024", "400 IMG.0024: the published example of an error", || Answer::ims_error(400, "IMG.0024", "The imagetype is invalid.")),
+    preset("img-0026", "403 IMG.0026: role not sufficient", || Answer::ims_error(403, "IMG.0026", ROLE)),
+    preset("img-0026-as-400", "400 IMG.0026: the same, with the status of the published code table", || Answer::ims_error(400, "IMG.0026", ROLE)),
+    preset("img-0030", "400 IMG.0030: project id and token do not match", project_mismatch),
+    preset("img-0060", "400 IMG.0060: throttled", || Answer::ims_error(400, "IMG.0060", "The number of tasks exceeds the flow control limit.")),
+    preset("img-0087", "400 IMG.0087: token wrong", || Answer::ims_error(400, "IMG.0087", "The token is incorrect.")),
+    preset("job-not-found", "404: no such job (constructed)", job_not_found),
+    // Errors of the gateway.
+    preset("token-expired", "401 APIGW.0307: expired token", token_expired),
+    preset("token-missing", "401 APIGW.0301: no token", token_missing),
+    preset("token-undecryptable", "401 APIGW.0301: dead or foreign token", token_undecryptable),
+    preset("signature-expired", "401 APIGW.0301: clock skew", || unauthorized("verify aksk signature fail, signature expired")),
+    preset("signature-wrong", "401 APIGW.0301: wrong secret key", signature_wrong),
+    preset("ak-unknown", "401 APIGW.0301: no such access key", || unauthorized("Get secretKey failed,ak QTWAOYTTINDUT2QVKYUC not exist")),
+    preset("unauthorized", "401 in the shape of the identity service", || Answer::keystone_error(401, "Unauthorized", "Unauthorized.")),
+    preset("forbidden", "403 without a code", || Answer::keystone_error(403, "Forbidden", "You do not have the rights to perform the operation.")),
+    preset("api-not-published", "404 APIGW.0101: wrong endpoint or path", api_not_published),
+    preset("throttled", "429 APIGW.0308: the period stands in the text alone", throttled),
+    preset("throttled-retry-after", "429 APIGW.0308 with Retry-After: 2", || throttled().header("Retry-After", "2")),
+    preset("throttled-503", "503 with code APIGW.0308", || Answer::gateway_error(503, "APIGW.0308", THROTTLED)),
+    // Passing trouble.
+    preset("internal-error", "500", || Answer::keystone_error(500, "Internal Server Error", "Internal Server Error")),
+    preset("bad-gateway", "502 with an HTML page", || html(502, "Bad Gateway")),
+    preset("unavailable", "503", || Answer::keystone_error(503, "Service Unavailable", "The service is unavailable.")),
+    preset("unavailable-retry-after", "503 with Retry-After: 2", || Answer::status(503).header("Retry-After", "2")),
+    preset("gateway-timeout", "504 with an HTML page", || html(504, "Gateway Time-out")),
+    preset("redirect", "302 to another host", || Answer::status(302).header("Location", "http://elsewhere.invalid/")),
+    preset("no-content", "204", || Answer::status(204)),
+    preset("hang", "accepts and never answers", Answer::hang),
+    preset("cut", "200, connection cut in mid-body", || success().cut_after(40)),
+    preset("drip", "200, one byte a second", || success().drip(Duration::from_secs(1))),
+    preset("endless", "200, a body without an end", || Answer::json(200, " ".repeat(64 * 1024)).endless()),
+    // A 200 that cannot be read.
+    preset("empty", "200 without a body", || Answer::json(200, "")),
+    preset("truncated-json", "200, JSON that stops in the middle", || Answer::json(200, r#"{"status":"SUCCESS","job_id":"{job_id}","enti"#)),
+    preset("html", "200 with an HTML page", || html(200, "Sign in")),
+    preset("bad-utf8", "200, bytes that are not UTF-8", || Answer::json(200, "").body(&b"{\"status\":\"\xff\xfe\",\"job_id\":\"x\"}"[..])),
+    preset("nan", "200, NaN where a number belongs", || Answer::json(200, r#"{"status":"RUNNING","job_id":"{job_id}","entities":{"process_percent":NaN}}"#)),
+    preset("deep", "200, JSON nested 10,000 levels deep", || Answer::json(200, ["[".repeat(10_000), "]".repeat(10_000)].concat())),
+    preset("json-array", "200, an array where the object belongs", || Answer::json(200, "[]")),
+    // A 200 that says something odd.
+    preset("other-job", "200, SUCCESS of another job", || Answer::json(200, r#"{"status":"SUCCESS","entities":{"image_id":"e9e91bff-14b6-4a0b-8377-4ed0813e3360"},"job_id":"00000000000000000000000000000000"}"#)),
+    preset("no-job-id", "200 without job_id", || Answer::json(200, r#"{"status":"SUCCESS","entities":{"image_id":"e9e91bff-14b6-4a0b-8377-4ed0813e3360"}}"#)),
+    preset("no-status", "200 without status", || job("")),
+    preset("null-status", "200, status null", || job(r#","status":null"#)),
+    preset("empty-status", "200, status empty", || job(r#","status":"""#)),
+    preset("number-status", "200, status a number", || job(r#","status":1"#)),
+    preset("wrong-types", "200, RUNNING with all other fields of the wrong type", || job(r#","status":"RUNNING","job_type":7,"begin_time":[],"end_time":{},"error_code":0.5,"fail_reason":true,"entities":"none""#)),
+    preset("duplicate-keys", "200, status twice: RUNNING, then SUCCESS", || job(r#","status":"RUNNING","status":"SUCCESS""#)),
+    preset("unknown-status", "200, a status word nobody documented", || job(r#","status":"PENDING_PAYMENT""#)),
+    preset("lower-case-success", "200, success in lower case, image id in results[]", || job(r#","status":"success","entities":{"results":[{"image_id":"e9e91bff-14b6-4a0b-8377-4ed0813e3360"}]}"#)),
+    preset("success", "200, SUCCESS with an image id", success),
+    preset("success-no-image", "200, SUCCESS without image id", || job(r#","status":"SUCCESS","error_code":null,"fail_reason":null,"entities":{}"#)),
+    preset("success-with-error", "200, SUCCESS with an error_code and 20 %", || job(r#","status":"SUCCESS","end_time":"","error_code":"IMG.0001","entities":{"image_id":"e9e91bff-14b6-4a0b-8377-4ed0813e3360","process_percent":0.20}"#)),
+    preset("running", "200, RUNNING", || job(r#","status":"RUNNING","end_time":"","error_code":null,"fail_reason":null,"entities":{"process_percent":0.40}"#)),
+    preset("init", "200, INIT", || job(r#","status":"INIT","end_time":"","error_code":null,"fail_reason":null,"entities":{}"#)),
+    preset("fail", "200, FAIL with code and reason (constructed)", || job(r#","status":"FAIL","error_code":"IMG.0148","fail_reason":"The OBS bucket does not exist.","entities":{}"#)),
+    preset("fail-null-reason", "200, FAIL with fail_reason null (constructed)", || job(r#","status":"FAIL","error_code":null,"fail_reason":null,"entities":{}"#)),
+    preset("fail-in-entities", "200, FAIL with the reason in entities alone (constructed)", || job(r#","status":"FAIL","entities":{"error_code":"IMG.0148","fail_reason":"The OBS bucket does not exist."}"#)),
+    preset("failed", "200, the spelling FAILED (constructed)", || job(r#","status":"FAILED","error_code":"IMG.0148","fail_reason":"The OBS bucket does not exist.","entities":{}"#)),
+    preset("fail-huge-reason", "200, FAIL with a reason of 128 KiB, control characters and mark-up (constructed)", || Answer::json(200, HUGE_REASON.as_str())),
+    preset("sub-job-failed", "200, RUNNING while a sub-job failed (constructed)", || job(r#","status":"RUNNING","entities":{"sub_jobs_result":[{"status":"FAIL","job_id":"00000000000000000000000000000001","fail_reason":"sub-job"}]}"#)),
+    // Errors of the identity service.
+    preset("iam-unauthorized", "401: wrong user or password", login_refused),
+    preset("iam-forbidden", "403", || Answer::keystone_error(403, "Forbidden", "You are not authorized to perform the requested action.")),
+    preset("iam-not-found", "404", || Answer::keystone_error(404, "Not Found", "The resource could not be found.")),
+    preset("iam-throttled", "429 with Retry-After: 2", || Answer::keystone_error(429, "Too Many Requests", "Too many requests.").header("Retry-After", "2")),
+];
+
+const ROLE: &str = "The operator does not have the rights to perform the operation.";
+const THROTTLED: &str =
+    "The throttling threshold has been reached: policy ip over ratelimit,limit:5,time:5 second";
+
+static HUGE_REASON: LazyLock<String> = LazyLock::new(|| {
+    let reason = r"<b>bold</b>\u0007\u001b[31m".repeat(128 * 1024 / 27);
+    format!(r#"{{"job_id":"{{job_id}}","status":"FAIL","fail_reason":"{reason}"}}"#)
+});
+
+/// A 200 of the job asked for; `fields` start with a comma.
+fn job(fields: &str) -> Answer {
+    Answer::json(200, format!(r#"{{"job_id":"{{job_id}}"{fields}}}"#))
+}
+
+fn success() -> Answer {
+    job(
+        r#","job_type":"imsNativeExportImageJob","begin_time":"2024-11-06T06:46:51.929Z","end_time":"2024-11-06T06:49:53.657Z","status":"SUCCESS","error_code":null,"fail_reason":null,"entities":{"image_id":"1ab4df10-fe18-48b7-91c9-53695fcd9df5"}"#,
+    )
+}
+
+fn throttled() -> Answer {
+    Answer::gateway_error(429, "APIGW.0308", THROTTLED)
+}
+
+fn html(status: u16, title: &str) -> Answer {
+    Answer::status(status)
+        .header("Content-Type", "text/html")
+        .body(format!(
+            "<html>\r\n<head><title>{status} {title}</title></head>\r\n<body><h1>{status} {title}</h1></body>\r\n</html>\r\n"
+        ))
+}
+
+fn unauthorized(cause: &str) -> Answer {
+    let message = format!("Incorrect IAM authentication information: {cause}");
+    Answer::gateway_error(401, "APIGW.0301", &message)
+}
+
+pub(super) fn token_missing() -> Answer {
+    unauthorized("x-auth-token not found")
+}
+
+pub(super) fn token_undecryptable() -> Answer {
+    unauthorized("decrypt token fail")
+}
+
+pub(super) fn token_expired() -> Answer {
+    Answer::gateway_error(401, "APIGW.0307", "The token must be updated.")
+}
+
+pub(super) fn signature_wrong() -> Answer {
+    unauthorized("verify aksk signature fail")
+}
+
+pub(super) fn project_mismatch() -> Answer {
+    Answer::ims_error(
+        400,
+        "IMG.0030",
+        "The project ID and token in the request are invalid.",
+    )
+}
+
+pub(super) fn job_not_found() -> Answer {
+    Answer::keystone_error(404, "Not Found", "The job {job_id} could not be found.")
+}
+
+pub(super) fn api_not_published() -> Answer {
+    Answer::gateway_error(
+        404,
+        "APIGW.0101",
+        "The API does not exist or has not been published in the environment",
+    )
+}
+
+pub(super) fn login_refused() -> Answer {
+    Answer::keystone_error(
+        401,
+        "Unauthorized",
+        "The request you have made requires authentication.",
+    )
+}

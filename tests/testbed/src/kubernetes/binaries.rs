@@ -1,0 +1,372 @@
+//! Where kube-apiserver, etcd and kubectl come from: `$KUBEBUILDER_ASSETS`, the testbed's cache,
+//! or one Go build that fills the cache. The Go module beside this crate names their versions.
+
+use super::progress::{Progress, say, seconds};
+use crate::process::{self, Supervised, last_lines};
+use anyhow::{Context, bail, ensure};
+use std::{
+    env,
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+/// The programs, by file name, with the Go package each is built from.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("etcd", "go.etcd.io/etcd/server/v3"),
+    ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+    ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+];
+
+/// Where Kubernetes' version package lives; without these the server calls itself v0.0.0.
+const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
+
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(15);
+
+const REMEDY: &str = "install Go 1.26 or newer (https://go.dev/doc/install), or set \
+    KUBEBUILDER_ASSETS to a folder that holds etcd, kubectl and kube-apiserver";
+
+/// The folder that holds the three programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binaries {
+    folder: PathBuf,
+}
+
+impl Binaries {
+    /// Finds the programs as this process's environment says, and builds them where it must:
+    /// about five minutes on two cores, once per version, with progress lines on stderr.
+    pub fn locate() -> anyhow::Result<Self> {
+        Self::resolve(&Lookup::from_env())
+    }
+
+    /// [`Self::locate`] with the environment given.
+    pub fn resolve(lookup: &Lookup) -> anyhow::Result<Self> {
+        if let Some(folder) = &lookup.assets {
+            return Self::from_assets(folder);
+        }
+        let cache = lookup.cache_folder().context(
+            "no place for the testbed's programs: set IMAGE_EXPORT_TESTBED_CACHE to a folder, \
+             or HOME",
+        )?;
+        Recipe::load(&module_folder())?.obtain(&cache)
+    }
+
+    /// Path of kube-apiserver.
+    #[must_use]
+    pub fn kube_apiserver(&self) -> PathBuf {
+        self.folder.join("kube-apiserver")
+    }
+
+    /// Path of etcd.
+    #[must_use]
+    pub fn etcd(&self) -> PathBuf {
+        self.folder.join("etcd")
+    }
+
+    /// Path of kubectl.
+    #[must_use]
+    pub fn kubectl(&self) -> PathBuf {
+        self.folder.join("kubectl")
+    }
+
+    fn from_assets(folder: &Path) -> anyhow::Result<Self> {
+        let missing: Vec<&str> = missing(folder).collect();
+        ensure!(
+            missing.is_empty(),
+            "KUBEBUILDER_ASSETS={} lacks {}: put it there, or unset KUBEBUILDER_ASSETS to let \
+             the testbed build its own programs",
+            folder.display(),
+            missing.join(", ")
+        );
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
+    }
+}
+
+/// The environment variables that decide where programs are looked for; empty counts as unset.
+#[derive(Clone, Debug, Default)]
+pub struct Lookup {
+    /// `KUBEBUILDER_ASSETS`: a folder with all three programs, used as it is.
+    pub assets: Option<PathBuf>,
+    /// `IMAGE_EXPORT_TESTBED_CACHE`: where built programs are kept.
+    pub cache: Option<PathBuf>,
+    /// `XDG_CACHE_HOME`: the cache is a folder in there, if `cache` is unset.
+    pub xdg_cache_home: Option<PathBuf>,
+    /// `HOME`: the cache is below `.cache` in there, if nothing else is set.
+    pub home: Option<PathBuf>,
+}
+
+impl Lookup {
+    /// What this process's environment says.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let folder = |name| {
+            env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        Self {
+            assets: folder("KUBEBUILDER_ASSETS"),
+            cache: folder("IMAGE_EXPORT_TESTBED_CACHE"),
+            xdg_cache_home: folder("XDG_CACHE_HOME"),
+            home: folder("HOME"),
+        }
+    }
+
+    /// The folder for built programs, `None` where nothing names one.
+    #[must_use]
+    pub fn cache_folder(&self) -> Option<PathBuf> {
+        const NAME: &str = "image-export-operator";
+        self.cache
+            .clone()
+            .or_else(|| Some(self.xdg_cache_home.as_ref()?.join(NAME)))
+            .or_else(|| Some(self.home.as_ref()?.join(".cache").join(NAME)))
+    }
+}
+
+/// One way to build the programs; whatever changes the result is part of [`Self::key`].
+#[derive(Debug)]
+struct Recipe {
+    module: PathBuf,
+    version: String,
+    flags: Vec<String>,
+    hash: u64,
+}
+
+impl Recipe {
+    fn load(module: &Path) -> anyhow::Result<Self> {
+        let read = |name| {
+            let file = module.join(name);
+            fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))
+        };
+        let (go_mod, go_sum) = (read("go.mod")?, read("go.sum")?);
+        let version = kubernetes_version(&go_mod)?.to_owned();
+        let flags = build_flags(&version)?;
+        let hash = fnv1a(
+            [&go_mod, &go_sum]
+                .into_iter()
+                .chain(&flags)
+                .map(String::as_bytes),
+        );
+        Ok(Self {
+            module: module.to_owned(),
+            version,
+            flags,
+            hash,
+        })
+    }
+
+    fn key(&self) -> String {
+        let (os, arch) = (env::consts::OS, env::consts::ARCH);
+        format!("kubernetes-{}-{os}-{arch}-{:016x}", self.version, self.hash)
+    }
+
+    /// The programs from the cache, built first if they are not there. Processes that come at the
+    /// same time wait for the first one.
+    fn obtain(&self, cache: &Path) -> anyhow::Result<Binaries> {
+        let folder = cache.join(self.key());
+        let found = Binaries {
+            folder: folder.clone(),
+        };
+        if missing(&folder).next().is_none() {
+            return Ok(found);
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+        let _lock = self.lock(&cache.join(format!("{}.lock", self.key())))?;
+        let missing: Vec<&str> = missing(&folder).collect();
+        if !missing.is_empty() {
+            self.build(&folder, &missing)?;
+        }
+        Ok(found)
+    }
+
+    /// Held until the file is dropped, or the process ends in whatever way.
+    fn lock(&self, path: &Path) -> anyhow::Result<File> {
+        let context = || format!("locking {}", path.display());
+        let file = File::create(path).with_context(context)?;
+        let what = format!(
+            "waiting for another process that builds Kubernetes {}",
+            self.version
+        );
+        let mut progress = Progress::new(what, PROGRESS_INTERVAL);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => {
+                    progress.tick();
+                    thread::sleep(Duration::from_millis(200));
+                }
+                Err(TryLockError::Error(error)) => return Err(error).with_context(context),
+            }
+        }
+    }
+
+    fn build(&self, folder: &Path, programs: &[&str]) -> anyhow::Result<()> {
+        let go = Command::new("go")
+            .arg("version")
+            .stdin(Stdio::null())
+            .output();
+        if !go.is_ok_and(|output| output.status.success()) {
+            bail!("the testbed needs a Kubernetes API server and cannot build it: {REMEDY}");
+        }
+        say(&format!(
+            "building {} of Kubernetes {} with Go; this happens once and takes about 5 minutes \
+             on 2 cores",
+            programs.join(", "),
+            self.version
+        ));
+        let what = format!("building Kubernetes {}", self.version);
+        let mut progress = Progress::new(what, PROGRESS_INTERVAL);
+        for (name, package) in PROGRAMS {
+            if programs.contains(&name) {
+                self.build_program(folder, name, package, &mut progress)?;
+            }
+        }
+        say(&format!(
+            "built Kubernetes {} in {}",
+            self.version,
+            seconds(progress.elapsed())
+        ));
+        Ok(())
+    }
+
+    /// Builds under another name and renames, so a file of the right name is always whole.
+    fn build_program(
+        &self,
+        folder: &Path,
+        name: &str,
+        package: &str,
+        progress: &mut Progress,
+    ) -> anyhow::Result<()> {
+        let unfinished = folder.join(format!("{name}.unfinished"));
+        let log = folder.join(format!("{name}.log"));
+        let _ = fs::remove_file(&log);
+        let mut command = Command::new("go");
+        command
+            .arg("build")
+            .args(&self.flags)
+            .arg("-o")
+            .arg(&unfinished)
+            .arg(package)
+            .current_dir(&self.module)
+            .env("CGO_ENABLED", "0")
+            // Settings for the developer's own Go work must not change what is built here.
+            .env("GOWORK", "off")
+            .env_remove("GOFLAGS")
+            .env_remove("GOOS")
+            .env_remove("GOARCH");
+        let build = Supervised::spawn(&command, process::Output::Merged(log.clone()))
+            .context("starting go build")?;
+        let code = loop {
+            if let Some(code) = build.wait(Duration::from_millis(500)) {
+                break code;
+            }
+            progress.tick();
+        };
+        ensure!(
+            code == 0,
+            "go build of {name} ended with code {code}:\n{}\nIf this Go is too old or cannot \
+             reach a module proxy, {REMEDY}",
+            last_lines(&log, 20)
+        );
+        let finished = folder.join(name);
+        fs::rename(&unfinished, &finished)
+            .with_context(|| format!("renaming {}", unfinished.display()))?;
+        let _ = fs::remove_file(&log);
+        Ok(())
+    }
+}
+
+fn module_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes")
+}
+
+fn missing(folder: &Path) -> impl Iterator<Item = &'static str> {
+    PROGRAMS
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| !folder.join(name).is_file())
+}
+
+/// The version that go.mod requires of `k8s.io/kubernetes`, for example `v1.36.3`.
+fn kubernetes_version(go_mod: &str) -> anyhow::Result<&str> {
+    go_mod
+        .lines()
+        .find_map(|line| {
+            let line = line.trim().trim_start_matches("require ");
+            line.strip_prefix("k8s.io/kubernetes ")?
+                .split_whitespace()
+                .next()
+        })
+        .context("go.mod requires no k8s.io/kubernetes")
+}
+
+fn build_flags(version: &str) -> anyhow::Result<Vec<String>> {
+    let mut parts = version.trim_start_matches('v').split('.');
+    let (Some(major), Some(minor)) = (parts.next(), parts.next()) else {
+        bail!("go.mod requires k8s.io/kubernetes {version}, which is no version");
+    };
+    let set = |name, value| format!("-X {VERSION_PACKAGE}.{name}={value}");
+    let linker = [
+        "-s -w".to_owned(),
+        set("gitVersion", version),
+        set("gitMajor", major),
+        set("gitMinor", minor),
+    ];
+    Ok(vec![
+        "-mod=readonly".into(),
+        "-trimpath".into(),
+        "-ldflags".into(),
+        linker.join(" "),
+    ])
+}
+
+/// FNV-1a over the parts, each followed by its length, so that moving a byte from one part to the
+/// next changes the hash. The standard library's hasher may differ between Rust releases.
+fn fnv1a<'a>(parts: impl Iterator<Item = &'a [u8]>) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    parts.fold(0xcbf2_9ce4_8422_2325, |hash, part| {
+        let hash = part.iter().fold(hash, step);
+        part.len().to_le_bytes().iter().fold(hash, step)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_module_names_a_version_and_its_flags_carry_it() {
+        let recipe = Recipe::load(&module_folder()).unwrap();
+        assert!(recipe.version.starts_with("v1."), "{}", recipe.version);
+        assert!(recipe.key().contains(&recipe.version));
+        assert!(
+            recipe.flags[3].contains(&format!("gitVersion={}", recipe.version)),
+            "{:?}",
+            recipe.flags
+        );
+    }
+
+    #[test]
+    fn the_version_is_the_required_one_not_that_of_a_staging_module() {
+        let go_mod =
+            "require (\n\tk8s.io/kubectl v0.30.1\n\tk8s.io/kubernetes v1.30.1 // indirect\n)\n";
+        assert_eq!(kubernetes_version(go_mod).unwrap(), "v1.30.1");
+        assert_eq!(
+            kubernetes_version("require k8s.io/kubernetes v1.31.0").unwrap(),
+            "v1.31.0"
+        );
+        assert!(kubernetes_version("k8s.io/kubernetes/cmd/kubectl").is_err());
+    }
+
+    #[test]
+    fn the_hash_is_the_same_everywhere_and_keeps_parts_apart() {
+        let hash = |parts: &[&str]| fnv1a(parts.iter().map(|part| part.as_bytes()));
+        assert_eq!(hash(&[]), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(hash(&["a", "b"]), hash(&["a", "b"]));
+        assert_ne!(hash(&["ab", "c"]), hash(&["a", "bc"]));
+    }
+}

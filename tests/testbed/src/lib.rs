@@ -1,0 +1,12 @@
+//! Real parts for the operator's tests, so that they speak to what the operator meets in a cluster:
+//!
+//! - [`kubernetes`]: a real kube-apiserver on a real etcd, and kubectl;
+//! - [`ims`]: a simulator of the job query, for which no public one exists;
+//! - [`process`]: child processes that never outlive the test process.
+//!
+//! Everything is blocking std code unless its module says otherwise, binds to loopback only, and
+//! any number of testbeds may run at once.
+
+pub mod ims;
+pub mod kubernetes;
+pub mod process;

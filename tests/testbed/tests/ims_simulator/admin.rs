@@ -1,0 +1,173 @@
+//! The admin API: the same powers over HTTP.
+
+use crate::{PROJECT, ask, ask_for_json, client, finished_job, simulator};
+use serde_json::{Value, json};
+use testbed::ims::{JobKey, PRESETS, Simulator};
+
+async fn post(simulator: &Simulator, path: &str, body: &Value) -> (u16, String) {
+    let response = client()
+        .post(format!("{}/admin/{path}", simulator.url()))
+        .json(body)
+        .send()
+        .await
+        .expect("an answer");
+    (
+        response.status().as_u16(),
+        response.text().await.expect("text"),
+    )
+}
+
+async fn get(simulator: &Simulator, path: &str) -> Value {
+    let url = format!("{}/admin/{path}", simulator.url());
+    let response = client().get(url).send().await.expect("an answer");
+    response.json().await.expect("JSON")
+}
+
+async fn delete(simulator: &Simulator, path: &str) -> u16 {
+    let url = format!("{}/admin/{path}", simulator.url());
+    let response = client().delete(url).send().await.expect("an answer");
+    response.status().as_u16()
+}
+
+fn done() -> (u16, String) {
+    (204, String::new())
+}
+
+#[tokio::test]
+async fn it_creates_jobs_and_forgets_them() {
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "j1");
+    let minimal = json!({ "project_id": PROJECT, "job_id": "j1" });
+    assert_eq!(post(&simulator, "jobs", &minimal).await, done());
+    assert_eq!(ask_for_json(&simulator, &key).await["status"], "SUCCESS");
+
+    let full = json!({
+        "project_id": PROJECT, "job_id": "j1", "job_type": "imsCopyImageInRegionJob",
+        "start": "first_query", "init_seconds": 0, "run_seconds": 0.0, "layout": "reference",
+        "end": "fail", "error_code": "IMG.0148", "fail_reason": "no bucket",
+    });
+    assert_eq!(post(&simulator, "jobs", &full).await, done());
+    let body = ask_for_json(&simulator, &key).await;
+    assert_eq!(body["job_type"], "imsCopyImageInRegionJob");
+    assert_eq!(body["status"], "FAIL");
+    assert_eq!(body["fail_reason"], "no bucket");
+
+    let waiting = json!({ "project_id": PROJECT, "job_id": "j1", "init_seconds": 60 });
+    assert_eq!(post(&simulator, "jobs", &waiting).await, done());
+    assert_eq!(ask_for_json(&simulator, &key).await["status"], "INIT");
+
+    let path = format!("jobs/{PROJECT}/j1");
+    assert_eq!(delete(&simulator, &path).await, 204);
+    assert_eq!(delete(&simulator, &path).await, 404);
+    assert_eq!(ask(&simulator, &key).await.status(), 404);
+}
+
+#[tokio::test]
+async fn it_scripts_answers_and_takes_them_back() {
+    let simulator = simulator();
+    let key = finished_job(&simulator);
+    let this_job = json!({ "job": { "project_id": key.project, "job_id": key.job } });
+    let twice = json!({ "on": this_job, "answer": { "preset": "throttled" }, "times": 2 });
+    let once = json!({ "on": "jobs", "answer": {
+        "status": 503, "headers": { "Retry-After": "7" }, "body": "down", "delay_seconds": 0.01,
+    } });
+    assert_eq!(post(&simulator, "answers", &twice).await, done());
+    assert_eq!(post(&simulator, "answers", &once).await, done());
+    assert_eq!(ask(&simulator, &key).await.status(), 429);
+    assert_eq!(ask(&simulator, &key).await.status(), 429);
+    let response = ask(&simulator, &key).await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "7");
+    assert_eq!(response.text().await.unwrap(), "down");
+    assert_eq!(ask(&simulator, &key).await.status(), 200);
+
+    let forever = json!({ "on": "jobs", "answer": { "status": 500 }, "forever": true });
+    assert_eq!(post(&simulator, "answers", &forever).await, done());
+    assert_eq!(ask(&simulator, &key).await.status(), 500);
+    assert_eq!(ask(&simulator, &key).await.status(), 500);
+    assert_eq!(delete(&simulator, "answers").await, 204);
+    assert_eq!(ask(&simulator, &key).await.status(), 200);
+}
+
+#[tokio::test]
+async fn it_puts_an_outage() {
+    let simulator = simulator();
+    let key = finished_job(&simulator);
+    let outage = json!({ "on": "jobs", "seconds": 3600, "start": "first_query" });
+    assert_eq!(post(&simulator, "outage", &outage).await, done());
+    assert_eq!(ask(&simulator, &key).await.status(), 503);
+    let over = json!({ "on": "jobs", "seconds": 0, "answer": { "preset": "hang" } });
+    assert_eq!(post(&simulator, "outage", &over).await, done());
+    assert_eq!(ask(&simulator, &key).await.status(), 200);
+}
+
+#[tokio::test]
+async fn it_tells_what_was_asked_and_does_not_count_itself() {
+    let simulator = simulator();
+    let key = finished_job(&simulator);
+    ask(&simulator, &key).await;
+    let counters = get(&simulator, "counters").await;
+    assert_eq!(counters["polls"], 1);
+    assert_eq!(counters["other"], 0);
+    assert_eq!(counters["answers"], json!({ "200": 1 }));
+    assert_eq!(counters["polls_by_job"][key.to_string()], 1);
+    let requests = get(&simulator, "requests").await;
+    assert_eq!(requests.as_array().unwrap().len(), 1);
+    assert_eq!(requests[0]["path"], key.to_string());
+    assert_eq!(requests[0]["credential"], "fixed_token");
+    assert_eq!(requests[0]["status"], 200);
+    let presets = get(&simulator, "presets").await;
+    assert_eq!(presets.as_object().unwrap().len(), PRESETS.len());
+    assert_eq!(delete(&simulator, "tokens").await, 204);
+}
+
+#[tokio::test]
+async fn nonsense_is_refused_with_the_reason() {
+    let simulator = simulator();
+    for (path, body, reason) in [
+        (
+            "answers",
+            json!({ "on": "jobs", "answer": { "preset": "nope" } }),
+            "GET /admin/presets",
+        ),
+        (
+            "answers",
+            json!({ "on": "jobs", "answer": { "preset": "fail", "status": 500 } }),
+            "not both",
+        ),
+        (
+            "answers",
+            json!({ "on": "jobs", "answer": { "status": 99 } }),
+            "not within 200 to 999",
+        ),
+        (
+            "answers",
+            json!({ "on": "jobs", "answer": { "status": 500, "headers": { "a b": "c" } } }),
+            "header name",
+        ),
+        (
+            "answers",
+            json!({ "on": "jobs", "answer": {}, "times": 1, "forever": true }),
+            "not both",
+        ),
+        (
+            "answers",
+            json!({ "on": "jobs", "answer": {}, "times": 1_000_000_000 }),
+            "at most",
+        ),
+        (
+            "outage",
+            json!({ "on": "jobs", "seconds": -1 }),
+            "no number of seconds",
+        ),
+        (
+            "jobs",
+            json!({ "project_id": "p", "job_id": "j", "typo": 1 }),
+            "unknown field `typo`",
+        ),
+    ] {
+        let (status, text) = post(&simulator, path, &body).await;
+        assert!(matches!(status, 400 | 422), "{body}: {status}");
+        assert!(text.contains(reason), "{body}: {text}");
+    }
+}

@@ -1,0 +1,302 @@
+//! Scripted answers, outages, and each named fault as a client sees it.
+
+use crate::{PROJECT, ask, ask_for_json, client, error, finished_job, simulator};
+use serde_json::Value;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+use testbed::ims::{Answer, Gate, JobKey, OutageStart, PRESETS, Target};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+#[tokio::test]
+async fn queued_answers_come_one_a_request_and_then_the_job_speaks_again() {
+    let simulator = simulator();
+    let key = finished_job(&simulator);
+    simulator.script(
+        key.clone(),
+        [Answer::status(503), Answer::pass(), Answer::status(500)],
+    );
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(ask(&simulator, &key).await.status().as_u16());
+    }
+    assert_eq!(statuses, [503, 200, 500, 200]);
+}
+
+#[tokio::test]
+async fn a_script_speaks_for_its_job_alone_and_goes_before_that_for_all_jobs() {
+    let simulator = simulator();
+    let key = finished_job(&simulator);
+    let other = JobKey::new("p", "j");
+    simulator.script_forever(key.clone(), Answer::status(500));
+    simulator.script_forever(Target::Jobs, Answer::status(503));
+    for _ in 0..2 {
+        assert_eq!(ask(&simulator, &key).await.status(), 500);
+        assert_eq!(ask(&simulator, &other).await.status(), 503);
+    }
+    simulator.clear_script(key.clone());
+    assert_eq!(ask(&simulator, &key).await.status(), 503);
+    simulator.clear_script(Target::Jobs);
+    assert_eq!(ask(&simulator, &key).await.status(), 200);
+}
+
+#[tokio::test]
+async fn status_headers_and_body_are_sent_as_scripted() {
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "j");
+    let body = &b"\xff{job_id}\x00"[..];
+    simulator.script(
+        key.clone(),
+        [Answer::status(299)
+            .header("Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT")
+            .header("X-Request-Id", "mine")
+            .body(body)],
+    );
+    let response = ask(&simulator, &key).await;
+    assert_eq!(response.status(), 299);
+    assert_eq!(
+        response.headers()["retry-after"],
+        "Wed, 21 Oct 2015 07:28:00 GMT"
+    );
+    assert_eq!(response.headers()["x-request-id"], "mine");
+    assert_eq!(response.bytes().await.unwrap(), body);
+}
+
+#[tokio::test]
+async fn an_answer_may_be_late_or_held_by_a_gate() {
+    let simulator = simulator();
+    let key = finished_job(&simulator);
+    simulator.script(key.clone(), [Answer::pass().after(SHORT)]);
+    let asked = Instant::now();
+    assert_eq!(ask(&simulator, &key).await.status(), 200);
+    assert!(asked.elapsed() >= SHORT);
+
+    let gate = Gate::new();
+    let held = Answer::status(504).held_by(&gate);
+    simulator.script(key.clone(), [held.clone(), held]);
+    let release = async {
+        gate.arrived(2).await;
+        assert_eq!(gate.waiting(), 2);
+        gate.open();
+    };
+    let (first, second, ()) = tokio::join!(ask(&simulator, &key), ask(&simulator, &key), release);
+    assert_eq!(
+        [first.status().as_u16(), second.status().as_u16()],
+        [504, 504]
+    );
+    assert_eq!(gate.waiting(), 0);
+    assert_eq!(simulator.counters().peak_polls_in_flight, 2);
+}
+
+#[tokio::test]
+async fn a_hanging_request_is_logged_without_a_status() {
+    let simulator = simulator();
+    let key = finished_job(&simulator);
+    simulator.script(key.clone(), [Answer::hang()]);
+    let asking = client().get(simulator.job_url(&key)).timeout(SHORT).send();
+    let (answer, ()) = tokio::join!(asking, simulator.polled(&key, 1));
+    assert!(answer.unwrap_err().is_timeout());
+    // The server notices a moment later that the client has gone.
+    while simulator.counters().unanswered == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(simulator.requests()[0].status, None);
+}
+
+#[tokio::test]
+async fn a_cut_body_breaks_after_the_headers() {
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "j");
+    simulator.script(
+        key.clone(),
+        [Answer::status(200).body("0123456789").cut_after(4)],
+    );
+    let mut response = ask(&simulator, &key).await;
+    assert_eq!(
+        (response.status().as_u16(), response.content_length()),
+        (200, Some(10))
+    );
+    assert_eq!(response.chunk().await.unwrap().unwrap(), "0123");
+    assert!(response.chunk().await.is_err());
+}
+
+#[tokio::test]
+async fn a_body_may_drip_or_never_end() {
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "j");
+    let every = Duration::from_millis(50);
+    simulator.script(
+        key.clone(),
+        [
+            Answer::status(200).body("abcd").drip(every),
+            Answer::preset("endless"),
+        ],
+    );
+    let asked = Instant::now();
+    assert_eq!(ask(&simulator, &key).await.text().await.unwrap(), "abcd");
+    assert!(asked.elapsed() >= every * 4);
+
+    let mut endless = ask(&simulator, &key).await;
+    let mut got = 0;
+    while got < 1024 * 1024 {
+        got += endless.chunk().await.unwrap().unwrap().len();
+    }
+}
+
+#[tokio::test]
+async fn an_outage_lasts_for_its_time_from_the_first_query_on() {
+    let simulator = simulator();
+    let key = finished_job(&simulator);
+    let lasts = Duration::from_secs(1);
+    let down = Answer::preset("unavailable");
+    simulator.outage(Target::Jobs, down.clone(), lasts, OutageStart::FirstQuery);
+    tokio::time::sleep(lasts).await;
+    let first = Instant::now();
+    assert_eq!(ask(&simulator, &key).await.status(), 503);
+    while ask(&simulator, &key).await.status() == 503 {}
+    assert!(first.elapsed() >= lasts);
+    assert_eq!(ask(&simulator, &key).await.status(), 200);
+
+    simulator.outage(Target::Jobs, down, lasts, OutageStart::Now);
+    assert_eq!(ask(&simulator, &key).await.status(), 503);
+    tokio::time::sleep(lasts).await;
+    assert_eq!(ask(&simulator, &key).await.status(), 200);
+}
+
+#[test]
+fn presets_have_distinct_names() {
+    let names: HashSet<_> = PRESETS.iter().map(|preset| preset.name).collect();
+    assert_eq!(names.len(), PRESETS.len());
+    for preset in PRESETS {
+        assert!(Answer::find_preset(preset.name).is_some());
+        assert!(!preset.about.is_empty());
+    }
+    assert!(Answer::find_preset("no-such-fault").is_none());
+}
+
+#[tokio::test]
+async fn documented_errors_have_their_status_and_code() {
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "j");
+    for (preset, status, code) in [
+        ("img-0023", 400, "IMG.0023"),
+        ("img-0024", 400, "IMG.0024"),
+        ("img-0030", 400, "IMG.0030"),
+        ("img-0060", 400, "IMG.0060"),
+        ("img-0087", 400, "IMG.0087"),
+        ("img-0026", 403, "IMG.0026"),
+        ("img-0026-as-400", 400, "IMG.0026"),
+        ("token-expired", 401, "APIGW.0307"),
+        ("token-missing", 401, "APIGW.0301"),
+        ("token-undecryptable", 401, "APIGW.0301"),
+        ("signature-expired", 401, "APIGW.0301"),
+        ("signature-wrong", 401, "APIGW.0301"),
+        ("ak-unknown", 401, "APIGW.0301"),
+        ("unauthorized", 401, "401"),
+        ("forbidden", 403, "403"),
+        ("job-not-found", 404, "404"),
+        ("api-not-published", 404, "APIGW.0101"),
+        ("throttled", 429, "APIGW.0308"),
+        ("throttled-retry-after", 429, "APIGW.0308"),
+        ("throttled-503", 503, "APIGW.0308"),
+        ("internal-error", 500, "500"),
+        ("unavailable", 503, "503"),
+    ] {
+        simulator.script(key.clone(), [Answer::preset(preset)]);
+        let answered = error(ask(&simulator, &key).await).await;
+        assert_eq!(answered, (status, code.to_owned()), "{preset}");
+    }
+}
+
+#[tokio::test]
+async fn the_three_error_shapes_are_byte_for_byte_as_published() {
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "j");
+    for (preset, body) in [
+        (
+            "img-0024",
+            r#"{"error":{"message":"The imagetype is invalid.","code":"IMG.0024"}}"#,
+        ),
+        (
+            "throttled",
+            r#"{"error_msg":"The throttling threshold has been reached: policy ip over ratelimit,limit:5,time:5 second","error_code":"APIGW.0308","request_id":"c50619de20b0e70590f57a99dbed044f"}"#,
+        ),
+        (
+            "unauthorized",
+            r#"{"error":{"message":"Unauthorized.","code":401,"title":"Unauthorized"}}"#,
+        ),
+    ] {
+        simulator.script(key.clone(), [Answer::preset(preset)]);
+        assert_eq!(ask(&simulator, &key).await.text().await.unwrap(), body);
+    }
+}
+
+#[tokio::test]
+async fn passing_trouble_may_come_without_json() {
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "j");
+    for (preset, status, header, value) in [
+        ("bad-gateway", 502, "content-type", "text/html"),
+        ("gateway-timeout", 504, "content-type", "text/html"),
+        ("html", 200, "content-type", "text/html"),
+        ("unavailable-retry-after", 503, "retry-after", "2"),
+        ("redirect", 302, "location", "http://elsewhere.invalid/"),
+        ("throttled-retry-after", 429, "retry-after", "2"),
+    ] {
+        simulator.script(key.clone(), [Answer::preset(preset)]);
+        let response = ask(&simulator, &key).await;
+        assert_eq!(response.status(), status, "{preset}");
+        assert_eq!(response.headers()[header], value, "{preset}");
+    }
+}
+
+#[tokio::test]
+async fn unreadable_presets_are_unreadable_and_odd_ones_are_about_the_job_asked_for() {
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "the-job");
+    for preset in [
+        "empty",
+        "truncated-json",
+        "html",
+        "bad-utf8",
+        "nan",
+        "deep",
+        "cut",
+    ] {
+        simulator.script(key.clone(), [Answer::preset(preset)]);
+        let response = ask(&simulator, &key).await;
+        assert_eq!(response.status(), 200, "{preset}");
+        assert!(response.json::<Value>().await.is_err(), "{preset}");
+    }
+    for preset in [
+        "no-status",
+        "null-status",
+        "empty-status",
+        "number-status",
+        "wrong-types",
+        "duplicate-keys",
+        "unknown-status",
+        "lower-case-success",
+        "success",
+        "success-no-image",
+        "success-with-error",
+        "running",
+        "init",
+        "fail",
+        "fail-null-reason",
+        "fail-in-entities",
+        "failed",
+        "fail-huge-reason",
+        "sub-job-failed",
+    ] {
+        simulator.script(key.clone(), [Answer::preset(preset)]);
+        let body = ask_for_json(&simulator, &key).await;
+        assert_eq!(body["job_id"], "the-job", "{preset}");
+    }
+    for preset in ["other-job", "no-job-id"] {
+        simulator.script(key.clone(), [Answer::preset(preset)]);
+        assert_ne!(ask_for_json(&simulator, &key).await["job_id"], "the-job");
+    }
+}
