@@ -17,9 +17,11 @@
 //!
 //! Data goes round once: *seen → due → polled → decided → written → seen*. [`tracker`] decides and
 //! knows [`api`] and [`observation`] only; [`cloud`] asks and knows [`observation`] only;
-//! `controller` is the only place that knows everything. `docs/architecture.md` says why.
+//! [`controller`] is the only place that knows everything. `docs/architecture.md` says why.
 
 pub mod api;
 pub mod cloud;
+pub mod controller;
 pub mod observation;
+pub mod telemetry;
 pub mod tracker;

@@ -1,0 +1,107 @@
+//! Events, posted one by one from a bounded queue.
+//!
+//! Not by `kube::runtime::events::Recorder`: its `publish` walks all events of the last minutes
+//! under a lock and keeps each of them. The tracker emits on transitions only, so there is nothing
+//! to aggregate.
+
+use crate::{
+    api::{ImageExportJob, MANAGER},
+    telemetry::Metrics,
+    tracker::EventNote,
+};
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::Timestamp,
+};
+use kube::{Api, Client, Resource, api::PostParams, core::ObjectMeta};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::mpsc;
+
+/// Events that may wait; beyond it they are dropped and counted.
+const WAITING: usize = 1000;
+/// Time between two posts: 20 a second.
+const GAP: Duration = Duration::from_millis(50);
+/// Bound on one post.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The API server's bound on a note, in bytes.
+const NOTE_MAX_BYTES: usize = 1024;
+
+pub(super) struct Queue {
+    sender: mpsc::Sender<EventNote>,
+    metrics: Arc<Metrics>,
+}
+
+impl Queue {
+    pub(super) fn push(&self, note: EventNote) {
+        if self.sender.try_send(note).is_err() {
+            self.metrics.event("dropped");
+        }
+    }
+}
+
+pub(super) fn spawn(client: Client, metrics: Arc<Metrics>) -> Queue {
+    let (sender, mut notes) = mpsc::channel(WAITING);
+    let queue = Queue {
+        sender,
+        metrics: metrics.clone(),
+    };
+    tokio::spawn(async move {
+        let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned());
+        while let Some(note) = notes.recv().await {
+            metrics.event(post(&client, &instance, note).await);
+            tokio::time::sleep(GAP).await;
+        }
+    });
+    queue
+}
+
+async fn post(client: &Client, instance: &str, note: EventNote) -> &'static str {
+    let api: Api<Event> = Api::namespaced(client.clone(), &note.key.namespace);
+    let key = note.key.clone();
+    let event = event(note, instance);
+    let parameters = PostParams::default();
+    match tokio::time::timeout(TIMEOUT, api.create(&parameters, &event)).await {
+        Ok(Ok(_)) => "posted",
+        Ok(Err(error)) => {
+            tracing::debug!(object = %key, %error, "event not posted");
+            "failed"
+        }
+        Err(_) => "failed",
+    }
+}
+
+fn event(note: EventNote, instance: &str) -> Event {
+    let mut text = note.note;
+    if text.len() > NOTE_MAX_BYTES {
+        text.truncate(text.floor_char_boundary(NOTE_MAX_BYTES));
+    }
+    Event {
+        metadata: ObjectMeta {
+            namespace: Some(note.key.namespace.to_string()),
+            generate_name: Some(format!("{}.", short(&note.key.name))),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(Timestamp::now())),
+        reporting_controller: Some(format!("imageexport.dev/{MANAGER}")),
+        reporting_instance: Some(instance.to_owned()),
+        action: Some("FollowJob".to_owned()),
+        reason: Some(note.reason.to_owned()),
+        type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
+        note: Some(text),
+        regarding: Some(ObjectReference {
+            api_version: Some(ImageExportJob::api_version(&()).into_owned()),
+            kind: Some(ImageExportJob::kind(&()).into_owned()),
+            namespace: Some(note.key.namespace.to_string()),
+            name: Some(note.key.name.to_string()),
+            uid: Some(note.uid.to_string()),
+            ..ObjectReference::default()
+        }),
+        ..Event::default()
+    }
+}
+
+/// A generated name must not exceed 253 characters with its suffix.
+fn short(name: &str) -> &str {
+    &name[..name.floor_char_boundary(240)]
+}

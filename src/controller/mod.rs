@@ -1,0 +1,287 @@
+//! The shell around the tracker: the only place that knows everything and does I/O.
+//!
+//! One loop feeds the tracker and starts one task per effect, each with its own time-out and with
+//! panics contained; every task ends by sending exactly one input. The loop itself never awaits
+//! the network.
+
+mod credentials;
+mod events;
+mod poll;
+mod watch;
+mod write;
+
+use crate::{
+    cloud::CloudClient,
+    observation::{Failure, FailureKind, Observation, Outcome, Stage},
+    telemetry::{Health, Metrics},
+    tracker::{
+        Config, CredentialError, Effect, FetchResult, Input, Now, Source, Tracker, WriteResult,
+    },
+};
+use credentials::CredentialStore;
+use futures::FutureExt;
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
+
+/// Longest pause between two turns of the loop: what `/healthz` and the gauges live on.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Inputs handled before effects are carried out.
+const BATCH: usize = 256;
+/// How long polls and writes in flight may take to end on shutdown.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// What the controller works with.
+pub struct Controller {
+    /// Connection to the API server, with its own time-outs and without retries of its own.
+    pub client: Client,
+    /// Connection to clouds.
+    pub cloud: CloudClient,
+    /// Whether plain http is permitted.
+    pub allow_http: bool,
+    /// Namespaces to watch; none: all.
+    pub namespaces: Vec<String>,
+    /// The tracker's numbers.
+    pub config: Config,
+    /// Counters and gauges.
+    pub metrics: Arc<Metrics>,
+    /// What `/healthz` and `/readyz` tell.
+    pub health: Arc<Health>,
+}
+
+impl Controller {
+    /// Runs until `shutdown` completes, then lets what is in flight end.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let sources = u16::try_from(self.namespaces.len().max(1)).unwrap_or(u16::MAX);
+        let (watch_sender, mut watched) = mpsc::channel(BATCH);
+        let mut watches = watch::spawn(&self, &watch_sender);
+        let (sender, mut results) = mpsc::unbounded_channel();
+        let mut shell = Shell {
+            tracker: Tracker::new(self.config.clone(), now(Instant::now())),
+            started: Instant::now(),
+            effects: Vec::new(),
+            store: Arc::new(CredentialStore::default()),
+            events: events::spawn(self.client.clone(), self.metrics.clone()),
+            sender,
+            in_flight: 0,
+            draining: false,
+            sources,
+            controller: self,
+        };
+        shell.feed(Input::Leading(true));
+
+        tokio::pin!(shutdown);
+        let mut drained_by = None;
+        let mut beat = Instant::now();
+        loop {
+            let wake = shell.next_wake(beat + HEARTBEAT, drained_by);
+            tokio::select! {
+                biased;
+                () = &mut shutdown, if drained_by.is_none() => {
+                    tracing::info!("shutting down");
+                    watches.abort_all();
+                    shell.draining = true;
+                    drained_by = Some(Instant::now() + DRAIN);
+                }
+                Some(input) = results.recv() => {
+                    shell.take_result(input);
+                    while let Ok(input) = results.try_recv() {
+                        shell.take_result(input);
+                    }
+                }
+                Some(input) = watched.recv(), if drained_by.is_none() => {
+                    shell.feed(input);
+                    for _ in 1..BATCH {
+                        let Ok(input) = watched.try_recv() else { break };
+                        shell.feed(input);
+                    }
+                }
+                () = tokio::time::sleep_until(wake) => shell.feed(Input::Tick),
+            }
+            shell.carry_out();
+            if beat.elapsed() >= HEARTBEAT || !shell.controller.health.is_listed() {
+                beat = Instant::now();
+                shell.report();
+            }
+            shell.controller.health.beat();
+            if let Some(by) = drained_by
+                && (shell.in_flight == 0 || Instant::now() >= by)
+            {
+                if shell.in_flight > 0 {
+                    tracing::warn!(in_flight = shell.in_flight, "gave up waiting at shutdown");
+                }
+                return;
+            }
+        }
+    }
+}
+
+fn now(started: Instant) -> Now {
+    Now {
+        mono: started.elapsed(),
+        wall: Timestamp::now(),
+    }
+}
+
+struct Shell {
+    controller: Controller,
+    tracker: Tracker,
+    started: Instant,
+    effects: Vec<Effect>,
+    store: Arc<CredentialStore>,
+    events: events::Queue,
+    sender: mpsc::UnboundedSender<Input>,
+    /// Tasks that have not sent their input yet.
+    in_flight: usize,
+    /// Shutting down: nothing new is asked, what was learned is still written.
+    draining: bool,
+    sources: u16,
+}
+
+impl Shell {
+    fn feed(&mut self, input: Input) {
+        self.tracker
+            .handle(now(self.started), input, &mut self.effects);
+    }
+
+    fn take_result(&mut self, input: Input) {
+        self.in_flight -= 1;
+        self.feed(input);
+    }
+
+    fn next_wake(&self, heartbeat: Instant, drained_by: Option<Instant>) -> Instant {
+        let due = self
+            .tracker
+            .next_deadline()
+            .map(|deadline| self.started + deadline);
+        [due, drained_by]
+            .into_iter()
+            .flatten()
+            .fold(heartbeat, Instant::min)
+    }
+
+    fn report(&mut self) {
+        if self.tracker.has_listed(self.sources) {
+            self.controller.health.set_listed();
+        }
+        self.controller.metrics.take(&self.tracker.census());
+        self.store.purge();
+    }
+
+    fn carry_out(&mut self) {
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Poll(_) | Effect::ReadCredential(_) | Effect::Fetch(..)
+                    if self.draining => {}
+                Effect::Poll(request) => {
+                    let ticket = request.ticket.clone();
+                    let task = poll::poll(
+                        self.controller.cloud.clone(),
+                        self.store.clone(),
+                        self.controller.metrics.clone(),
+                        *request,
+                    );
+                    self.spawn(poll::TIMEOUT, task, move |observation| {
+                        Input::Answered(ticket, observation.unwrap_or_else(observation_of_fault))
+                    });
+                }
+                Effect::ReadCredential(reference) => {
+                    let task = credentials::read(
+                        self.controller.client.clone(),
+                        self.store.clone(),
+                        self.controller.metrics.clone(),
+                        self.controller.allow_http,
+                        reference.clone(),
+                    );
+                    self.spawn(credentials::TIMEOUT, task, move |result| {
+                        let result = result
+                            .unwrap_or_else(|fault| Err(CredentialError::Failed(fault.failure())));
+                        Input::CredentialRead(reference, result)
+                    });
+                }
+                Effect::WriteStatus(write) => {
+                    let ticket = write.ticket.clone();
+                    let task = write::write(
+                        self.controller.client.clone(),
+                        self.controller.metrics.clone(),
+                        *write,
+                    );
+                    self.spawn(write::TIMEOUT, task, move |result| {
+                        Input::Wrote(ticket, result.unwrap_or(WriteResult::Unknown))
+                    });
+                }
+                Effect::Fetch(ticket, key) => {
+                    let task = write::fetch(self.controller.client.clone(), key);
+                    self.spawn(write::TIMEOUT, task, move |result| {
+                        Input::Fetched(ticket, result.unwrap_or(FetchResult::Failed))
+                    });
+                }
+                Effect::Emit(note) => self.events.push(*note),
+            }
+        }
+    }
+
+    /// Runs a task that ends by sending exactly one input, whatever happens to it.
+    fn spawn<T: Send + 'static>(
+        &mut self,
+        timeout: Duration,
+        task: impl Future<Output = T> + Send + 'static,
+        into_input: impl FnOnce(Result<T, Fault>) -> Input + Send + 'static,
+    ) {
+        self.in_flight += 1;
+        let sender = self.sender.clone();
+        let metrics = self.controller.metrics.clone();
+        tokio::spawn(async move {
+            let result =
+                match tokio::time::timeout(timeout, AssertUnwindSafe(task).catch_unwind()).await {
+                    Ok(Ok(value)) => Ok(value),
+                    Ok(Err(_)) => {
+                        metrics.task_panicked();
+                        Err(Fault::Panicked)
+                    }
+                    Err(_) => Err(Fault::TimedOut),
+                };
+            // Fails only where the loop has ended, and then nobody waits for it.
+            let _ = sender.send(into_input(result));
+        });
+    }
+}
+
+/// A task that did not come to a result of its own.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    TimedOut,
+    Panicked,
+}
+
+impl Fault {
+    fn failure(self) -> Failure {
+        let (kind, message) = match self {
+            Self::TimedOut => (FailureKind::Timeout, "it took too long"),
+            Self::Panicked => (
+                FailureKind::Internal,
+                "the operator met a fault of its own, see its log",
+            ),
+        };
+        Failure {
+            kind,
+            stage: Stage::Login,
+            message: message.into(),
+        }
+    }
+}
+
+fn observation_of_fault(fault: Fault) -> Observation {
+    Observation {
+        outcome: Outcome::Failed(fault.failure()),
+        retry_after: None,
+        endpoint: None,
+        requests: 1,
+    }
+}
+
+/// The number of a watch.
+fn source(index: usize) -> Source {
+    Source(u16::try_from(index).unwrap_or(u16::MAX))
+}

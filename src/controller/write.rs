@@ -1,0 +1,218 @@
+//! One status write, and the read that settles one whose end is not known.
+
+use crate::{
+    api::{ImageExportJob, ImageExportJobStatus, MANAGER},
+    telemetry::Metrics,
+    tracker::{Fence, FetchResult, ObjectKey, StatusWrite, WriteResult},
+};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+    core::{Request, Status},
+};
+use serde_json::{Map, Value, json};
+use std::{sync::Arc, time::Duration};
+
+/// Bound on one call to the API server.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The status fields that a merge patch has to clear by name where they are absent.
+const FIELDS: [&str; 10] = [
+    "observedGeneration",
+    "status",
+    "jobType",
+    "imageID",
+    "failReason",
+    "errorCode",
+    "startTime",
+    "completionTime",
+    "lastHandledPollRequest",
+    "conditions",
+];
+
+pub(super) async fn write(
+    client: Client,
+    metrics: Arc<Metrics>,
+    write: StatusWrite,
+) -> WriteResult {
+    let StatusWrite {
+        key, fence, status, ..
+    } = write;
+    let tests = matches!(fence, Fence::Tests { .. });
+    let result = match request(&key, fence, &status) {
+        Ok(request) => match client.request::<ImageExportJob>(request).await {
+            Ok(object) => WriteResult::Written {
+                version: object.metadata.resource_version.unwrap_or_default(),
+                status: object.status.map(Box::new),
+            },
+            Err(kube::Error::Api(status)) => classify(&key, &status, tests),
+            Err(error) => {
+                tracing::debug!(object = %key, %error, "status write got no reply");
+                WriteResult::Unknown
+            }
+        },
+        Err(error) => {
+            tracing::error!(object = %key, %error, "status cannot be put into a request");
+            WriteResult::Refused
+        }
+    };
+    metrics.wrote(label(&result));
+    result
+}
+
+fn label(result: &WriteResult) -> &'static str {
+    match result {
+        WriteResult::Written { .. } => "written",
+        WriteResult::Conflict => "conflict",
+        WriteResult::Gone => "gone",
+        WriteResult::Throttled(_) => "throttled",
+        WriteResult::Refused => "refused",
+        WriteResult::Unknown => "unknown",
+    }
+}
+
+pub(super) async fn fetch(client: Client, key: ObjectKey) -> FetchResult {
+    match Api::<ImageExportJob>::namespaced(client, &key.namespace)
+        .get_opt(&key.name)
+        .await
+    {
+        Ok(Some(object)) => FetchResult::Found(Box::new(object)),
+        Ok(None) => FetchResult::Gone,
+        Err(_) => FetchResult::Failed,
+    }
+}
+
+fn request(
+    key: &ObjectKey,
+    fence: Fence,
+    status: &ImageExportJobStatus,
+) -> Result<http::Request<Vec<u8>>, kube::core::request::Error> {
+    let url = ImageExportJob::url_path(&(), Some(&key.namespace));
+    let parameters = PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let (body, content_type) = match fence {
+        Fence::ResourceVersion(version) => (
+            merge_patch(&version, status),
+            "application/merge-patch+json",
+        ),
+        Fence::Tests {
+            uid,
+            generation,
+            status: before,
+        } => (
+            json_patch(&uid, generation, before.as_deref(), status),
+            "application/json-patch+json",
+        ),
+    };
+    let mut request = Request::new(url).patch_subresource(
+        "status",
+        &key.name,
+        &parameters,
+        &Patch::Merge(body),
+    )?;
+    request.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static(content_type),
+    );
+    Ok(request)
+}
+
+/// Names every status field (null = absent) and the whole list of conditions, so that nothing a
+/// hand edit added stays. The resource version is the fence against a recreated object and against
+/// another writer: a wrong `metadata.uid` is silently accepted here.
+fn merge_patch(version: &str, status: &ImageExportJobStatus) -> Value {
+    let mut fields: Map<String, Value> = FIELDS
+        .iter()
+        .map(|field| ((*field).to_owned(), Value::Null))
+        .collect();
+    if let Ok(Value::Object(written)) = serde_json::to_value(status) {
+        fields.extend(written);
+    }
+    json!({ "metadata": { "resourceVersion": version }, "status": fields })
+}
+
+/// For an object that others change all the time: tests what matters instead of everything.
+fn json_patch(
+    uid: &str,
+    generation: i64,
+    before: Option<&ImageExportJobStatus>,
+    status: &ImageExportJobStatus,
+) -> Value {
+    let mut operations = vec![
+        json!({ "op": "test", "path": "/metadata/uid", "value": uid }),
+        json!({ "op": "test", "path": "/metadata/generation", "value": generation }),
+    ];
+    if let Some(before) = before {
+        operations.push(json!({ "op": "test", "path": "/status", "value": before }));
+    }
+    operations.push(json!({ "op": "add", "path": "/status", "value": status }));
+    Value::Array(operations)
+}
+
+fn classify(key: &ObjectKey, status: &Status, tests: bool) -> WriteResult {
+    let details = status.details.as_ref();
+    match status.code {
+        409 => WriteResult::Conflict,
+        // A failed test has no causes; a schema violation names each field.
+        422 if tests && details.is_none_or(|details| details.causes.is_empty()) => {
+            WriteResult::Conflict
+        }
+        404 => WriteResult::Gone,
+        429 => {
+            let asked = details.map_or(0, |details| details.retry_after_seconds);
+            WriteResult::Throttled((asked > 0).then(|| Duration::from_secs(asked.into())))
+        }
+        401 | 408 | 500..=599 => {
+            tracing::debug!(object = %key, code = status.code, "status write failed");
+            WriteResult::Unknown
+        }
+        code => {
+            tracing::warn!(object = %key, code, message = status.message, "status write refused");
+            WriteResult::Refused
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_merge_patch_names_every_field_of_the_status() {
+        let schema = crate::api::crd::json();
+        let properties = schema
+            .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status/properties")
+            .and_then(Value::as_object)
+            .unwrap();
+        let patch = merge_patch("7", &ImageExportJobStatus::default());
+        let named = patch["status"].as_object().unwrap();
+        assert_eq!(
+            named.keys().collect::<Vec<_>>(),
+            properties.keys().collect::<Vec<_>>()
+        );
+        assert!(named.values().all(Value::is_null));
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+    }
+
+    #[test]
+    fn a_failed_test_is_a_conflict_and_a_schema_violation_is_not() {
+        let key = ObjectKey {
+            namespace: "ns".into(),
+            name: "x".into(),
+        };
+        let status = |causes: Value| {
+            serde_json::from_value::<Status>(json!({
+                "code": 422, "message": "", "reason": "Invalid", "details": { "causes": causes }
+            }))
+            .unwrap()
+        };
+        let none = status(json!([]));
+        let field =
+            status(json!([{ "reason": "FieldValueInvalid", "message": "m", "field": "f" }]));
+        assert!(matches!(classify(&key, &none, true), WriteResult::Conflict));
+        assert!(matches!(classify(&key, &field, true), WriteResult::Refused));
+        assert!(matches!(classify(&key, &none, false), WriteResult::Refused));
+    }
+}

@@ -1,0 +1,123 @@
+//! What the probes tell: alive while the loop turns, ready once everything was listed.
+
+use crate::tracker::Source;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// A loop that has not turned for this long is stuck.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// Shared between the loop, the watches and the probes.
+#[derive(Debug)]
+pub struct Health {
+    started: Instant,
+    /// Milliseconds from `started` to the loop's last turn.
+    last_beat: AtomicU64,
+    listed: AtomicBool,
+    problems: Mutex<BTreeMap<Source, String>>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            last_beat: AtomicU64::new(0),
+            listed: AtomicBool::new(false),
+            problems: Mutex::default(),
+        }
+    }
+}
+
+impl Health {
+    /// The loop turned.
+    pub fn beat(&self) {
+        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_beat.store(elapsed, Ordering::Relaxed);
+    }
+
+    /// All objects were listed once.
+    pub fn set_listed(&self) {
+        self.listed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether all objects were listed once.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Relaxed)
+    }
+
+    /// A watch delivers.
+    pub fn watch_works(&self, source: Source) {
+        self.problems().remove(&source);
+    }
+
+    /// A watch does not come about.
+    pub fn watch_fails(&self, source: Source, problem: String) {
+        self.problems().insert(source, problem);
+    }
+
+    fn problems(&self) -> std::sync::MutexGuard<'_, BTreeMap<Source, String>> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `Err` says why the process should be restarted.
+    pub fn live(&self) -> Result<(), String> {
+        let last_beat = Duration::from_millis(self.last_beat.load(Ordering::Relaxed));
+        let silence = self.started.elapsed().saturating_sub(last_beat);
+        if silence > STUCK {
+            return Err(format!(
+                "the main loop has not turned for {} s",
+                silence.as_secs()
+            ));
+        }
+        Ok(())
+    }
+
+    /// `Err` says what keeps the operator from working.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.is_listed() {
+            // Trouble after that is the API server's: restarting or unrouting us mends nothing.
+            return Ok(());
+        }
+        let problems = self.problems();
+        if problems.is_empty() {
+            return Err("ImageExportJobs are being listed".to_owned());
+        }
+        Err(problems.values().cloned().collect::<Vec<_>>().join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_names_what_is_missing() {
+        let health = Health::default();
+        assert!(health.live().is_ok());
+        assert_eq!(
+            health.ready(),
+            Err("ImageExportJobs are being listed".to_owned())
+        );
+        health.watch_fails(Source(0), "all namespaces: apply the CRD".to_owned());
+        assert_eq!(
+            health.ready(),
+            Err("all namespaces: apply the CRD".to_owned())
+        );
+        health.watch_works(Source(0));
+        health.set_listed();
+        assert_eq!(health.ready(), Ok(()));
+        health.watch_fails(Source(0), "gone".to_owned());
+        assert_eq!(
+            health.ready(),
+            Ok(()),
+            "an outage of the API server does not unready us"
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! What operators of the operator see: logs, metrics, health.
+
+mod health;
+mod http;
+mod logging;
+mod metrics;
+
+pub use health::Health;
+pub use http::{Server, bind};
+pub use logging::{LogFormat, LogGate, init as init_logging};
+pub use metrics::Metrics;

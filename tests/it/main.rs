@@ -1,0 +1,8 @@
+//! The operator as its users meet it: the real binary, under its own ServiceAccount with the RBAC of
+//! `deploy/`, on a real kube-apiserver, against the IMS simulator.
+//!
+//! One API server serves all tests; each test has a namespace, a simulator and an operator process
+//! of its own. Times are shortened (see `harness::SCALE`), logic is not.
+
+mod harness;
+mod lifecycle;
