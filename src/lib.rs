@@ -20,6 +20,7 @@
 //! [`controller`] is the only place that knows everything. `docs/architecture.md` says why.
 
 pub mod api;
+pub mod cli;
 pub mod cloud;
 pub mod controller;
 pub mod observation;

@@ -1,4 +1,7 @@
-//! `imageexport.dev/v1alpha1`.
+//! `imageexport.dev/v1alpha1`. Comments on fields are what `kubectl explain` shows.
+
+// The attribute of `kube` repeats `type_` once for each printer column.
+#![allow(clippy::duplicated_attributes)]
 
 use super::{
     conditions::Condition,
@@ -71,17 +74,19 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ImageExportJobSpec {
-    /// Id of the cloud project (tenant) that the job belongs to. Immutable.
+    /// Id of the cloud project (tenant) that the job belongs to: 1 to 64 letters, digits, - and _,
+    /// without blanks around. Immutable.
     #[serde(rename = "projectID")]
     #[x_kube(validation = Rule::new("self == oldSelf").message("projectID is immutable: create an ImageExportJob of another name"))]
     pub project_id: ProjectId,
 
-    /// Id of the job, as the call that started it returned it. Immutable.
+    /// Id of the job, as the call that started it returned it: 1 to 64 letters, digits, - and _,
+    /// without blanks around. Immutable.
     #[serde(rename = "jobID")]
     #[x_kube(validation = Rule::new("self == oldSelf").message("jobID is immutable: create an ImageExportJob of another name"))]
     pub job_id: JobId,
 
-    /// Where the credentials for the cloud are.
+    /// The cloud entry to use, in a Secret of the same namespace.
     pub cloud_credentials_ref: CloudCredentialsRef,
 
     /// Seconds between two polls of this job, instead of the operator's own cadence. Trouble and the
@@ -90,7 +95,8 @@ pub struct ImageExportJobSpec {
     #[schemars(range(min = 5, max = 86400))]
     pub poll_period_seconds: Option<i32>,
 
-    /// Whether polling pauses. A job that has ended keeps its status.
+    /// Whether polling pauses. Ready is Unknown (Suspended) meanwhile, so that waits time out; a job
+    /// that has ended keeps its status.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -99,10 +105,10 @@ pub struct ImageExportJobSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CloudCredentialsRef {
-    /// Name of the Secret. It has the key `clouds.yaml`.
+    /// Name of the Secret. Its key clouds.yaml holds a file as OpenStack tools use it.
     pub secret_name: SecretName,
 
-    /// Name of the entry under `clouds` in that file.
+    /// Name of the entry under clouds in the Secret's clouds.yaml.
     pub cloud_name: CloudName,
 }
 

@@ -13,7 +13,7 @@ mod write;
 use crate::{
     cloud::CloudClient,
     observation::{Failure, FailureKind, Observation, Outcome, Stage},
-    telemetry::{Health, Metrics},
+    telemetry::{Health, LogGate, Metrics},
     tracker::{
         Config, CredentialError, Effect, FetchResult, Input, Now, Source, Tracker, WriteResult,
     },
@@ -62,6 +62,7 @@ impl Controller {
             started: Instant::now(),
             effects: Vec::new(),
             store: Arc::new(CredentialStore::default()),
+            gate: Arc::new(LogGate::default()),
             events: events::spawn(self.client.clone(), self.metrics.clone()),
             sender,
             in_flight: 0,
@@ -130,6 +131,8 @@ struct Shell {
     started: Instant,
     effects: Vec<Effect>,
     store: Arc<CredentialStore>,
+    /// Bounds what refused writes log.
+    gate: Arc<LogGate>,
     events: events::Queue,
     sender: mpsc::UnboundedSender<Input>,
     /// Tasks that have not sent their input yet.
@@ -205,6 +208,7 @@ impl Shell {
                     let task = write::write(
                         self.controller.client.clone(),
                         self.controller.metrics.clone(),
+                        self.gate.clone(),
                         *write,
                     );
                     self.spawn(write::TIMEOUT, task, move |result| {

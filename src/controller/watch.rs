@@ -8,7 +8,7 @@ use crate::{
 };
 use futures::{FutureExt, StreamExt};
 use kube::{
-    Api, Resource,
+    Api, CustomResourceExt, Resource,
     core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
@@ -161,7 +161,10 @@ fn diagnose(error: &watcher::Error) -> (&'static str, String) {
         kube::Error::Api(status) => match status.code {
             404 => (
                 "crd_missing",
-                "the API server does not know ImageExportJobs: apply the CRD in crds/".to_owned(),
+                format!(
+                    "the API server does not know ImageExportJobs: apply the CRD {}, which is in crds/",
+                    ImageExportJob::crd_name()
+                ),
             ),
             403 => (
                 "forbidden",

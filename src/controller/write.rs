@@ -2,7 +2,7 @@
 
 use crate::{
     api::{ImageExportJob, ImageExportJobStatus, MANAGER},
-    telemetry::Metrics,
+    telemetry::{LogGate, Metrics},
     tracker::{Fence, FetchResult, ObjectKey, StatusWrite, WriteResult},
 };
 use kube::{
@@ -33,6 +33,7 @@ const FIELDS: [&str; 10] = [
 pub(super) async fn write(
     client: Client,
     metrics: Arc<Metrics>,
+    gate: Arc<LogGate>,
     write: StatusWrite,
 ) -> WriteResult {
     let StatusWrite {
@@ -45,7 +46,7 @@ pub(super) async fn write(
                 version: object.metadata.resource_version.unwrap_or_default(),
                 status: object.status.map(Box::new),
             },
-            Err(kube::Error::Api(status)) => classify(&key, &status, tests),
+            Err(kube::Error::Api(status)) => classify(&key, &status, tests, &gate),
             Err(error) => {
                 tracing::debug!(object = %key, %error, "status write got no reply");
                 WriteResult::Unknown
@@ -151,7 +152,7 @@ fn json_patch(
     Value::Array(operations)
 }
 
-fn classify(key: &ObjectKey, status: &Status, tests: bool) -> WriteResult {
+fn classify(key: &ObjectKey, status: &Status, tests: bool, gate: &LogGate) -> WriteResult {
     let details = status.details.as_ref();
     match status.code {
         409 => WriteResult::Conflict,
@@ -169,7 +170,12 @@ fn classify(key: &ObjectKey, status: &Status, tests: bool) -> WriteResult {
             WriteResult::Unknown
         }
         code => {
-            tracing::warn!(object = %key, code, message = status.message, "status write refused");
+            // Missing rights are the same trouble for every object, a schema may be one's own.
+            let kind = if code == 403 { "forbidden" } else { "refused" };
+            if gate.opens(kind) {
+                let message = &status.message;
+                tracing::warn!(object = %key, code, message, "status write refused");
+            }
             WriteResult::Refused
         }
     }
@@ -211,8 +217,9 @@ mod tests {
         let none = status(json!([]));
         let field =
             status(json!([{ "reason": "FieldValueInvalid", "message": "m", "field": "f" }]));
-        assert!(matches!(classify(&key, &none, true), WriteResult::Conflict));
-        assert!(matches!(classify(&key, &field, true), WriteResult::Refused));
-        assert!(matches!(classify(&key, &none, false), WriteResult::Refused));
+        let classify = |status, tests| classify(&key, status, tests, &LogGate::default());
+        assert!(matches!(classify(&none, true), WriteResult::Conflict));
+        assert!(matches!(classify(&field, true), WriteResult::Refused));
+        assert!(matches!(classify(&none, false), WriteResult::Refused));
     }
 }

@@ -281,7 +281,8 @@ impl Tracker {
             }
             let waits = record.poll == Poll::AwaitingCredential;
             let woken = refused_for.is_some() && (disproved || changed);
-            if (waits || woken) && record.is_active() {
+            // One that waits may be finished: a poll that was asked for after a success without image.
+            if waits || (woken && record.is_active()) {
                 self.poll_now(now, member, now.mono);
             }
             self.refresh_write(now, member);
@@ -370,7 +371,7 @@ impl Tracker {
         let needed = self.credentials.members(index).iter().any(|&member| {
             self.records
                 .get(member)
-                .is_some_and(super::record::Record::is_active)
+                .is_some_and(|record| record.is_active() || record.poll == Poll::AwaitingCredential)
         });
         if needed {
             self.credentials.queue_read(index);

@@ -1,10 +1,13 @@
 //! What each test starts from: a [`Team`].
 
-use futures::{StreamExt, TryStreamExt};
-use image_export_operator::api::{ImageExportJob, ImageExportJobStatus, conditions::Condition};
+use futures::StreamExt;
+use image_export_operator::api::{
+    ImageExportJob, ImageExportJobStatus, POLL_REQUEST_ANNOTATION, conditions::Condition,
+};
+use k8s_openapi::api::events::v1::Event;
 use kube::{
     Api, Client, Config,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     runtime::{WatchStreamExt, watcher},
 };
@@ -88,6 +91,23 @@ fn logs() -> &'static Path {
     })
 }
 
+/// How an operator is started.
+#[derive(Clone, Copy)]
+pub struct Launch<'a> {
+    /// With `--allow-http`, without which no simulator can be reached.
+    pub allow_http: bool,
+    pub log_level: &'a str,
+}
+
+impl Default for Launch<'_> {
+    fn default() -> Self {
+        Self {
+            allow_http: true,
+            log_level: "info,image_export_operator=debug",
+        }
+    }
+}
+
 /// A running operator.
 pub struct Operator {
     process: Supervised,
@@ -97,14 +117,23 @@ pub struct Operator {
 impl Operator {
     /// Starts the real binary under its own ServiceAccount.
     pub fn start(cluster: &Cluster, arguments: &[&str]) -> Self {
+        Self::start_as(cluster, Launch::default(), arguments)
+    }
+
+    /// The same, started otherwise.
+    pub fn start_as(cluster: &Cluster, launch: Launch<'_>, arguments: &[&str]) -> Self {
         let kubeconfig = cluster
             .kubeconfig_for_service_account(OPERATOR_NAMESPACE, "image-export-operator")
             .expect("a token for the operator");
-        Self::start_with(&kubeconfig, arguments)
+        Self::launch(&kubeconfig, launch, arguments)
     }
 
     /// Starts the real binary with a given kubeconfig.
     pub fn start_with(kubeconfig: &Path, arguments: &[&str]) -> Self {
+        Self::launch(kubeconfig, Launch::default(), arguments)
+    }
+
+    fn launch(kubeconfig: &Path, launch: Launch<'_>, arguments: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let log = logs().join(format!(
             "operator-{}.log",
@@ -113,14 +142,9 @@ impl Operator {
         let mut command = Command::new(env!("CARGO_BIN_EXE_image-export-operator"));
         command
             .arg("run")
-            .args([
-                "--http-listen",
-                "127.0.0.1:0",
-                "--log-format",
-                "json",
-                "--allow-http",
-            ])
-            .args(["--log-level", "info,image_export_operator=debug"])
+            .args(["--http-listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--log-level", launch.log_level])
+            .args(launch.allow_http.then_some("--allow-http"))
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)
             .env("IMAGE_EXPORT_TIME_SCALE", SCALE.to_string());
@@ -133,6 +157,28 @@ impl Operator {
     pub fn kill(&self) {
         self.process.kill();
         self.process.wait(PATIENCE).expect("a killed process ends");
+    }
+
+    /// Stops it in its tracks, as a starved or suspended machine would, until [`Self::resume`].
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args(["-s", name, &self.process.pid().to_string()])
+            .status()
+            .expect("kill runs");
+        assert!(status.success(), "kill -s {name}");
+    }
+
+    /// SIGTERM, without waiting for the end.
+    pub fn stop(&self) {
+        self.process.terminate();
     }
 
     /// SIGTERM; returns the exit code.
@@ -189,6 +235,22 @@ impl Operator {
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
             .unwrap_or(0.0)
     }
+
+    /// Waits until a metric has at least this value; returns it.
+    pub async fn until_metric(&self, series: &str, least: f64) -> f64 {
+        let started = Instant::now();
+        loop {
+            let value = self.metric(series).await;
+            if value >= least {
+                return value;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "in vain: {series} is {value}, not {least}"
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
 }
 
 /// Waits until `look` finds something.
@@ -215,8 +277,8 @@ pub struct Team {
 }
 
 impl Team {
-    /// A namespace with a Secret `otc` (cloud `otc`, a token) and an operator that polls every second
-    /// at the operator's own time, 20 ms by the clock.
+    /// A namespace with a Secret `otc` (cloud `otc`, a token) and an operator that polls every 10 s
+    /// of its own time, 200 ms by the clock.
     pub async fn start(name: &str) -> Self {
         let mut team = Self::without_operator(name).await;
         team.start_operator();
@@ -225,8 +287,12 @@ impl Team {
 
     /// The same, where the operator is started later.
     pub async fn without_operator(name: &str) -> Self {
+        Self::without_operator_on(cluster(), name).await
+    }
+
+    /// The same on another API server than the shared one.
+    pub async fn without_operator_on(cluster: &'static Cluster, name: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let cluster = cluster();
         let namespace = format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         cluster
             .kubectl(["create", "namespace", &namespace])
@@ -257,9 +323,14 @@ impl Team {
 
     /// The same with further arguments.
     pub fn start_operator_with(&mut self, arguments: &[&str]) {
+        self.start_operator_as(Launch::default(), arguments);
+    }
+
+    /// The same, started otherwise.
+    pub fn start_operator_as(&mut self, launch: Launch<'_>, arguments: &[&str]) {
         let mut all = vec!["--namespace", &self.namespace, "--poll-period", "10"];
         all.extend(arguments);
-        self.operator = Some(Operator::start(self.cluster, &all));
+        self.operator = Some(Operator::start_as(self.cluster, launch, &all));
     }
 
     pub fn operator(&self) -> &Operator {
@@ -362,6 +433,38 @@ impl Team {
         self.sim.polls(&JobKey::new(PROJECT, job))
     }
 
+    /// Asks for a poll at once, as a user would.
+    pub async fn request_poll(&self, name: &str, value: &str) {
+        let annotations = json!({ POLL_REQUEST_ANNOTATION: value });
+        self.patch(name, json!({ "metadata": { "annotations": annotations } }))
+            .await;
+    }
+
+    /// The events about the object, oldest first: `Warning InvalidObject: the note`.
+    pub async fn events(&self, name: &str) -> Vec<String> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let events = events.list(&ListParams::default()).await.expect("events");
+        let mut events: Vec<_> = events
+            .into_iter()
+            .filter(|event| {
+                let regarding = event.regarding.as_ref();
+                regarding.and_then(|object| object.name.as_deref()) == Some(name)
+            })
+            .collect();
+        events.sort_by_key(|event| event.event_time.as_ref().map(|time| time.0));
+        events
+            .into_iter()
+            .map(|event| {
+                format!(
+                    "{} {}: {}",
+                    event.type_.unwrap_or_default(),
+                    event.reason.unwrap_or_default(),
+                    event.note.unwrap_or_default()
+                )
+            })
+            .collect()
+    }
+
     /// Waits until the object, as the watch shows it, fits; returns it.
     pub async fn until(
         &self,
@@ -456,6 +559,15 @@ pub fn summary(status: &ImageExportJobStatus) -> Vec<String> {
     lines
 }
 
+/// The summary of a row in which work goes on: `Ready=Unknown`, `Reconciling`.
+pub fn in_progress(reason: &str) -> Vec<String> {
+    vec![
+        format!("Ready=Unknown/{reason}"),
+        format!("Reconciling=True/{reason}"),
+        format!("Succeeded=Unknown/{reason}"),
+    ]
+}
+
 fn record(jobs: Api<ImageExportJob>) -> Arc<Mutex<Vec<ImageExportJob>>> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let into = seen.clone();
@@ -464,8 +576,11 @@ fn record(jobs: Api<ImageExportJob>) -> Arc<Mutex<Vec<ImageExportJob>>> {
             .default_backoff()
             .touched_objects()
             .boxed();
-        while let Ok(Some(object)) = objects.try_next().await {
-            into.lock().expect("no panic under the lock").push(object);
+        // An error is an outage of the API server, which some tests make.
+        while let Some(result) = objects.next().await {
+            if let Ok(object) = result {
+                into.lock().expect("no panic under the lock").push(object);
+            }
         }
     });
     seen

@@ -4,5 +4,6 @@
 //! One API server serves all tests; each test has a namespace, a simulator and an operator process
 //! of its own. Times are shortened (see `harness::SCALE`), logic is not.
 
+mod answers;
 mod harness;
 mod lifecycle;

@@ -58,7 +58,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             allow_remote: false,
             region: "eu-de".to_owned(),
-            token_lifetime: Duration::from_secs(24 * 60 * 60),
+            token_lifetime: Duration::from_hours(24),
             users: Vec::new(),
         }
     }

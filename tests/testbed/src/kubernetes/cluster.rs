@@ -23,7 +23,7 @@ use std::{
 };
 
 /// Ready after about 4 s on two idle cores; many testbeds may start at once on slower machines.
-const READY_TIMEOUT: Duration = Duration::from_secs(120);
+const READY_TIMEOUT: Duration = Duration::from_mins(2);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// A port that was free when the OS named it may be taken before the server listens on it.

@@ -1,0 +1,173 @@
+//! What the reader sees: notes with the seconds, and a table that is redrawn in place on a terminal.
+//! Elsewhere (a file, a pipe, CI) each change is one line.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal, Write as _},
+    time::{Duration, Instant},
+};
+
+// Plain ANSI sequences, understood by every terminal of the last decades.
+const ERASE_BELOW: &str = "\x1b[J";
+const DIM: &str = "\x1b[2m";
+const BOLD: &str = "\x1b[1m";
+const PLAIN: &str = "\x1b[0m";
+/// Lines longer than the terminal are cut: wrapped ones would spoil the count of lines to go up.
+const CUT_LINES: &str = "\x1b[?7l";
+const WRAP_LINES: &str = "\x1b[?7h";
+
+/// One object as shown. Empty texts are shown as kubectl shows them: not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    pub name: &'static str,
+    pub status: String,
+    pub ready: String,
+    pub reason: String,
+    /// The message of `Ready`: the operator's words.
+    pub message: String,
+    /// What is seen and why it matters: the quick start's words.
+    pub explanation: &'static str,
+    /// Since the object was created.
+    pub age: Option<Duration>,
+    /// HTTP status of the cloud's latest answer about the job.
+    pub answer: Option<u16>,
+    /// How often the cloud was asked.
+    pub polls: u64,
+    /// How often the status was written.
+    pub writes: usize,
+    /// Whether the object has reached its expected end.
+    pub met: bool,
+}
+
+/// Standard output, with a clock that starts when it is made.
+pub struct Screen {
+    start: Instant,
+    live: bool,
+    /// Lines of the table on the terminal that the cursor stands below.
+    drawn: usize,
+    /// What was last told of each row where there is no table: kubectl's line and the explanation.
+    told: Vec<(String, &'static str)>,
+}
+
+impl Screen {
+    pub fn new() -> Self {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self {
+            start: Instant::now(),
+            live: io::stdout().is_terminal() && !dumb,
+            drawn: 0,
+            told: Vec::new(),
+        }
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// One line with the time; a table moves down below it.
+    pub fn note(&mut self, text: &str) -> io::Result<()> {
+        let line = format!("{} {text}\n", self.clock());
+        let erase = self.erase();
+        put(&format!("{erase}{line}"))
+    }
+
+    /// Text as it is.
+    pub fn print(&mut self, text: &str) -> io::Result<()> {
+        // What stands above stays: the table is not redrawn any more.
+        self.drawn = 0;
+        put(text)
+    }
+
+    /// The rows as they are now.
+    pub fn show(&mut self, rows: &[Row]) -> io::Result<()> {
+        if self.live {
+            let table = table(rows);
+            let erase = self.erase();
+            self.drawn = table.lines().count();
+            put(&format!("{erase}{CUT_LINES}{table}{WRAP_LINES}"))
+        } else {
+            let clock = self.clock();
+            self.told.resize(rows.len(), (String::new(), ""));
+            let mut text = String::new();
+            for ((line, explanation), row) in self.told.iter_mut().zip(rows) {
+                let (new_line, new_explanation) = (line_of(row), row.explanation);
+                if row.reason.is_empty() || (&new_line, new_explanation) == (line, *explanation) {
+                    continue;
+                }
+                let _ = writeln!(text, "{clock} {new_line}");
+                if new_explanation != *explanation {
+                    let _ = writeln!(
+                        text,
+                        "{:>width$} {new_explanation}",
+                        "=",
+                        width = clock.len()
+                    );
+                }
+                (*line, *explanation) = (new_line, new_explanation);
+            }
+            put(&text)
+        }
+    }
+
+    fn clock(&self) -> String {
+        format!("[{:5.1} s]", self.elapsed().as_secs_f64())
+    }
+
+    fn erase(&mut self) -> String {
+        match std::mem::take(&mut self.drawn) {
+            0 => String::new(),
+            lines => format!("\x1b[{lines}A\r{ERASE_BELOW}"),
+        }
+    }
+}
+
+/// In one piece, so that a terminal shows no half-drawn table. Not `print!`, which panics where the
+/// reader has gone away.
+fn put(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Three lines a row: what kubectl shows and two counts, the operator's message, the explanation.
+fn table(rows: &[Row]) -> String {
+    let mut text = format!(
+        "\n{BOLD}  {:<15} {:<8} {:<8} {:<20} {:>4} {:>6} {:>5} {:>6}{PLAIN}\n",
+        "NAME", "STATUS", "READY", "REASON", "AGE", "ANSWER", "POLLS", "WRITES"
+    );
+    for row in rows {
+        let age = row
+            .age
+            .map_or_else(String::new, |age| format!("{}s", age.as_secs()));
+        let answer = row
+            .answer
+            .map_or_else(String::new, |answer| answer.to_string());
+        let _ = writeln!(
+            text,
+            "{} {BOLD}{:<15}{PLAIN} {:<8} {:<8} {:<20} {age:>4} {answer:>6} {:>5} {:>6}",
+            if row.met { "✓" } else { " " },
+            row.name,
+            row.status,
+            row.ready,
+            row.reason,
+            row.polls,
+            row.writes,
+        );
+        let _ = writeln!(text, "    {}", row.message);
+        let _ = writeln!(text, "    {DIM}{}{PLAIN}", row.explanation);
+    }
+    text
+}
+
+fn line_of(row: &Row) -> String {
+    let status = if row.status.is_empty() {
+        "-"
+    } else {
+        &row.status
+    };
+    let mark = if row.met { " ✓" } else { "" };
+    format!(
+        "{:<14} {status:<7} {:<7} {:<19} {}{mark}",
+        row.name, row.ready, row.reason, row.message
+    )
+}

@@ -1,0 +1,162 @@
+//! The parts that the quick start runs: a Kubernetes API, a simulated cloud and the operator. All of
+//! them end with this process, whatever ends it.
+
+use crate::OPERATOR_ARGUMENT;
+use anyhow::{Context, bail};
+use image_export_operator::api::ImageExportJob;
+use kube::{
+    Api, Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+use testbed::{
+    ims::{self, Simulator, User},
+    kubernetes::Cluster,
+    process::{Output, Supervised, last_lines},
+};
+
+/// Where the sample objects live.
+pub const NAMESPACE: &str = "quickstart";
+/// The project of all sample objects.
+pub const PROJECT: &str = "ac234de25c6741d2b1273da49eea1b9e";
+/// Seconds between two polls of a job. The operator's default of 30 would make a long quick start.
+pub const POLL_PERIOD: &str = "2";
+
+/// Namespace and name of the `ServiceAccount` in `deploy/`.
+const OPERATOR: &str = "image-export-operator";
+/// What the Secrets have in place of the simulator's address.
+const SIMULATOR_PLACEHOLDER: &str = "http://SIMULATOR";
+/// Lines of the operator's log that an error shows.
+const LOG_LINES: usize = 15;
+
+/// `deploy/`, as a user has it.
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+}
+
+/// A file or folder beside this one.
+pub fn sample(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("examples/quickstart")
+        .join(name)
+}
+
+/// The simulated cloud, with the one user whom `credentials.yaml` names.
+pub fn start_simulator() -> anyhow::Result<Simulator> {
+    let user = User::new("quickstart", "quickstart", "known-to-the-simulator-only")
+        .project(PROJECT, "eu-de_quickstart");
+    Simulator::start(ims::Config {
+        users: vec![user],
+        ..ims::Config::default()
+    })
+}
+
+/// Applies `deploy/` and creates the namespace, as an administrator would.
+pub fn install(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster
+        .kubectl(["apply", "--server-side", "-k"])
+        .args([deploy()])
+        .success()?;
+    cluster
+        .kubectl(["wait", "--for=condition=Established", "--timeout=30s"])
+        .args(["crd/imageexportjobs.imageexport.dev"])
+        .success()?;
+    cluster
+        .kubectl(["create", "namespace", NAMESPACE])
+        .success()?;
+    // From here on, kubectl with this kubeconfig needs no --namespace.
+    cluster
+        .kubectl(["config", "set-context", "--current"])
+        .args(["--namespace", NAMESPACE])
+        .success()?;
+    Ok(())
+}
+
+/// Creates a Secret for the simulator from a file beside this one.
+pub fn apply_secret(cluster: &Cluster, simulator: &Simulator, file: &str) -> anyhow::Result<()> {
+    let file = sample(file);
+    let secret = fs::read_to_string(&file)
+        .with_context(|| format!("reading {}", file.display()))?
+        .replace(SIMULATOR_PLACEHOLDER, &simulator.url());
+    cluster
+        .kubectl(["apply", "--server-side", "-f", "-"])
+        .stdin(secret)
+        .success()?;
+    Ok(())
+}
+
+/// Creates the sample objects.
+pub fn apply_objects(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster
+        .kubectl(["apply", "--server-side", "-f"])
+        .args([sample("objects")])
+        .success()?;
+    Ok(())
+}
+
+/// The objects, seen with the administrator's rights.
+pub async fn objects(cluster: &Cluster) -> anyhow::Result<Api<ImageExportJob>> {
+    let kubeconfig = Kubeconfig::read_from(cluster.admin_kubeconfig())?;
+    let mut config =
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    // The API server is on this machine, where no proxy of the environment reaches.
+    config.proxy_url = None;
+    Ok(Api::namespaced(Client::try_from(config)?, NAMESPACE))
+}
+
+/// The running operator.
+pub struct Operator {
+    process: Supervised,
+    log: PathBuf,
+}
+
+impl Operator {
+    /// This program once more, as the operator, under its own `ServiceAccount`.
+    pub fn start(cluster: &Cluster) -> anyhow::Result<Self> {
+        let kubeconfig = cluster.kubeconfig_for_service_account(OPERATOR, OPERATOR)?;
+        let log = kubeconfig.with_file_name("operator.log");
+        let program = env::current_exe().context("finding this program's own file")?;
+        let mut command = Command::new(program);
+        command
+            .args([OPERATOR_ARGUMENT, "run", "--allow-http"])
+            .args(["--poll-period", POLL_PERIOD])
+            .args(["--http-listen", "127.0.0.1:0"]);
+        // Settings and proxies for other things must not change what is seen here.
+        for (name, _) in env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("IMAGE_EXPORT_") || text.to_lowercase().ends_with("_proxy") {
+                command.env_remove(&name);
+            }
+        }
+        command.env("KUBECONFIG", kubeconfig);
+        let process = Supervised::spawn(&command, Output::Merged(log.clone()))
+            .context("starting the operator")?;
+        Ok(Self { process, log })
+    }
+
+    /// Where its log goes.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The end of its log.
+    pub fn last_lines(&self) -> String {
+        last_lines(&self.log, LOG_LINES)
+    }
+
+    /// An error once it has ended.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if let Some(code) = self.process.wait(Duration::ZERO) {
+            bail!(
+                "the operator has ended with code {code}; last lines of its log:\n{}",
+                self.last_lines()
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! The command line. It is part of the library so that other programs can be the operator: the
+//! quick start re-executes itself as one.
+
+use crate::{
+    api::crd,
+    cloud::{CloudClient, CloudOptions},
+    controller::Controller,
+    telemetry::{self, Health, LogFormat, Metrics},
+    tracker::Config,
+};
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use kube::client::ClientBuilder;
+use std::{ffi::OsString, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+use tower::timeout::TimeoutLayer;
+
+/// Bound on the time to the first byte of the API server's answer; kube has none of its own.
+const API_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bound on silence within an answer. Longer than a watch without events lasts.
+const API_READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Speeds up (below 1) or slows down every time of the operator. For tests of the operator only.
+const TIME_SCALE: &str = "IMAGE_EXPORT_TIME_SCALE";
+
+/// Follows image jobs of Open Telekom Cloud and Huawei Cloud to their end, on behalf of
+/// `ImageExportJob` objects.
+///
+/// For each ImageExportJob the operator asks the cloud about the job that the object names and
+/// writes what it learns into the object's status, until the job has ended. It never starts,
+/// changes or cancels a job.
+///
+/// Without a subcommand it does what `run` does.
+#[derive(Parser)]
+#[command(
+    name = "image-export-operator",
+    version,
+    args_conflicts_with_subcommands = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the operator
+    ///
+    /// The cluster is the one of the kubeconfig that KUBECONFIG names (else ~/.kube/config), or the
+    /// one that the operator runs in. It stops on SIGTERM or SIGINT, after polls and writes under way
+    /// have ended or 15 seconds have passed.
+    Run(RunArgs),
+    /// Print the CustomResourceDefinition as YAML
+    Crd,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// Follow the objects of this namespace only; may be given several times. Default: all
+    #[arg(
+        long = "namespace",
+        value_name = "NS",
+        env = "IMAGE_EXPORT_NAMESPACES",
+        value_delimiter = ','
+    )]
+    namespaces: Vec<String>,
+
+    /// Seconds between two polls of a healthy job (1 to 86400). An object's
+    /// spec.pollPeriodSeconds overrides it
+    #[arg(long, value_name = "SECONDS", env = "IMAGE_EXPORT_POLL_PERIOD", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    poll_period: u64,
+
+    /// Polls a second, at most, for each endpoint and project (0.1 to 1000). The cloud's own limit
+    /// is shared with everything else that calls it for the project
+    #[arg(long, value_name = "RATE", env = "IMAGE_EXPORT_POLLS_PER_SECOND", default_value = "10",
+          value_parser = rate)]
+    polls_per_second: f64,
+
+    /// Permit plain http to identity service and cloud. For labs only: passwords and tokens then
+    /// cross the network readable
+    #[arg(long, env = "IMAGE_EXPORT_ALLOW_HTTP")]
+    allow_http: bool,
+
+    /// Where /healthz, /readyz and /metrics are served. Port 0 takes a free one, which is logged
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "IMAGE_EXPORT_HTTP_LISTEN",
+        default_value = "0.0.0.0:8080"
+    )]
+    http_listen: SocketAddr,
+
+    /// Form of the log, which goes to standard error
+    #[arg(long, env = "IMAGE_EXPORT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+
+    /// error, warn, info, debug or trace, or a filter like info,image_export_operator=debug
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "IMAGE_EXPORT_LOG_LEVEL",
+        default_value = "info"
+    )]
+    log_level: String,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.1..=1000.0).contains(&rate) => Ok(rate),
+        _ => Err("not a number from 0.1 to 1000".to_owned()),
+    }
+}
+
+/// The whole program: does what `arguments` say, the first of which is the program's name, and
+/// returns when the operator has stopped. Where they cannot be understood, or ask for help, it says
+/// so and exits the process.
+///
+/// It starts a runtime, the log and the TLS provider of its own: call it once, outside of any
+/// runtime.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
+    let cli = Cli::parse_from(arguments);
+    match cli.command {
+        Some(Command::Crd) => {
+            print!("{}", crd::yaml());
+            Ok(())
+        }
+        Some(Command::Run(arguments)) => run(arguments),
+        None => run(cli.run),
+    }
+}
+
+#[tokio::main]
+async fn run(arguments: RunArgs) -> anyhow::Result<()> {
+    telemetry::init_logging(arguments.log_format, &arguments.log_level)
+        .with_context(|| format!("--log-level {}", arguments.log_level))?;
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok()
+        .context("another TLS provider is installed already")?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    if arguments.allow_http {
+        tracing::warn!("--allow-http: passwords and tokens may cross the network readable");
+    }
+    let config = config(&arguments)?;
+    let cloud = CloudClient::new(CloudOptions {
+        allow_http: arguments.allow_http,
+        ..CloudOptions::default()
+    })
+    .context("the cloud client cannot be built")?;
+    let client = client().await?;
+
+    let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
+    let server = telemetry::bind(arguments.http_listen, health.clone(), metrics.clone())
+        .await
+        .with_context(|| format!("--http-listen {}", arguments.http_listen))?;
+    tracing::info!(address = %server.address()?, "serving /healthz, /readyz and /metrics");
+    tokio::spawn(server.serve());
+
+    let controller = Controller {
+        client,
+        cloud,
+        allow_http: arguments.allow_http,
+        namespaces: namespaces(arguments.namespaces)?,
+        config,
+        metrics,
+        health,
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    controller
+        .run(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn config(arguments: &RunArgs) -> anyhow::Result<Config> {
+    let config = Config {
+        poll_period: Duration::from_secs(arguments.poll_period),
+        quota_rate: arguments.polls_per_second,
+        quota_burst: 2.0 * arguments.polls_per_second,
+        ..Config::default()
+    };
+    let Ok(factor) = std::env::var(TIME_SCALE) else {
+        return Ok(config);
+    };
+    let factor: f64 = factor
+        .parse()
+        .with_context(|| format!("{TIME_SCALE}={factor}"))?;
+    anyhow::ensure!(
+        (0.001..=1000.0).contains(&factor),
+        "{TIME_SCALE}={factor}: not from 0.001 to 1000"
+    );
+    tracing::warn!(
+        factor,
+        "{TIME_SCALE} is set: periods and graces are not those of production"
+    );
+    Ok(config.scaled(factor))
+}
+
+/// Each once, in the order given: two watches of one namespace would undo each other's lists.
+fn namespaces(given: Vec<String>) -> anyhow::Result<Vec<String>> {
+    let mut namespaces: Vec<String> = Vec::new();
+    for namespace in given {
+        let label = !namespace.is_empty()
+            && namespace.len() <= 63
+            && namespace
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        anyhow::ensure!(
+            label,
+            "--namespace {namespace:?}: not the name of a namespace"
+        );
+        if !namespaces.contains(&namespace) {
+            namespaces.push(namespace);
+        }
+    }
+    Ok(namespaces)
+}
+
+async fn client() -> anyhow::Result<kube::Client> {
+    let mut config = kube::Config::infer()
+        .await
+        .context("no cluster: set KUBECONFIG, or run inside one")?;
+    // The tracker paces and repeats; a retry inside the client would hide trouble for minutes.
+    config.default_retry = false;
+    config.read_timeout = Some(API_READ_TIMEOUT);
+    config.reset_reader_on_write = true;
+    tracing::info!(url = %config.cluster_url, "using this API server");
+    let builder = ClientBuilder::try_from(config).context("the API client cannot be built")?;
+    Ok(builder.with_layer(&TimeoutLayer::new(API_TIMEOUT)).build())
+}

@@ -1,0 +1,230 @@
+//! Faults B: an API server that is away, knows no ImageExportJobs, or forbids. These tests share an
+//! API server of their own, one at a time.
+
+use crate::harness::{OPERATOR_NAMESPACE, Operator, PATIENCE, PROJECT, Team, eventually, install};
+use std::{
+    path::PathBuf,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+use testbed::{
+    ims::{End, Job, JobKey},
+    kubernetes::Cluster,
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+const CRD: &str = "imageexportjobs.imageexport.dev";
+const NAME: &str = "image-export-operator";
+
+/// The API server that may be mistreated, running and with `deploy/` applied; nobody else uses it
+/// until the guard is dropped.
+pub async fn unruly() -> (MutexGuard<'static, ()>, &'static Cluster) {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    let turn = TURN.lock().await;
+    let cluster = CLUSTER.get_or_init(|| Cluster::start().expect("a cluster"));
+    cluster.start_api_server().expect("it runs again");
+    install(cluster);
+    (turn, cluster)
+}
+
+fn kubeconfig(cluster: &Cluster) -> PathBuf {
+    cluster
+        .kubeconfig_for_service_account(OPERATOR_NAMESPACE, NAME)
+        .expect("a token for the operator")
+}
+
+/// Waits until the operator, which follows all namespaces, answers `/readyz` like this.
+async fn until_ready_is(operator: &Operator, wanted: (u16, &str)) {
+    let started = Instant::now();
+    loop {
+        let (status, body) = operator.get("/readyz").await;
+        if (status, body.as_str()) == wanted {
+            return;
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "in vain: /readyz to be {wanted:?}, it is {status} {body}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The lines of the log that hold all these texts.
+fn lines(operator: &Operator, texts: &[&str]) -> usize {
+    operator
+        .log()
+        .lines()
+        .filter(|line| texts.iter().all(|text| line.contains(text)))
+        .count()
+}
+
+/// What a cluster that has just been mended must be good for: a job followed to its end.
+async fn follow_one(cluster: &'static Cluster, name: &str) -> Team {
+    let team = Team::without_operator_on(cluster, name).await;
+    team.follow(Job::new(PROJECT, "works")).await;
+    team.until_reason("works", "JobSucceeded").await;
+    team
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_api_server_is_away_polls_go_on_and_what_they_learn_is_written_later() {
+    let (_turn, cluster) = unruly().await;
+    let mut team = Team::without_operator_on(cluster, "away").await;
+    team.start_operator();
+    let names = ["good", "bad", "open"];
+    for name in names {
+        team.follow(Job::new(PROJECT, name).ends(End::Never)).await;
+    }
+    for name in names {
+        team.until_reason(name, "JobRunning").await;
+    }
+
+    cluster.stop_api_server().expect("it stops");
+    let before: Vec<u64> = names.iter().map(|name| team.polls(name)).collect();
+    team.sim.put_job(Job::new(PROJECT, "good"));
+    team.sim
+        .put_job(Job::new(PROJECT, "bad").fails("IMG.0148", "No bucket."));
+    let open = JobKey::new(PROJECT, "open");
+    team.sim.polled(&open, before[2] + 15).await;
+    for (name, before) in names.into_iter().zip(before).take(2) {
+        let further = team.polls(name) - before;
+        assert!(
+            (1..=2).contains(&further),
+            "{name}: its end, once known, is kept without asking again: {further} polls"
+        );
+    }
+    for probe in ["/healthz", "/readyz"] {
+        let answer = team.operator().get(probe).await;
+        assert_eq!(answer, (200, "ok\n".to_owned()), "{probe}");
+    }
+    assert_eq!(team.writes("good"), 1);
+
+    cluster.start_api_server().expect("it runs again");
+    team.until_reason("good", "JobSucceeded").await;
+    team.until_reason("bad", "JobFailed").await;
+    assert_eq!(team.reasons("good"), ["JobRunning", "JobSucceeded"]);
+    assert_eq!(team.reasons("bad"), ["JobRunning", "JobFailed"]);
+    assert_eq!((team.writes("good"), team.writes("bad")), (2, 2));
+    assert_eq!(team.writes("open"), 1, "it has been running all the time");
+    let complaints = lines(team.operator(), &["watch failed", "unreachable"]);
+    assert!(complaints <= 1, "{complaints} lines about one outage");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_started_while_the_api_server_is_away_waits_for_it() {
+    let (_turn, cluster) = unruly().await;
+    let kubeconfig = kubeconfig(cluster);
+    cluster.stop_api_server().expect("it stops");
+    let operator = Operator::start_with(&kubeconfig, &["--poll-period", "10"]);
+    let problem = "all namespaces: the API server does not answer\n";
+    until_ready_is(&operator, (503, problem)).await;
+    assert_eq!(operator.get("/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(lines(&operator, &["WARN", problem.trim_end()]), 1);
+
+    cluster.start_api_server().expect("it runs again");
+    until_ready_is(&operator, (200, "ok\n")).await;
+    follow_one(cluster, "back").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_crd_the_operator_is_not_ready_says_why_and_works_once_it_is_applied() {
+    let (_turn, cluster) = unruly().await;
+    cluster
+        .kubectl(["delete", "crd", CRD])
+        .success()
+        .expect("deleted");
+    let operator = Operator::start_with(&kubeconfig(cluster), &["--poll-period", "10"]);
+    let problem = "all namespaces: the API server does not know ImageExportJobs: apply the CRD \
+                   imageexportjobs.imageexport.dev, which is in crds/\n";
+    until_ready_is(&operator, (503, problem)).await;
+    assert_eq!(operator.get("/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(lines(&operator, &["WARN", problem.trim_end()]), 1);
+
+    install(cluster);
+    until_ready_is(&operator, (200, "ok\n")).await;
+    // Without --namespace it follows the objects of each.
+    let one = follow_one(cluster, "one").await;
+    let other = follow_one(cluster, "other").await;
+    assert_ne!(one.namespace, other.namespace);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_rights_the_operator_says_which_and_works_once_it_has_them() {
+    let (_turn, cluster) = unruly().await;
+    cluster
+        .kubectl(["delete", "clusterrolebinding", NAME])
+        .success()
+        .expect("deleted");
+    until_may(cluster, "list", "imageexportjobs.imageexport.dev", false).await;
+    let operator = Operator::start_with(&kubeconfig(cluster), &["--poll-period", "10"]);
+    let problem = "all namespaces: the operator may not list or watch ImageExportJobs: apply the \
+                   RBAC in deploy/\n";
+    until_ready_is(&operator, (503, problem)).await;
+    assert_eq!(lines(&operator, &["WARN", problem.trim_end()]), 1);
+
+    install(cluster);
+    until_ready_is(&operator, (200, "ok\n")).await;
+    follow_one(cluster, "granted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statuses_that_may_not_be_written_are_written_once_they_may() {
+    let (_turn, cluster) = unruly().await;
+    let mut team = Team::without_operator_on(cluster, "forbidden").await;
+    team.start_operator();
+    let names = ["one", "two", "three"];
+    set_status_verb(cluster, "get");
+    until_may(cluster, "patch", "imageexportjobs/status", false).await;
+    for name in names {
+        team.follow(Job::new(PROJECT, name)).await;
+    }
+    let refused = r#"imageexport_status_writes_total{result="refused"}"#;
+    let started = Instant::now();
+    while team.operator().metric(refused).await < 9.0 {
+        assert!(started.elapsed() < PATIENCE, "in vain: repeated writes");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(
+        lines(team.operator(), &["WARN", "status write refused", "403"]),
+        1,
+        "trouble of all objects is one line a minute"
+    );
+
+    set_status_verb(cluster, "patch");
+    for name in names {
+        team.until_reason(name, "JobSucceeded").await;
+        assert_eq!((team.writes(name), team.polls(name)), (1, 1), "{name}");
+    }
+}
+
+fn set_status_verb(cluster: &Cluster, verb: &str) {
+    let role = cluster
+        .kubectl(["get", "clusterrole", NAME])
+        .json()
+        .expect("a role");
+    let rules = role["rules"].as_array().expect("rules");
+    let place = rules
+        .iter()
+        .position(|rule| rule["resources"][0] == "imageexportjobs/status")
+        .expect("a rule for the status");
+    let patch = format!(r#"[{{"op":"replace","path":"/rules/{place}/verbs","value":["{verb}"]}}]"#);
+    cluster
+        .kubectl(["patch", "clusterrole", NAME, "--type=json", "--patch"])
+        .args([patch])
+        .success()
+        .expect("patched");
+}
+
+/// Waits until the API server has taken a change of the operator's rights in.
+async fn until_may(cluster: &Cluster, verb: &str, resource: &str, wanted: bool) {
+    let account = format!("--as=system:serviceaccount:{OPERATOR_NAMESPACE}:{NAME}");
+    eventually("the change of rights", || {
+        let output = cluster
+            .kubectl(["auth", "can-i", verb, resource, "--all-namespaces", &account])
+            .run()
+            .expect("kubectl runs");
+        (output.status.success() == wanted).then_some(())
+    })
+    .await;
+}

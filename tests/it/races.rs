@@ -1,0 +1,278 @@
+//! Objects change while something is under way for them.
+
+use crate::harness::{Operator, PROJECT, TOKEN, Team, cluster, condition, summary};
+use image_export_operator::api::ImageExportJob;
+use serde_json::json;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use testbed::ims::{self, Answer, End, Gate, Job, JobKey, Simulator, Target};
+
+fn key(job: &str) -> JobKey {
+    JobKey::new(PROJECT, job)
+}
+
+fn uid(object: &ImageExportJob) -> String {
+    object.metadata.uid.clone().expect("a stored object has one")
+}
+
+/// The reasons of `Ready` that this incarnation of the object has shown.
+fn reasons_of(team: &Team, name: &str, incarnation: &ImageExportJob) -> Vec<String> {
+    let mut reasons: Vec<String> = team
+        .versions(name)
+        .iter()
+        .filter(|object| uid(object) == uid(incarnation))
+        .filter_map(|object| Some(condition(object.status.as_ref()?, "Ready")?.reason.clone()))
+        .collect();
+    reasons.dedup();
+    reasons
+}
+
+async fn until_metric(team: &Team, series: &str, at_least: f64) {
+    let started = Instant::now();
+    while team.operator().metric(series).await < at_least {
+        assert!(
+            started.elapsed() < crate::harness::PATIENCE,
+            "in vain: {series} to be {at_least}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+const DROPPED: &str = "imageexport_dropped_answers_total";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_recreated_while_its_poll_is_in_flight_does_not_get_the_old_answer() {
+    let team = Team::start("recreated").await;
+    let (old, new) = (Gate::new(), Gate::new());
+    team.sim.script(
+        key("same"),
+        [
+            Answer::preset("fail").held_by(&old),
+            Answer::pass().held_by(&new),
+        ],
+    );
+    team.follow(Job::new(PROJECT, "same").ends(End::Never)).await;
+    old.arrived(1).await;
+    team.delete("same").await;
+    let object = team.create("same").await;
+    new.arrived(1).await;
+
+    old.open();
+    until_metric(&team, DROPPED, 1.0).await;
+    new.open();
+    team.until_reason("same", "JobRunning").await;
+    team.sim.polled(&key("same"), 5).await;
+    let reasons = reasons_of(&team, "same", &object);
+    assert!(
+        !reasons.iter().any(|reason| reason == "JobFailed"),
+        "{reasons:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_recreated_for_another_job_shows_only_that_job() {
+    let team = Team::start("rededicated").await;
+    let gate = Gate::new();
+    team.sim
+        .script(key("first"), [Answer::preset("fail").held_by(&gate)]);
+    team.sim.put_job(Job::new(PROJECT, "first"));
+    team.sim
+        .put_job(Job::new(PROJECT, "second").image_id("image-of-the-second"));
+    team.create_with("moved", json!({ "jobID": "first" })).await;
+    gate.arrived(1).await;
+    team.delete("moved").await;
+    let object = team.create_with("moved", json!({ "jobID": "second" })).await;
+
+    let status = team.until_reason("moved", "JobSucceeded").await;
+    gate.open();
+    until_metric(&team, DROPPED, 1.0).await;
+    assert_eq!(status.image_id.as_deref(), Some("image-of-the-second"));
+    let reasons = reasons_of(&team, "moved", &object);
+    assert!(
+        !reasons.iter().any(|reason| reason == "JobFailed"),
+        "{reasons:?}"
+    );
+    assert_eq!(team.polls("first"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_recreated_before_the_old_ones_end_is_written_does_not_get_that_end() {
+    let team = Team::start("overtaken").await;
+    let names = ["one", "two", "three", "four"];
+    let gate = Gate::new();
+    for name in names {
+        team.sim
+            .script(key(name), [Answer::preset("fail").held_by(&gate)]);
+        team.follow(Job::new(PROJECT, name).ends(End::Never)).await;
+    }
+    gate.arrived(names.len()).await;
+
+    // While the process stands still its answers and its watch go stale together; once it goes on
+    // it writes the ends of objects that have been replaced already.
+    team.operator().pause();
+    gate.open();
+    let mut objects = Vec::new();
+    for name in names {
+        team.delete(name).await;
+        objects.push(team.create(name).await);
+    }
+    team.operator().resume();
+
+    for (name, object) in names.into_iter().zip(&objects) {
+        team.until_reason(name, "JobRunning").await;
+        team.sim.polled(&key(name), 5).await;
+        let reasons = reasons_of(&team, name, object);
+        assert!(
+            !reasons.iter().any(|reason| reason == "JobFailed"),
+            "{name}: {reasons:?}"
+        );
+    }
+    assert!(team.operator().is_running());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_deleted_in_mid_poll_leaves_no_write_and_no_complaint() {
+    let team = Team::start("deleted").await;
+    let gate = Gate::new();
+    team.sim
+        .script(key("short"), [Answer::preset("fail").held_by(&gate)]);
+    team.follow(Job::new(PROJECT, "short")).await;
+    gate.arrived(1).await;
+    team.until_reason("short", "Pending").await;
+    team.delete("short").await;
+    gate.open();
+    until_metric(&team, DROPPED, 1.0).await;
+
+    let (_, metrics) = team.operator().get("/metrics").await;
+    let writes: Vec<_> = metrics
+        .lines()
+        .filter(|line| line.starts_with("imageexport_status_writes_total"))
+        .collect();
+    assert_eq!(
+        writes,
+        [r#"imageexport_status_writes_total{result="written"} 1"#],
+        "the one before the deletion"
+    );
+    let log = team.operator().log();
+    let complaints: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains(r#""level":"ERROR""#) || line.contains(r#""level":"WARN""#))
+        .filter(|line| !line.contains("--allow-http") && !line.contains("TIME_SCALE"))
+        .collect();
+    assert_eq!(complaints, Vec::<&str>::new());
+}
+
+/// Changes a label of the object as fast as the API server lets four tasks, until `stop`.
+fn churn(team: &Team, name: &'static str) -> (Arc<AtomicBool>, Arc<AtomicU64>) {
+    let (stop, changes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    for task in 0..4 {
+        let (stop, changes, jobs) = (stop.clone(), changes.clone(), team.jobs.clone());
+        tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let value = changes.fetch_add(1, Ordering::Relaxed).to_string();
+                let patch = json!({ "metadata": { "labels": { format!("churn-{task}"): value } } });
+                let parameters = kube::api::PatchParams::default();
+                let patch = kube::api::Patch::Merge(patch);
+                jobs.patch(name, &parameters, &patch).await.expect("patched");
+            }
+        });
+    }
+    (stop, changes)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_label_edits_neither_holds_up_a_status_nor_causes_a_poll() {
+    let mut team = Team::without_operator("churn").await;
+    for name in ["churned", "twin"] {
+        team.follow(Job::new(PROJECT, name).ends(End::Never)).await;
+    }
+    let (stop, changes) = churn(&team, "churned");
+    // A second by the clock, so that a busy machine makes no poll fall out.
+    let arguments = ["--namespace", &team.namespace, "--poll-period", "50"];
+    team.operator = Some(Operator::start(cluster(), &arguments));
+    team.until_reason("churned", "JobRunning").await;
+    team.until_reason("twin", "JobRunning").await;
+
+    let before = (team.polls("churned"), team.polls("twin"));
+    team.sim.polled(&key("twin"), before.1 + 5).await;
+    let (churned, twin) = (
+        team.polls("churned") - before.0,
+        team.polls("twin") - before.1,
+    );
+    assert!(churned.abs_diff(twin) <= 1, "{churned} polls, twin {twin}");
+
+    for name in ["churned", "twin"] {
+        team.sim.put_job(Job::new(PROJECT, name));
+        team.until_reason(name, "JobSucceeded").await;
+        assert_eq!(team.reasons(name), ["JobRunning", "JobSucceeded"]);
+        assert_eq!(team.writes(name), 2, "{name}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    let changes = changes.load(Ordering::Relaxed);
+    assert!(changes > 100, "only {changes} label edits");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cloud_that_hangs_holds_up_nobody_elses_objects() {
+    let team = Team::start("neighbours").await;
+    let broken = Simulator::start(ims::Config::default()).expect("a simulator");
+    let gate = Gate::new();
+    broken.script_forever(Target::Jobs, Answer::hang().held_by(&gate));
+    let clouds = team.clouds_yaml().replace(&team.sim.url(), &broken.url());
+    team.put_secret("broken", &clouds);
+    // As many as may be in flight at one endpoint, and some more.
+    for n in 0..70 {
+        let reference = json!({ "secretName": "broken", "cloudName": "otc" });
+        team.create_with(&format!("stuck-{n}"), json!({ "cloudCredentialsRef": reference }))
+            .await;
+    }
+    gate.arrived(64).await;
+
+    for n in 0..5 {
+        team.follow(Job::new(PROJECT, format!("good-{n}"))).await;
+    }
+    for n in 0..5 {
+        let status = team
+            .until_reason(&format!("good-{n}"), "JobSucceeded")
+            .await;
+        assert_eq!(
+            summary(&status),
+            ["Ready=True/JobSucceeded", "Succeeded=True/JobSucceeded"]
+        );
+    }
+    assert!(gate.waiting() > 0, "the others still hang");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_changed_in_mid_poll_are_used_by_the_next_one() {
+    let team = Team::start("swapped").await;
+    let other = Simulator::start(ims::Config::default()).expect("a simulator");
+    other.add_token(TOKEN, Some(PROJECT));
+    other.put_job(Job::new(PROJECT, "swapped").image_id("image-of-the-other-cloud"));
+    let clouds = team.clouds_yaml().replace(&team.sim.url(), &other.url());
+    team.put_secret("other", &clouds);
+    let gate = Gate::new();
+    team.sim
+        .script(key("swapped"), [Answer::preset("forbidden").held_by(&gate)]);
+    team.follow(Job::new(PROJECT, "swapped")).await;
+    gate.arrived(1).await;
+
+    let reference = json!({ "secretName": "other" });
+    team.patch("swapped", json!({ "spec": { "cloudCredentialsRef": reference } }))
+        .await;
+    team.until("swapped", "to show the new generation", |status| {
+        status.observed_generation == Some(2)
+    })
+    .await;
+    gate.open();
+    let status = team.until_reason("swapped", "JobSucceeded").await;
+    assert_eq!(team.reasons("swapped"), ["Pending", "JobSucceeded"]);
+    assert_eq!(status.image_id.as_deref(), Some("image-of-the-other-cloud"));
+    assert_eq!(status.observed_generation, Some(2));
+    assert_eq!((team.polls("swapped"), other.polls(&key("swapped"))), (1, 1));
+}

@@ -1,0 +1,231 @@
+//! Fault H7: what others write into the status.
+
+use crate::harness::{Operator, PROJECT, Team, cluster, condition, eventually};
+use image_export_operator::api::ImageExportJobStatus;
+use serde_json::{Value, json};
+use testbed::ims::{End, Job};
+
+/// An operator that polls once and then not for half an hour by the clock: each further poll was
+/// caused by something.
+async fn team(name: &str) -> Team {
+    let mut team = Team::without_operator(name).await;
+    let arguments = ["--namespace", &team.namespace, "--poll-period", "86400"];
+    team.operator = Some(Operator::start(cluster(), &arguments));
+    team
+}
+
+/// Conditions as they are, changed by `change`, which gets them in the order of the status.
+fn conditions(status: &ImageExportJobStatus, change: impl FnOnce(&mut Vec<Value>)) -> Value {
+    let mut conditions: Vec<Value> = status
+        .conditions
+        .iter()
+        .map(|condition| serde_json::to_value(condition).expect("plain data"))
+        .collect();
+    change(&mut conditions);
+    json!({ "conditions": conditions })
+}
+
+fn hand_made(type_: &str, status: &str) -> Value {
+    json!({
+        "type": type_, "status": status, "reason": "ByHand", "message": "by hand",
+        "lastTransitionTime": "2026-01-02T03:04:05.678901Z",
+    })
+}
+
+/// What people and broken tools do to a status, as merge patches of it.
+fn edits(status: &ImageExportJobStatus) -> Vec<(&'static str, Value)> {
+    vec![
+        ("a field changed", json!({ "status": "CHANGED" })),
+        ("a field removed", json!({ "jobType": null })),
+        (
+            "a field added",
+            json!({ "lastHandledPollRequest": "by hand" }),
+        ),
+        (
+            "fields of the other end added",
+            json!({ "failReason": "by hand", "errorCode": "IMG.9999" }),
+        ),
+        (
+            "an end made up",
+            json!({
+                "status": "FAIL", "completionTime": "2026-01-02T03:04:05Z",
+                "conditions": [
+                    hand_made("Ready", "False"), hand_made("Succeeded", "False"),
+                    hand_made("Stalled", "True"),
+                ],
+            }),
+        ),
+        ("the generation ahead", json!({ "observedGeneration": 99 })),
+        ("the generation removed", json!({ "observedGeneration": null })),
+        ("no conditions", json!({ "conditions": null })),
+        (
+            "a condition turned",
+            conditions(status, |conditions| conditions[0]["status"] = "False".into()),
+        ),
+        (
+            "a message changed",
+            conditions(status, |conditions| conditions[1]["message"] = "".into()),
+        ),
+        (
+            "a transition time changed",
+            conditions(status, |conditions| {
+                conditions[0]["lastTransitionTime"] = "2026-01-02T03:04:05Z".into();
+            }),
+        ),
+        (
+            "a condition removed",
+            conditions(status, |conditions| drop(conditions.pop())),
+        ),
+        (
+            "Stalled added",
+            conditions(status, |conditions| {
+                conditions.retain(|condition| condition["type"] != "Stalled");
+                conditions.push(hand_made("Stalled", "True"));
+            }),
+        ),
+        (
+            "Reconciling denied",
+            conditions(status, |conditions| {
+                conditions.retain(|condition| condition["type"] != "Reconciling");
+                conditions.push(hand_made("Reconciling", "False"));
+            }),
+        ),
+    ]
+}
+
+/// Makes each edit and waits for its repair; returns how many there were.
+async fn make_edits(team: &Team, name: &str, status: &ImageExportJobStatus) -> usize {
+    let edits = edits(status);
+    let count = edits.len();
+    for (what, edit) in edits {
+        let before = team.versions(name).len();
+        team.patch_status(name, edit).await;
+        let repaired = eventually(&format!("{name}: the repair of {what}"), || {
+            let versions = team.versions(name);
+            let since = versions.get(before..)?;
+            (since.len() >= 2).then(|| since.to_vec())
+        })
+        .await;
+        assert_ne!(repaired[0].status.as_ref(), Some(status), "{what}: an edit");
+        assert_eq!(repaired[1].status.as_ref(), Some(status), "{what}");
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_edit_of_a_running_jobs_status_is_repaired_by_one_write_without_a_poll() {
+    let team = team("repair-running").await;
+    team.follow(Job::new(PROJECT, "run").ends(End::Never)).await;
+    let status = team.until_reason("run", "JobRunning").await;
+    let edits = make_edits(&team, "run", &status).await;
+
+    // The next write is an answer's: by then each repair has been written as often as it ever is.
+    team.sim.put_job(Job::new(PROJECT, "run"));
+    assert_eq!(team.polls("run"), 1);
+    team.request_poll("run", "now").await;
+    team.until_reason("run", "JobSucceeded").await;
+    let versions = team.versions("run").len();
+    // Created, then RUNNING, two versions an edit, the annotation, its echo (which may be in the
+    // answer's write), SUCCESS.
+    let least = 2 + 2 * edits + 2;
+    assert!(
+        (least..=least + 1).contains(&versions),
+        "{versions} versions for {edits} edits"
+    );
+    assert_eq!(team.polls("run"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_edit_of_a_finished_jobs_status_is_repaired_by_one_write_without_a_poll() {
+    let team = team("repair-final").await;
+    let jobs = [
+        Job::new(PROJECT, "good"),
+        Job::new(PROJECT, "bad").fails("IMG.0148", "No bucket."),
+    ];
+    for job in jobs {
+        let name = team.follow(job).await;
+        let status = team
+            .until(&name, "to have ended", |status| {
+                status.completion_time.is_some()
+            })
+            .await;
+        let edits = make_edits(&team, &name, &status).await;
+        assert_eq!(team.versions(&name).len(), 2 + 2 * edits);
+        assert_eq!(team.polls(&name), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_was_wiped_out_comes_back() {
+    let team = team("wiped").await;
+    let name = team.follow(Job::new(PROJECT, "wiped")).await;
+    let status = team.until_reason(&name, "JobSucceeded").await;
+    team.kubectl(&["patch", "iej", &name, "--subresource=status"])
+        .args(["--type=json", r#"--patch=[{"op":"remove","path":"/status"}]"#])
+        .success()
+        .expect("wiped");
+    eventually("it is written again", || {
+        let versions = team.versions(&name);
+        (versions.len() == 4 && versions[3].status.as_ref() == Some(&status)).then_some(())
+    })
+    .await;
+    assert_eq!(team.polls(&name), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_of_others_stay_theirs_through_every_transition() {
+    let team = team("foreign").await;
+    team.follow(Job::new(PROJECT, "shared").ends(End::Never))
+        .await;
+    let status = team.until_reason("shared", "JobRunning").await;
+    let ours = status.conditions.clone();
+
+    for foreign in [
+        hand_made("example.com/Scanned", "Unknown"),
+        hand_made("example.com/Scanned", "True"),
+        hand_made("Failed", "True"),
+    ] {
+        let edit = conditions(&status, |conditions| conditions.push(foreign));
+        team.patch_status("shared", edit).await;
+    }
+
+    let foreign = [
+        hand_made("example.com/Scanned", "True"),
+        hand_made("Failed", "True"),
+    ];
+    let edit = conditions(&status, |conditions| conditions.extend(foreign.clone()));
+    team.patch_status("shared", edit).await;
+    let edit = json!({ "jobType": "by hand" });
+    team.patch_status("shared", edit).await;
+    let repaired = team
+        .until("shared", "to be repaired", |now| {
+            now.job_type == status.job_type
+        })
+        .await;
+    assert_eq!(repaired.conditions[..ours.len()], ours);
+    assert_eq!(
+        team.versions("shared").len(),
+        2 + 5 + 1,
+        "of the five edits only the last one needed a repair"
+    );
+
+    for reason in ["Suspended", "JobRunning", "JobFailed"] {
+        let change = match reason {
+            "Suspended" => json!({ "spec": { "suspend": true } }),
+            "JobRunning" => json!({ "spec": { "suspend": false } }),
+            _ => {
+                team.sim
+                    .put_job(Job::new(PROJECT, "shared").fails("IMG.0148", "No bucket."));
+                json!({ "metadata": { "annotations": { "imageexport.dev/poll-requested-at": "now" } } })
+            }
+        };
+        team.patch("shared", change).await;
+        let status = team.until_reason("shared", reason).await;
+        for foreign in &foreign {
+            let type_ = foreign["type"].as_str().expect("a string");
+            let kept = condition(&status, type_).expect("it is kept");
+            let kept = serde_json::to_value(kept).expect("plain data");
+            assert_eq!(&kept, foreign, "in {reason}");
+        }
+    }
+}
