@@ -1,16 +1,21 @@
 //! The command line. It is part of the library so that other programs can be the operator: the
 //! quick start re-executes itself as one.
 
+#![allow(
+    clippy::doc_markdown,
+    reason = "doc comments of arguments are the text of --help"
+)]
+
 use crate::{
     api::crd,
     cloud::{CloudClient, CloudOptions},
     controller::Controller,
-    telemetry::{self, Health, LogFormat, Metrics},
+    telemetry::{self, Health, LogFilter, LogFormat, Metrics},
     tracker::Config,
 };
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use kube::client::ClientBuilder;
+use kube::{client::ClientBuilder, config::KubeConfigOptions};
 use std::{ffi::OsString, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tower::timeout::TimeoutLayer;
@@ -50,7 +55,7 @@ enum Command {
     /// The cluster is the one of the kubeconfig that KUBECONFIG names (else ~/.kube/config), or the
     /// one that the operator runs in. It stops on SIGTERM or SIGINT, after polls and writes under way
     /// have ended or 15 seconds have passed.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Print the CustomResourceDefinition as YAML
     Crd,
 }
@@ -62,7 +67,8 @@ struct RunArgs {
         long = "namespace",
         value_name = "NS",
         env = "IMAGE_EXPORT_NAMESPACES",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = namespace
     )]
     namespaces: Vec<String>,
 
@@ -103,13 +109,27 @@ struct RunArgs {
         env = "IMAGE_EXPORT_LOG_LEVEL",
         default_value = "info"
     )]
-    log_level: String,
+    log_level: LogFilter,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.1..=1000.0).contains(&rate) => Ok(rate),
         _ => Err("not a number from 0.1 to 1000".to_owned()),
+    }
+}
+
+/// The name of a namespace is a label of RFC 1123.
+fn namespace(text: &str) -> Result<String, String> {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let sound = (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if sound {
+        Ok(text.to_owned())
+    } else {
+        Err("not the name of a namespace".to_owned())
     }
 }
 
@@ -126,15 +146,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()>
             print!("{}", crd::yaml());
             Ok(())
         }
-        Some(Command::Run(arguments)) => run(arguments),
+        Some(Command::Run(arguments)) => run(*arguments),
         None => run(cli.run),
     }
 }
 
 #[tokio::main]
 async fn run(arguments: RunArgs) -> anyhow::Result<()> {
-    telemetry::init_logging(arguments.log_format, &arguments.log_level)
-        .with_context(|| format!("--log-level {}", arguments.log_level))?;
+    telemetry::init_logging(arguments.log_format, arguments.log_level.clone());
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok()
@@ -162,7 +181,7 @@ async fn run(arguments: RunArgs) -> anyhow::Result<()> {
         client,
         cloud,
         allow_http: arguments.allow_http,
-        namespaces: namespaces(arguments.namespaces)?,
+        namespaces: each_once(arguments.namespaces),
         config,
         metrics,
         health,
@@ -205,30 +224,32 @@ fn config(arguments: &RunArgs) -> anyhow::Result<Config> {
     Ok(config.scaled(factor))
 }
 
-/// Each once, in the order given: two watches of one namespace would undo each other's lists.
-fn namespaces(given: Vec<String>) -> anyhow::Result<Vec<String>> {
+/// In the order given: two watches of one namespace would undo each other's lists.
+fn each_once(given: Vec<String>) -> Vec<String> {
     let mut namespaces: Vec<String> = Vec::new();
     for namespace in given {
-        let label = !namespace.is_empty()
-            && namespace.len() <= 63
-            && namespace
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        anyhow::ensure!(
-            label,
-            "--namespace {namespace:?}: not the name of a namespace"
-        );
         if !namespaces.contains(&namespace) {
             namespaces.push(namespace);
         }
     }
-    Ok(namespaces)
+    namespaces
+}
+
+/// The cluster that KUBECONFIG names, else that of ~/.kube/config, else the one we run in. A file
+/// that is named and cannot be used is an error: another cluster than the one meant would be worse.
+async fn cluster() -> anyhow::Result<kube::Config> {
+    match std::env::var_os("KUBECONFIG").filter(|files| !files.is_empty()) {
+        Some(files) => kube::Config::from_kubeconfig(&KubeConfigOptions::default())
+            .await
+            .with_context(|| format!("KUBECONFIG={}", files.display())),
+        None => kube::Config::infer()
+            .await
+            .context("no cluster: set KUBECONFIG, or run inside one"),
+    }
 }
 
 async fn client() -> anyhow::Result<kube::Client> {
-    let mut config = kube::Config::infer()
-        .await
-        .context("no cluster: set KUBECONFIG, or run inside one")?;
+    let mut config = cluster().await?;
     // The tracker paces and repeats; a retry inside the client would hide trouble for minutes.
     config.default_retry = false;
     config.read_timeout = Some(API_READ_TIMEOUT);

@@ -57,13 +57,21 @@ const INTERRUPTED: u8 = 130;
 /// Exit code: 0 if all objects reached their expected ends, else 1; 130 after Ctrl-C before that.
 #[derive(Parser)]
 #[command(name = "quickstart")]
+#[allow(clippy::doc_markdown, reason = "this is the text of --help")]
 struct Arguments {
     /// Keep everything running until Ctrl-C, and print what to try with kubectl
     #[arg(long)]
     stay: bool,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    start().unwrap_or_else(|error| {
+        eprintln!("quickstart: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn start() -> anyhow::Result<ExitCode> {
     let mut arguments: Vec<_> = env::args_os().collect();
     if arguments
         .get(1)
@@ -79,30 +87,33 @@ fn main() -> anyhow::Result<ExitCode> {
         .context("another TLS provider is installed already")?;
     let runtime = tokio::runtime::Runtime::new()?;
     let mut screen = Screen::new();
+    let mut done = false;
     let outcome = runtime.block_on(async {
-        let mut done = None;
         tokio::select! {
             // Dropping the tour ends what it has started.
-            result = tour(&mut screen, stay, &mut done) => result.map(|()| ExitCode::SUCCESS),
-            result = tokio::signal::ctrl_c() => {
-                result.context("waiting for Ctrl-C")?;
-                Ok(done.map_or(ExitCode::from(INTERRUPTED), |()| ExitCode::SUCCESS))
-            }
+            result = tour(&mut screen, stay, &mut done) => result.map(|()| true),
+            result = tokio::signal::ctrl_c() => result.map(|()| false).context("waiting for Ctrl-C"),
         }
     });
     // A step that Ctrl-C has cut short may still be under way; what it has started ends with us.
     runtime.shutdown_background();
-    outcome
+    if !outcome? {
+        screen.print("\nStopped by Ctrl-C, and with it all that was started.\n")?;
+    }
+    Ok(if done {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(INTERRUPTED)
+    })
 }
 
 /// The whole tour. `done` is set once all objects have reached their ends.
-async fn tour(screen: &mut Screen, stay: bool, done: &mut Option<()>) -> anyhow::Result<()> {
-    screen
-        .note("looking for kube-apiserver, etcd and kubectl; the first run builds them with Go")?;
+async fn tour(screen: &mut Screen, stay: bool, done: &mut bool) -> anyhow::Result<()> {
+    screen.note("finding kube-apiserver, etcd, kubectl (the first run builds them)")?;
     let binaries = blocking(Binaries::locate).await?;
     screen.note("starting etcd and kube-apiserver")?;
     let cluster = Arc::new(blocking(|| Cluster::start_with(binaries)).await?);
-    screen.note("applying deploy/: the CRD, the ServiceAccount, its RBAC (no Pod runs: there is no kubelet)")?;
+    screen.note("applying deploy/: CRD, ServiceAccount, RBAC (no Pod runs here)")?;
     on(&cluster, stage::install).await?;
     screen.note("starting a simulated cloud with five image jobs")?;
     let simulator = Arc::new(stage::start_simulator()?);
@@ -110,17 +121,16 @@ async fn tour(screen: &mut Screen, stay: bool, done: &mut Option<()>) -> anyhow:
         simulator.put_job(scene.job());
     }
     screen.note(&format!(
-        "starting the operator under that ServiceAccount, with --poll-period {POLL_PERIOD} (default 30 s)"
+        "starting the operator as that ServiceAccount, polling every {POLL_PERIOD} s (default 30)"
     ))?;
     let operator = on(&cluster, Operator::start).await?;
-    screen
-        .note("applying the Secret otc and five ImageExportJobs of examples/quickstart/objects")?;
+    screen.note("applying a Secret and five objects: see examples/quickstart/objects")?;
     put_secret(&cluster, &simulator, "credentials.yaml").await?;
     on(&cluster, stage::apply_objects).await?;
 
     let mut play = Play::new(&cluster, &simulator, &operator).await?;
     play.run(screen).await?;
-    *done = Some(());
+    *done = true;
     let seen = on(&cluster, |cluster| {
         cluster.kubectl(["get", "imageexportjobs"]).success()
     });
@@ -334,10 +344,12 @@ Everything stays up until Ctrl-C. In another terminal (the namespace is {NAMESPA
   kubectl get iej -o wide
 
   # one more job, and a pipeline that waits for its image
-  kubectl apply -f {one_more} && kubectl wait iej/one-more --for=condition=Ready --timeout=60s
+  kubectl apply -f {one_more} && \\
+    kubectl wait iej/one-more --for=condition=Ready --timeout=60s
 
   # a status edited by hand is put right without asking the cloud again
-  kubectl patch iej golden-image --subresource=status --type=merge -p '{{\"status\":{{\"status\":\"FAIL\"}}}}' && sleep 1 && kubectl get iej golden-image
+  kubectl patch iej golden-image --subresource=status --type=merge \\
+    -p '{{\"status\":{{\"status\":\"FAIL\"}}}}' -o jsonpath='{{.status.status}}{{\"\\n\"}}' && sleep 1 && kubectl get iej golden-image
 
 The operator's log: {log}
 ",

@@ -43,8 +43,8 @@ pub struct Row {
 pub struct Screen {
     start: Instant,
     live: bool,
-    /// Lines of the table on the terminal that the cursor stands below.
-    drawn: usize,
+    /// The table on the terminal, which the cursor stands below.
+    drawn: String,
     /// What was last told of each row where there is no table: kubectl's line and the explanation.
     told: Vec<(String, &'static str)>,
 }
@@ -55,7 +55,7 @@ impl Screen {
         Self {
             start: Instant::now(),
             live: io::stdout().is_terminal() && !dumb,
-            drawn: 0,
+            drawn: String::new(),
             told: Vec::new(),
         }
     }
@@ -67,24 +67,21 @@ impl Screen {
     /// One line with the time; a table moves down below it.
     pub fn note(&mut self, text: &str) -> io::Result<()> {
         let line = format!("{} {text}\n", self.clock());
-        let erase = self.erase();
-        put(&format!("{erase}{line}"))
+        let table = self.drawn.clone();
+        self.redraw(&line, table)
     }
 
     /// Text as it is.
     pub fn print(&mut self, text: &str) -> io::Result<()> {
         // What stands above stays: the table is not redrawn any more.
-        self.drawn = 0;
+        self.drawn.clear();
         put(text)
     }
 
     /// The rows as they are now.
     pub fn show(&mut self, rows: &[Row]) -> io::Result<()> {
         if self.live {
-            let table = table(rows);
-            let erase = self.erase();
-            self.drawn = table.lines().count();
-            put(&format!("{erase}{CUT_LINES}{table}{WRAP_LINES}"))
+            self.redraw("", table(rows))
         } else {
             let clock = self.clock();
             self.told.resize(rows.len(), (String::new(), ""));
@@ -113,11 +110,19 @@ impl Screen {
         format!("[{:5.1} s]", self.elapsed().as_secs_f64())
     }
 
-    fn erase(&mut self) -> String {
-        match std::mem::take(&mut self.drawn) {
+    /// Puts `above` and a table in place of the table that is there.
+    fn redraw(&mut self, above: &str, table: String) -> io::Result<()> {
+        let up = match self.drawn.lines().count() {
             0 => String::new(),
             lines => format!("\x1b[{lines}A\r{ERASE_BELOW}"),
-        }
+        };
+        let below = if table.is_empty() {
+            String::new()
+        } else {
+            format!("{CUT_LINES}{table}{WRAP_LINES}")
+        };
+        self.drawn = table;
+        put(&format!("{up}{above}{below}"))
     }
 }
 
@@ -132,7 +137,7 @@ fn put(text: &str) -> io::Result<()> {
 /// Three lines a row: what kubectl shows and two counts, the operator's message, the explanation.
 fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "\n{BOLD}  {:<15} {:<8} {:<8} {:<20} {:>4} {:>6} {:>5} {:>6}{PLAIN}\n",
+        "\n{BOLD}  {:<14} {:<8} {:<7} {:<20} {:>4} {:>6} {:>5} {:>6}{PLAIN}\n",
         "NAME", "STATUS", "READY", "REASON", "AGE", "ANSWER", "POLLS", "WRITES"
     );
     for row in rows {
@@ -144,7 +149,7 @@ fn table(rows: &[Row]) -> String {
             .map_or_else(String::new, |answer| answer.to_string());
         let _ = writeln!(
             text,
-            "{} {BOLD}{:<15}{PLAIN} {:<8} {:<8} {:<20} {age:>4} {answer:>6} {:>5} {:>6}",
+            "{} {BOLD}{:<14}{PLAIN} {:<8} {:<7} {:<20} {age:>4} {answer:>6} {:>5} {:>6}",
             if row.met { "✓" } else { " " },
             row.name,
             row.status,
@@ -165,9 +170,13 @@ fn line_of(row: &Row) -> String {
     } else {
         &row.status
     };
-    let mark = if row.met { " ✓" } else { "" };
+    let counts = if row.met {
+        format!(" ✓ ({} polls, {} writes)", row.polls, row.writes)
+    } else {
+        String::new()
+    };
     format!(
-        "{:<14} {status:<7} {:<7} {:<19} {}{mark}",
+        "{:<14} {status:<7} {:<7} {:<19} {}{counts}",
         row.name, row.ready, row.reason, row.message
     )
 }

@@ -256,7 +256,7 @@ pub(super) fn read(host: &str, answer: &Answer, job_id: &str, session: &Session)
         result,
         retry_after: error::stay_away(&answer.headers, answer.status, &error, Timestamp::now()),
         code: error.code.clone(),
-        request_id: error::request_id(&answer.headers, &error),
+        request_id: error::request_id(&answer.headers, &error, redactor),
     }
 }
 

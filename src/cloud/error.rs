@@ -132,7 +132,8 @@ pub(super) fn classify(host: &str, status: u16, error: &ErrorBody) -> Verdict {
             answer,
             cause: error.rejection_cause(),
         }),
-        403 => refused(
+        // The published table of codes lists this one with 400 as well.
+        _ if status == 403 || (status == 400 && error.is("IMG.0026")) => refused(
             RefusalReason::AccessDenied,
             format!(
                 "{host} denies access ({answer}); grant the user a role that may read IMS jobs in this project"
@@ -185,13 +186,17 @@ pub(super) fn stay_away(
 }
 
 /// The request id of an answer, for the log.
-pub(super) fn request_id(headers: &HeaderMap, error: &ErrorBody) -> Option<String> {
+pub(super) fn request_id(
+    headers: &HeaderMap,
+    error: &ErrorBody,
+    redactor: &Redactor,
+) -> Option<String> {
     let header = headers
         .get("x-request-id")
         .and_then(|value| value.to_str().ok());
     header
+        .and_then(|id| redactor.clean(id))
         .filter(|id| is_token(id))
-        .map(str::to_owned)
         .or_else(|| error.request_id.clone())
 }
 

@@ -15,7 +15,8 @@ use crate::{
     observation::{Failure, FailureKind, Observation, Outcome, Stage},
     telemetry::{Health, LogGate, Metrics},
     tracker::{
-        Config, CredentialError, Effect, FetchResult, Input, Now, Source, Tracker, WriteResult,
+        Config, CredentialError, Effect, FetchResult, INVALID_OBJECT, Input, Now, Source, Tracker,
+        WriteResult,
     },
 };
 use credentials::CredentialStore;
@@ -221,7 +222,13 @@ impl Shell {
                         Input::Fetched(ticket, result.unwrap_or(FetchResult::Failed))
                     });
                 }
-                Effect::Emit(note) => self.events.push(*note),
+                Effect::Emit(note) => {
+                    // Nothing else shows it to those who look at the operator: no status, no metric.
+                    if note.reason == INVALID_OBJECT {
+                        tracing::warn!(object = %note.key, "{}", note.note);
+                    }
+                    self.events.push(*note);
+                }
             }
         }
     }

@@ -121,16 +121,12 @@ impl Watch {
     fn seen(&self, object: Guarded) -> Option<Input> {
         match object.0 {
             Ok(object) => Some(Input::Seen(self.source, Box::new(object))),
-            Err(invalid) => {
-                let key = key(&invalid.metadata)?;
-                tracing::warn!(object = %key, error = invalid.error, "object does not decode");
-                Some(Input::Undecodable {
-                    source: self.source,
-                    key,
-                    uid: invalid.metadata.uid.unwrap_or_default(),
-                    error: invalid.error,
-                })
-            }
+            Err(invalid) => Some(Input::Undecodable {
+                source: self.source,
+                key: key(&invalid.metadata)?,
+                uid: invalid.metadata.uid.unwrap_or_default(),
+                error: invalid.error,
+            }),
         }
     }
 

@@ -2,10 +2,16 @@
 
 use std::{
     collections::HashMap,
+    str::FromStr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tracing_subscriber::{EnvFilter, filter::ParseError};
+use tracing_subscriber::{
+    Layer,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// Form of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -20,26 +26,51 @@ pub enum LogFormat {
 /// bounded rate, elsewhere.
 const QUIET: &str = "kube_client=off,kube_runtime=off";
 
-/// Starts logging. `level` is error, warn, info, debug or trace, or a filter of the form
-/// `target=level,…`.
-pub fn init(format: LogFormat, level: &str) -> Result<(), ParseError> {
-    let plain = level.parse::<tracing::Level>().is_ok();
-    let directives = if plain {
-        format!("{level},{QUIET}")
-    } else {
-        level.to_owned()
-    };
-    let filter = EnvFilter::builder().parse(directives)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+/// What is logged: a level for everything, or `target=level` for parts, in a list with commas.
+#[derive(Clone, Debug)]
+pub struct LogFilter(Targets);
+
+/// A word of a filter that means nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is neither error, warn, info, debug or trace, nor of the form target=level")]
+pub struct LogFilterError(String);
+
+impl FromStr for LogFilter {
+    type Err = LogFilterError;
+
+    fn from_str(text: &str) -> Result<Self, LogFilterError> {
+        // `Targets` would take a misspelt level for a target, and then log nothing else.
+        let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+        let is_sound = |word: &&str| match word.split_once('=') {
+            Some((target, level)) => !target.is_empty() && is_level(level),
+            None => is_level(word),
+        };
+        let wrong = |word: &str| LogFilterError(word.to_owned());
+        if let Some(word) = text.split(',').find(|word| !is_sound(word)) {
+            return Err(wrong(word));
+        }
+        let plain = is_level(text);
+        let directives = if plain {
+            format!("{text},{QUIET}")
+        } else {
+            text.to_owned()
+        };
+        directives.parse().map(Self).map_err(|_| wrong(text))
     }
-    Ok(())
+}
+
+/// Starts logging. Call it once.
+pub fn init(format: LogFormat, filter: LogFilter) {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter.0))
+        .init();
 }
 
 /// Lets one line of each kind through a minute: trouble that lasts is told, not repeated.
@@ -64,6 +95,31 @@ impl LogGate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_with_a_misspelt_level_is_refused() {
+        for good in [
+            "info",
+            "TRACE",
+            "warn,image_export_operator=debug",
+            "a::b=off",
+        ] {
+            assert!(good.parse::<LogFilter>().is_ok(), "{good}");
+        }
+        for (wrong, word) in [
+            ("loud", "loud"),
+            ("", ""),
+            ("info,a=loud", "a=loud"),
+            ("=info", "=info"),
+        ] {
+            let error = wrong.parse::<LogFilter>().unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .starts_with(&format!("{word:?} is neither"))
+            );
+        }
+    }
 
     #[test]
     fn the_gate_opens_once_a_minute_per_kind() {

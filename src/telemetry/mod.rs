@@ -7,5 +7,5 @@ mod metrics;
 
 pub use health::Health;
 pub use http::{Server, bind};
-pub use logging::{LogFormat, LogGate, init as init_logging};
+pub use logging::{LogFilter, LogFilterError, LogFormat, LogGate, init as init_logging};
 pub use metrics::Metrics;

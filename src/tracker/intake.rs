@@ -13,8 +13,8 @@ use crate::api::{
 };
 use std::{cmp::Ordering, sync::Arc, time::Duration};
 
-/// Event reason: an object that the operator cannot read.
-const INVALID_OBJECT: &str = "InvalidObject";
+/// Event reason: an object that the operator cannot read. Told once an object.
+pub const INVALID_OBJECT: &str = "InvalidObject";
 /// Event reason: an unusable value of the poll-request annotation.
 const POLL_REQUEST_IGNORED: &str = "PollRequestIgnored";
 

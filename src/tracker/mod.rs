@@ -36,6 +36,7 @@ pub use effects::{
     CredentialError, CredentialRef, Effect, EventNote, Fence, FetchResult, FetchTicket, Input,
     ObjectKey, PollRequest, PollTicket, Source, StatusWrite, WriteResult, WriteTicket,
 };
+pub use intake::INVALID_OBJECT;
 
 use credentials::Credentials;
 use k8s_openapi::jiff::Timestamp;

@@ -1,17 +1,13 @@
 //! What an object shows for each well-formed answer about its job: every status word, every shape of
 //! body, and answers that contradict the ones before.
 
-use crate::harness::{PROJECT, Team, condition, in_progress, summary};
+use crate::harness::{PROJECT, Team, condition, in_progress, key, message, summary};
 use image_export_operator::api::ImageExportJobStatus;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use testbed::ims::{Answer, Job, JobKey};
+use testbed::ims::{Answer, Job};
 
 const IMAGE: &str = "e9e91bff-14b6-4a0b-8377-4ed0813e3360";
 const REASON: &str = "The OBS bucket does not exist.";
-
-fn key(job: &str) -> JobKey {
-    JobKey::new(PROJECT, job)
-}
 
 /// A 200 about the job that is asked for, with these further fields.
 fn answer(fields: &str) -> Answer {
@@ -134,10 +130,6 @@ impl Shown {
 fn time(at: &str) -> Option<Time> {
     let at: Timestamp = at.parse().expect("a time stamp");
     (at <= Timestamp::now()).then_some(Time(at))
-}
-
-fn message(status: &ImageExportJobStatus) -> &str {
-    condition(status, "Ready").map_or("", |ready| &ready.message)
 }
 
 type Case = (&'static str, Answer, Shown);

@@ -1,15 +1,11 @@
 //! Faults A: the operator ends at any moment, is started again, and nothing is lost or done twice.
 
 use crate::harness::{
-    OPERATOR_NAMESPACE, Operator, PROJECT, Team, cluster, condition, eventually, summary,
+    OPERATOR_NAMESPACE, Operator, PROJECT, Team, cluster, condition, eventually, key, summary,
 };
 use image_export_operator::api::ImageExportJobStatus;
 use std::time::Duration;
-use testbed::ims::{Answer, End, Gate, Job, JobKey, Start};
-
-fn key(job: &str) -> JobKey {
-    JobKey::new(PROJECT, job)
-}
+use testbed::ims::{Answer, End, Gate, Job, Start};
 
 async fn version(team: &Team, name: &str) -> String {
     let object = team.jobs.get(name).await.expect("it is there");
@@ -168,8 +164,7 @@ async fn sigterm_waits_for_polls_in_flight_and_writes_what_they_say() {
         Job::new(PROJECT, "open").ends(End::Never),
     ];
     for job in jobs {
-        team.sim
-            .script(job.key(), [Answer::pass().held_by(&gate)]);
+        team.sim.script(job.key(), [Answer::pass().held_by(&gate)]);
         team.follow(job).await;
     }
     gate.arrived(3).await;

@@ -133,7 +133,8 @@ impl Operator {
         Self::launch(kubeconfig, Launch::default(), arguments)
     }
 
-    fn launch(kubeconfig: &Path, launch: Launch<'_>, arguments: &[&str]) -> Self {
+    /// The same, started otherwise.
+    pub fn launch(kubeconfig: &Path, launch: Launch<'_>, arguments: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let log = logs().join(format!(
             "operator-{}.log",
@@ -465,6 +466,22 @@ impl Team {
             .collect()
     }
 
+    /// Waits for an event about the object that begins with this; returns all of them.
+    pub async fn until_event(&self, name: &str, beginning: &str) -> Vec<String> {
+        let started = Instant::now();
+        loop {
+            let events = self.events(name).await;
+            if events.iter().any(|event| event.starts_with(beginning)) {
+                return events;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "in vain: {name} to have an event {beginning}; it has {events:#?}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Waits until the object, as the watch shows it, fits; returns it.
     pub async fn until(
         &self,
@@ -541,6 +558,16 @@ pub fn condition<'s>(status: &'s ImageExportJobStatus, type_: &str) -> Option<&'
         .conditions
         .iter()
         .find(|condition| condition.type_ == type_)
+}
+
+/// The sentence that `Ready` says; empty where there is none yet.
+pub fn message(status: &ImageExportJobStatus) -> &str {
+    condition(status, "Ready").map_or("", |ready| &ready.message)
+}
+
+/// How the simulator knows the job.
+pub fn key(job: &str) -> JobKey {
+    JobKey::new(PROJECT, job)
 }
 
 /// `Ready=True/JobSucceeded` in one line, for comparison.

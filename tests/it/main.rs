@@ -5,5 +5,18 @@
 //! of its own. Times are shortened (see `harness::SCALE`), logic is not.
 
 mod answers;
+mod canary;
+mod cli;
+mod crash;
+mod credentials;
+mod errors;
 mod harness;
+mod house;
 mod lifecycle;
+mod logins;
+mod objects;
+mod spec;
+mod outage;
+mod races;
+mod repair;
+mod tools;

@@ -1,14 +1,16 @@
-//! Faults B: an API server that is away, knows no ImageExportJobs, or forbids. These tests share an
+//! Faults B: an API server that is away, does not know the CRD, or forbids. These tests share an
 //! API server of their own, one at a time.
 
-use crate::harness::{OPERATOR_NAMESPACE, Operator, PATIENCE, PROJECT, Team, eventually, install};
+use crate::harness::{
+    OPERATOR_NAMESPACE, Operator, PATIENCE, PROJECT, Team, eventually, install, key,
+};
 use std::{
     path::PathBuf,
     sync::OnceLock,
     time::{Duration, Instant},
 };
 use testbed::{
-    ims::{End, Job, JobKey},
+    ims::{End, Job},
     kubernetes::Cluster,
 };
 use tokio::sync::{Mutex, MutexGuard};
@@ -85,8 +87,7 @@ async fn while_the_api_server_is_away_polls_go_on_and_what_they_learn_is_written
     team.sim.put_job(Job::new(PROJECT, "good"));
     team.sim
         .put_job(Job::new(PROJECT, "bad").fails("IMG.0148", "No bucket."));
-    let open = JobKey::new(PROJECT, "open");
-    team.sim.polled(&open, before[2] + 15).await;
+    team.sim.polled(&key("open"), before[2] + 15).await;
     for (name, before) in names.into_iter().zip(before).take(2) {
         let further = team.polls(name) - before;
         assert!(
@@ -180,11 +181,7 @@ async fn statuses_that_may_not_be_written_are_written_once_they_may() {
         team.follow(Job::new(PROJECT, name)).await;
     }
     let refused = r#"imageexport_status_writes_total{result="refused"}"#;
-    let started = Instant::now();
-    while team.operator().metric(refused).await < 9.0 {
-        assert!(started.elapsed() < PATIENCE, "in vain: repeated writes");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    team.operator().until_metric(refused, 9.0).await;
     assert_eq!(
         lines(team.operator(), &["WARN", "status write refused", "403"]),
         1,
@@ -221,7 +218,14 @@ async fn until_may(cluster: &Cluster, verb: &str, resource: &str, wanted: bool) 
     let account = format!("--as=system:serviceaccount:{OPERATOR_NAMESPACE}:{NAME}");
     eventually("the change of rights", || {
         let output = cluster
-            .kubectl(["auth", "can-i", verb, resource, "--all-namespaces", &account])
+            .kubectl([
+                "auth",
+                "can-i",
+                verb,
+                resource,
+                "--all-namespaces",
+                &account,
+            ])
             .run()
             .expect("kubectl runs");
         (output.status.success() == wanted).then_some(())

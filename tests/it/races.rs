@@ -1,23 +1,20 @@
 //! Objects change while something is under way for them.
 
-use crate::harness::{Operator, PROJECT, TOKEN, Team, cluster, condition, summary};
+use crate::harness::{Operator, PROJECT, TOKEN, Team, cluster, condition, key, summary};
 use image_export_operator::api::ImageExportJob;
 use serde_json::json;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
-use testbed::ims::{self, Answer, End, Gate, Job, JobKey, Simulator, Target};
-
-fn key(job: &str) -> JobKey {
-    JobKey::new(PROJECT, job)
-}
+use testbed::ims::{self, Answer, End, Gate, Job, Simulator, Target};
 
 fn uid(object: &ImageExportJob) -> String {
-    object.metadata.uid.clone().expect("a stored object has one")
+    object
+        .metadata
+        .uid
+        .clone()
+        .expect("a stored object has one")
 }
 
 /// The reasons of `Ready` that this incarnation of the object has shown.
@@ -30,17 +27,6 @@ fn reasons_of(team: &Team, name: &str, incarnation: &ImageExportJob) -> Vec<Stri
         .collect();
     reasons.dedup();
     reasons
-}
-
-async fn until_metric(team: &Team, series: &str, at_least: f64) {
-    let started = Instant::now();
-    while team.operator().metric(series).await < at_least {
-        assert!(
-            started.elapsed() < crate::harness::PATIENCE,
-            "in vain: {series} to be {at_least}"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 const DROPPED: &str = "imageexport_dropped_answers_total";
@@ -56,14 +42,15 @@ async fn an_object_recreated_while_its_poll_is_in_flight_does_not_get_the_old_an
             Answer::pass().held_by(&new),
         ],
     );
-    team.follow(Job::new(PROJECT, "same").ends(End::Never)).await;
+    team.follow(Job::new(PROJECT, "same").ends(End::Never))
+        .await;
     old.arrived(1).await;
     team.delete("same").await;
     let object = team.create("same").await;
     new.arrived(1).await;
 
     old.open();
-    until_metric(&team, DROPPED, 1.0).await;
+    team.operator().until_metric(DROPPED, 1.0).await;
     new.open();
     team.until_reason("same", "JobRunning").await;
     team.sim.polled(&key("same"), 5).await;
@@ -86,11 +73,13 @@ async fn an_object_recreated_for_another_job_shows_only_that_job() {
     team.create_with("moved", json!({ "jobID": "first" })).await;
     gate.arrived(1).await;
     team.delete("moved").await;
-    let object = team.create_with("moved", json!({ "jobID": "second" })).await;
+    let object = team
+        .create_with("moved", json!({ "jobID": "second" }))
+        .await;
 
     let status = team.until_reason("moved", "JobSucceeded").await;
     gate.open();
-    until_metric(&team, DROPPED, 1.0).await;
+    team.operator().until_metric(DROPPED, 1.0).await;
     assert_eq!(status.image_id.as_deref(), Some("image-of-the-second"));
     let reasons = reasons_of(&team, "moved", &object);
     assert!(
@@ -145,8 +134,11 @@ async fn an_object_deleted_in_mid_poll_leaves_no_write_and_no_complaint() {
     gate.arrived(1).await;
     team.until_reason("short", "Pending").await;
     team.delete("short").await;
+    // Once it follows what was created later it knows of the deletion.
+    team.follow(Job::new(PROJECT, "later")).await;
+    team.until_reason("later", "JobSucceeded").await;
     gate.open();
-    until_metric(&team, DROPPED, 1.0).await;
+    team.operator().until_metric(DROPPED, 1.0).await;
 
     let (_, metrics) = team.operator().get("/metrics").await;
     let writes: Vec<_> = metrics
@@ -155,8 +147,13 @@ async fn an_object_deleted_in_mid_poll_leaves_no_write_and_no_complaint() {
         .collect();
     assert_eq!(
         writes,
-        [r#"imageexport_status_writes_total{result="written"} 1"#],
-        "the one before the deletion"
+        [r#"imageexport_status_writes_total{result="written"} 2"#],
+        "the one before the deletion and the other object's"
+    );
+    let events = team.events("short").await;
+    assert!(
+        !events.iter().any(|event| event.contains("JobFailed")),
+        "{events:?}"
     );
     let log = team.operator().log();
     let complaints: Vec<_> = log
@@ -169,7 +166,10 @@ async fn an_object_deleted_in_mid_poll_leaves_no_write_and_no_complaint() {
 
 /// Changes a label of the object as fast as the API server lets four tasks, until `stop`.
 fn churn(team: &Team, name: &'static str) -> (Arc<AtomicBool>, Arc<AtomicU64>) {
-    let (stop, changes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (stop, changes) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
     for task in 0..4 {
         let (stop, changes, jobs) = (stop.clone(), changes.clone(), team.jobs.clone());
         tokio::spawn(async move {
@@ -178,7 +178,9 @@ fn churn(team: &Team, name: &'static str) -> (Arc<AtomicBool>, Arc<AtomicU64>) {
                 let patch = json!({ "metadata": { "labels": { format!("churn-{task}"): value } } });
                 let parameters = kube::api::PatchParams::default();
                 let patch = kube::api::Patch::Merge(patch);
-                jobs.patch(name, &parameters, &patch).await.expect("patched");
+                jobs.patch(name, &parameters, &patch)
+                    .await
+                    .expect("patched");
             }
         });
     }
@@ -228,8 +230,11 @@ async fn a_cloud_that_hangs_holds_up_nobody_elses_objects() {
     // As many as may be in flight at one endpoint, and some more.
     for n in 0..70 {
         let reference = json!({ "secretName": "broken", "cloudName": "otc" });
-        team.create_with(&format!("stuck-{n}"), json!({ "cloudCredentialsRef": reference }))
-            .await;
+        team.create_with(
+            &format!("stuck-{n}"),
+            json!({ "cloudCredentialsRef": reference }),
+        )
+        .await;
     }
     gate.arrived(64).await;
 
@@ -263,8 +268,11 @@ async fn credentials_changed_in_mid_poll_are_used_by_the_next_one() {
     gate.arrived(1).await;
 
     let reference = json!({ "secretName": "other" });
-    team.patch("swapped", json!({ "spec": { "cloudCredentialsRef": reference } }))
-        .await;
+    team.patch(
+        "swapped",
+        json!({ "spec": { "cloudCredentialsRef": reference } }),
+    )
+    .await;
     team.until("swapped", "to show the new generation", |status| {
         status.observed_generation == Some(2)
     })
@@ -274,5 +282,8 @@ async fn credentials_changed_in_mid_poll_are_used_by_the_next_one() {
     assert_eq!(team.reasons("swapped"), ["Pending", "JobSucceeded"]);
     assert_eq!(status.image_id.as_deref(), Some("image-of-the-other-cloud"));
     assert_eq!(status.observed_generation, Some(2));
-    assert_eq!((team.polls("swapped"), other.polls(&key("swapped"))), (1, 1));
+    assert_eq!(
+        (team.polls("swapped"), other.polls(&key("swapped"))),
+        (1, 1)
+    );
 }

@@ -56,11 +56,20 @@ fn edits(status: &ImageExportJobStatus) -> Vec<(&'static str, Value)> {
             }),
         ),
         ("the generation ahead", json!({ "observedGeneration": 99 })),
-        ("the generation removed", json!({ "observedGeneration": null })),
+        (
+            "the generation removed",
+            json!({ "observedGeneration": null }),
+        ),
         ("no conditions", json!({ "conditions": null })),
         (
             "a condition turned",
-            conditions(status, |conditions| conditions[0]["status"] = "False".into()),
+            conditions(status, |conditions| {
+                let turned = match conditions[0]["status"].as_str() {
+                    Some("True") => "False",
+                    _ => "True",
+                };
+                conditions[0]["status"] = turned.into();
+            }),
         ),
         (
             "a message changed",
@@ -161,7 +170,10 @@ async fn a_status_that_was_wiped_out_comes_back() {
     let name = team.follow(Job::new(PROJECT, "wiped")).await;
     let status = team.until_reason(&name, "JobSucceeded").await;
     team.kubectl(&["patch", "iej", &name, "--subresource=status"])
-        .args(["--type=json", r#"--patch=[{"op":"remove","path":"/status"}]"#])
+        .args([
+            "--type=json",
+            r#"--patch=[{"op":"remove","path":"/status"}]"#,
+        ])
         .success()
         .expect("wiped");
     eventually("it is written again", || {

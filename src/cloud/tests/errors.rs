@@ -89,6 +89,7 @@ fn each_status_and_code_in_each_body_shape() {
         (401, "APIG.0301", Means::Token),
         (401, "401", Means::Token),
         (403, "IMG.0026", Means::Refused(AccessDenied)),
+        (400, "IMG.0026", Means::Refused(AccessDenied)),
         (403, "APIGW.0302", Means::Refused(AccessDenied)),
         (404, "APIGW.0101", Means::Refused(EndpointInvalid)),
         (404, "APIG.0101", Means::Refused(EndpointInvalid)),

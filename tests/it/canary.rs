@@ -1,0 +1,188 @@
+//! Secrets stay secret (O7): whatever users and clouds do, no token and no password appears in a log
+//! line at the most talkative level, an event, an object or a metric.
+
+use crate::{
+    credentials::{PASSWORD, own_secret, put, running},
+    harness::{Launch, OPERATOR_NAMESPACE, Operator, PROJECT, TOKEN, Team, cluster, key, message},
+};
+use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
+use kube::{Api, api::ListParams};
+use serde_json::Value;
+use testbed::ims::{Answer, Target, User};
+
+const WRONG_PASSWORD: &str = "canary-wrong-password";
+const DOMAIN: &str = "OTC00000000001000000101";
+
+/// A cloud that repeats what it was sent, in every place that anybody reads.
+fn echoes() -> Vec<(&'static str, Answer)> {
+    let job = |fields: &str| Answer::json(200, format!(r#"{{"job_id":"{{job_id}}",{fields}}}"#));
+    let in_header = |answer: Answer| answer.header("X-Request-Id", TOKEN);
+    vec![
+        (
+            "fail-reason",
+            job(&format!(
+                r#""status":"FAIL","fail_reason":"no such token: {TOKEN}","error_code":"{TOKEN}""#
+            )),
+        ),
+        (
+            "split",
+            job(&format!(
+                r#""status":"FAIL","fail_reason":"{}\u0000{}""#,
+                &TOKEN[..8],
+                &TOKEN[8..]
+            )),
+        ),
+        ("status", job(&format!(r#""status":"{TOKEN}""#))),
+        (
+            "job-type",
+            in_header(job(&format!(r#""status":"RUNNING","job_type":"{TOKEN}""#))),
+        ),
+        (
+            "image-id",
+            job(&format!(
+                r#""status":"SUCCESS","entities":{{"image_id":"{TOKEN}"}}"#
+            )),
+        ),
+        (
+            "code",
+            in_header(Answer::ims_error(400, TOKEN, &format!("bad: {TOKEN}"))),
+        ),
+        (
+            "failure",
+            in_header(Answer::gateway_error(500, TOKEN, TOKEN)),
+        ),
+        ("garbage", Answer::status(200).body(TOKEN)),
+        (
+            "redirect",
+            Answer::status(302).header("Location", &format!("http://{TOKEN}.invalid/")),
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_shows_anywhere() {
+    let mut team = Team::without_operator("canary").await;
+    let user = User::new("ieo", DOMAIN, PASSWORD).project(PROJECT, "eu-de");
+    team.sim.put_user(user);
+    let kubeconfig = cluster()
+        .kubeconfig_for_service_account(OPERATOR_NAMESPACE, "image-export-operator")
+        .expect("a token");
+    let launch = Launch {
+        log_level: "trace,kube_client=trace,kube_runtime=trace",
+        ..Launch::default()
+    };
+    let operator = Operator::launch(&kubeconfig, launch, &["--namespace", &team.namespace]);
+    team.operator = Some(operator);
+
+    for (name, answer) in echoes() {
+        team.sim.script_forever(key(name), answer);
+        team.create(name).await;
+    }
+    let url = team.sim.url();
+    let login = |password: &str| {
+        format!(
+            "clouds: {{otc: {{auth: {{auth_url: '{url}', username: ieo, user_domain_name: {DOMAIN}, password: {password}}}}}}}"
+        )
+    };
+    let secrets = [
+        ("login", login(PASSWORD), "JobRunning"),
+        ("refused", login(WRONG_PASSWORD), "CredentialsInvalid"),
+        (
+            "misplaced",
+            login(PASSWORD).replace("username: ieo", &format!("username: [{PASSWORD}]")),
+            "CredentialsInvalid",
+        ),
+        (
+            "as-url",
+            login(PASSWORD).replace("http://", &format!("http://ieo:{PASSWORD}@")),
+            "EndpointInvalid",
+        ),
+        (
+            "open-quote",
+            format!("clouds: {{otc: '{TOKEN}"),
+            "CredentialsInvalid",
+        ),
+    ];
+    for (name, clouds, reason) in &secrets {
+        if *name == "refused" {
+            let echo = Answer::keystone_error(401, WRONG_PASSWORD, WRONG_PASSWORD);
+            team.sim.script(Target::Login, [echo]);
+        }
+        put(&team, name, "clouds.yaml", clouds.as_str()).await;
+        team.sim.put_job(running(name));
+        team.create_with(name, own_secret(name)).await;
+        team.until_reason(name, reason).await;
+    }
+    for (name, reason) in [
+        ("fail-reason", "JobFailed"),
+        ("split", "JobFailed"),
+        ("status", "JobStatusUnrecognized"),
+        ("job-type", "JobRunning"),
+        ("image-id", "ImageIDMissing"),
+        ("code", "RequestRejected"),
+        ("failure", "PollFailed"),
+        ("garbage", "PollFailed"),
+        ("redirect", "EndpointInvalid"),
+    ] {
+        team.until_reason(name, reason).await;
+    }
+    let status = team.until_reason("fail-reason", "JobFailed").await;
+    assert_eq!(
+        message(&status),
+        "Job fail-reason has failed with [redacted]: no such token: [redacted]."
+    );
+
+    let events: Api<Event> = Api::namespaced(team.client.clone(), &team.namespace);
+    let mut posted = String::new();
+    for (name, _, reason) in &secrets {
+        let type_ = if *reason == "JobRunning" {
+            "Normal"
+        } else {
+            "Warning"
+        };
+        team.until_event(name, &format!("{type_} {reason}: ")).await;
+    }
+    for event in events.list(&ListParams::default()).await.expect("events") {
+        posted += &serde_json::to_string(&event).expect("JSON");
+    }
+    let objects: Vec<_> = echoes()
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(secrets.iter().map(|(name, ..)| *name))
+        .flat_map(|name| team.versions(name))
+        .collect();
+    let objects = serde_json::to_string(&objects).expect("JSON");
+    let (_, metrics) = team.operator().get("/metrics").await;
+    assert_eq!(team.operator().terminate(), 0);
+    let log = team.operator().log();
+    assert!(log.contains("\"TRACE\""), "the log is at level trace");
+
+    let kubeconfig = std::fs::read_to_string(kubeconfig).expect("a kubeconfig");
+    let kubeconfig: Value = serde_json::from_str(&kubeconfig).expect("JSON");
+    let own_token = kubeconfig["users"][0]["user"]["token"].as_str();
+    let mut canaries = vec![
+        TOKEN.to_owned(),
+        PASSWORD.to_owned(),
+        WRONG_PASSWORD.to_owned(),
+        // What the simulator's tokens from logins begin with.
+        "issued-".to_owned(),
+        own_token.expect("a token").to_owned(),
+    ];
+    let api: Api<Secret> = Api::namespaced(team.client.clone(), &team.namespace);
+    for secret in api.list(&ListParams::default()).await.expect("Secrets") {
+        let encoded = serde_json::to_value(&secret.data).expect("JSON");
+        let encoded = encoded["clouds.yaml"].as_str().expect("a clouds.yaml");
+        canaries.push(encoded.to_owned());
+    }
+    for (place, text) in [
+        ("an event", &posted),
+        ("an object", &objects),
+        ("a metric", &metrics),
+        ("the log", &log),
+    ] {
+        for canary in &canaries {
+            let found = text.lines().find(|line| line.contains(canary.as_str()));
+            assert_eq!(found, None, "{canary} in {place}");
+        }
+    }
+}

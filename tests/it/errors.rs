@@ -1,0 +1,445 @@
+//! What an object shows while its job cannot be asked about: each documented error, and each way in
+//! which an answer can be none. Whatever it is, what was known before stays, and the truth is shown
+//! as soon as the cloud tells it again.
+
+use crate::harness::{
+    PROJECT, TOKEN, Team, condition, eventually, in_progress, key, message, summary,
+};
+use image_export_operator::api::ImageExportJobStatus;
+use serde_json::json;
+use std::fmt::Write as _;
+use testbed::ims::{Answer, End, Gate, Job, JobKey};
+
+/// Opens all projects of the simulator.
+const ANY_PROJECT: &str = "canary-token-of-all-projects";
+const BEGAN: &str = "2024-11-06T06:46:51Z";
+
+/// Runs until it is replaced by [`finished`].
+fn running(job: &str) -> Job {
+    finished(job).ends(End::Never)
+}
+
+fn finished(job: &str) -> Job {
+    Job::new(PROJECT, job).begun_at(BEGAN.parse().expect("a time stamp"))
+}
+
+fn assert_still_known(job: &str, status: &ImageExportJobStatus) {
+    assert_eq!(status.status.as_deref(), Some("RUNNING"), "{job}");
+    let job_type = status.job_type.as_deref();
+    assert_eq!(job_type, Some("imsNativeExportImageJob"), "{job}");
+    let began = status.start_time.as_ref().map(|time| time.0.to_string());
+    assert_eq!(began.as_deref(), Some(BEGAN), "{job}");
+    assert_eq!(status.image_id, None, "{job}");
+    assert_eq!(status.completion_time, None, "{job}");
+}
+
+fn host(team: &Team) -> String {
+    team.sim.url().replace("http://", "")
+}
+
+/// Lets the job end and the cloud answer properly.
+fn mend(team: &Team, job: &str) {
+    team.sim.put_job(finished(job));
+    team.sim.clear_script(key(job));
+}
+
+/// Trouble that passes, and the words for it after the host's name.
+fn passing() -> Vec<(&'static str, Answer, &'static str)> {
+    let preset = |name, words| (name, Answer::preset(name), words);
+    let status = |name, status, words| (name, Answer::status(status), words);
+    vec![
+        preset("img-0023", "{host} answered 400 IMG.0023"),
+        status("proxy-login", 407, "{host} answered 407"),
+        status("request-timeout", 408, "{host} answered 408"),
+        preset("internal-error", "{host} answered 500"),
+        preset("bad-gateway", "{host} answered 502"),
+        preset("unavailable", "{host} answered 503"),
+        preset("gateway-timeout", "{host} answered 504"),
+        status("code-599", 599, "{host} answered 599"),
+        status("code-999", 999, "{host} answered 999"),
+        preset("no-content", "{host} answered 204"),
+        status("code-299", 299, "{host} answered 299"),
+        preset("cut", "the answer of {host} broke off"),
+        preset("endless", "the answer of {host} is longer than 256 KiB"),
+        preset("empty", "the answer of {host} is not JSON"),
+        preset("truncated-json", "the answer of {host} is not JSON"),
+        preset("html", "the answer of {host} is not JSON"),
+        preset("bad-utf8", "the answer of {host} is not JSON"),
+        preset("nan", "the answer of {host} is not JSON"),
+        preset("deep", "the answer of {host} is not JSON"),
+        preset("json-array", "the answer of {host} is not a JSON object"),
+        preset("other-job", "the answer of {host} is about another job"),
+        preset("no-job-id", "the answer of {host} has no job_id"),
+        preset("no-status", "the answer of {host} has no status"),
+        preset("null-status", "the answer of {host} has no status"),
+        preset("empty-status", "the answer of {host} has no status"),
+        preset("number-status", "the answer of {host} has no status"),
+        (
+            "number-job-id",
+            Answer::json(200, r#"{"job_id":7,"status":"SUCCESS"}"#),
+            "the answer of {host} has no job_id",
+        ),
+        (
+            "compressed",
+            Answer::json(200, "not looked at").header("Content-Encoding", "gzip"),
+            "the answer of {host} is compressed, which was not asked for",
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passing_trouble_is_shown_only_when_it_lasts_and_hides_nothing() {
+    let team = Team::start("passing").await;
+    let cases = passing();
+    for (job, ..) in &cases {
+        team.follow(running(job)).await;
+    }
+
+    // A short spell: not a word about it.
+    for (job, answer, _) in &cases {
+        team.until_reason(job, "JobRunning").await;
+        team.sim.script(key(job), [answer.clone(), answer.clone()]);
+    }
+    for (job, ..) in &cases {
+        let polls = team.polls(job);
+        team.sim.polled(&key(job), polls + 4).await;
+        assert_eq!(team.writes(job), 1, "{job}");
+    }
+
+    for (job, answer, _) in &cases {
+        team.sim.script_forever(key(job), answer.clone());
+    }
+    for (job, _, words) in &cases {
+        let status = team.until_reason(job, "PollFailed").await;
+        assert_eq!(summary(&status), in_progress("PollFailed"), "{job}");
+        let detail = words.replace("{host}", &host(&team));
+        assert_eq!(
+            message(&status),
+            format!(
+                "Job {job} cannot be queried at the moment: {detail}; the operator keeps trying."
+            )
+        );
+        assert_still_known(job, &status);
+        mend(&team, job);
+    }
+    for (job, ..) in &cases {
+        team.until_reason(job, "JobSucceeded").await;
+        assert_eq!(
+            team.reasons(job),
+            ["JobRunning", "PollFailed", "JobSucceeded"],
+            "{job}"
+        );
+        assert_eq!(team.writes(job), 3, "{job}");
+    }
+}
+
+/// Configuration that stands in the way: the reason and the words for it. `{me}` is the credential.
+fn standing_in_the_way() -> Vec<(&'static str, Answer, &'static str, String)> {
+    let denied = |answer: &str| {
+        format!(
+            "{{host}} denies access ({answer}); grant the user a role that may read IMS jobs in this project"
+        )
+    };
+    let rejected = |answer: &str| {
+        format!("{{host}} refused the request ({answer}); check projectID and jobID")
+    };
+    let token = |answer: &str| {
+        format!(
+            "{{host}} rejects the token of {{me}} ({answer}), which was given and cannot be renewed; write a new token"
+        )
+    };
+    let mut cases = Vec::new();
+    let mut preset = |name, reason, words| cases.push((name, Answer::preset(name), reason, words));
+    preset("img-0024", "RequestRejected", rejected("400 IMG.0024"));
+    preset("img-0026", "AccessDenied", denied("403 IMG.0026"));
+    preset("img-0026-as-400", "AccessDenied", denied("400 IMG.0026"));
+    preset("forbidden", "AccessDenied", denied("403"));
+    preset(
+        "api-not-published",
+        "EndpointInvalid",
+        "{host} does not offer the image job API (404 APIGW.0101); check the endpoint, image_endpoint_override and the region".to_owned(),
+    );
+    preset(
+        "redirect",
+        "EndpointInvalid",
+        "{host} redirects to another address (302), which is never followed; name the final endpoint".to_owned(),
+    );
+    for (name, answer) in [
+        (
+            "img-0030",
+            "400 IMG.0030: project id and token do not match",
+        ),
+        ("img-0087", "400 IMG.0087: the token is wrong"),
+        (
+            "token-expired",
+            "401 APIGW.0307: the token has expired or belongs to another region",
+        ),
+        ("token-missing", "401 APIGW.0301"),
+        (
+            "token-undecryptable",
+            "401 APIGW.0301: the token is dead or belongs to another cloud",
+        ),
+        (
+            "signature-expired",
+            "401 APIGW.0301: the clock of this cluster and the cloud's differ by more than 15 minutes",
+        ),
+        ("unauthorized", "401"),
+    ] {
+        preset(name, "CredentialsInvalid", token(answer));
+    }
+    for (name, status) in [
+        ("bad-request", 400),
+        ("not-allowed", 405),
+        ("not-acceptable", 406),
+        ("conflict", 409),
+        ("teapot", 418),
+        ("not-implemented", 501),
+    ] {
+        let words = rejected(&status.to_string());
+        cases.push((name, Answer::status(status), "RequestRejected", words));
+    }
+    let apig = Answer::gateway_error(404, "APIG.0101", "The API does not exist.");
+    let words = cases[4].3.clone();
+    cases.push(("older-prefix", apig, "EndpointInvalid", words));
+    let moved = Answer::status(308).header("Location", "/elsewhere");
+    let words = cases[5].3.replace("302", "308");
+    cases.push(("moved", moved, "EndpointInvalid", words));
+    cases
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_the_way_is_shown_at_once_and_named() {
+    let team = Team::start("refused").await;
+    let cases = standing_in_the_way();
+    // A cloud entry each, so that a rejected token is nobody else's concern.
+    let mut clouds = "clouds:\n".to_owned();
+    for (job, ..) in &cases {
+        let url = team.sim.url();
+        let _ = writeln!(
+            clouds,
+            "  {job}: {{auth_type: token, auth: {{token: {TOKEN}}}, image_endpoint_override: '{url}'}}"
+        );
+    }
+    team.put_secret("each", &clouds);
+    for (job, ..) in &cases {
+        team.sim.put_job(running(job));
+        let reference = json!({ "secretName": "each", "cloudName": job });
+        team.create_with(job, json!({ "cloudCredentialsRef": reference }))
+            .await;
+    }
+    for (job, answer, ..) in &cases {
+        team.until_reason(job, "JobRunning").await;
+        team.sim.script_forever(key(job), answer.clone());
+    }
+    for (job, _, reason, words) in &cases {
+        let status = team.until_reason(job, reason).await;
+        assert_eq!(summary(&status), in_progress(reason), "{job}");
+        let me = format!("cloud \"{job}\" in Secret {}/each", team.namespace);
+        let detail = words.replace("{host}", &host(&team)).replace("{me}", &me);
+        assert_eq!(
+            message(&status),
+            format!("Job {job} cannot be queried: {detail}.")
+        );
+        assert_still_known(job, &status);
+        mend(&team, job);
+    }
+    for (job, _, reason, _) in &cases {
+        team.until_reason(job, "JobSucceeded").await;
+        assert_eq!(
+            team.reasons(job),
+            ["JobRunning", *reason, "JobSucceeded"],
+            "{job}"
+        );
+        assert_eq!(team.writes(job), 3, "{job}");
+    }
+    assert_eq!(team.sim.counters().other, 0, "no redirect was followed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_the_cloud_does_not_know_is_lost_only_after_a_grace() {
+    let team = Team::start("not-found").await;
+    let stalled = [
+        "Ready=False/JobNotFound",
+        "Stalled=True/JobNotFound",
+        "Succeeded=Unknown/JobNotFound",
+    ];
+    let is_stalled = |status: &ImageExportJobStatus| condition(status, "Stalled").is_some();
+    for job in ["seen", "blip"] {
+        team.follow(running(job)).await;
+    }
+    team.create("never-seen").await;
+
+    team.until_reason("blip", "JobRunning").await;
+    team.sim
+        .script(key("blip"), [Answer::preset("job-not-found")]);
+    team.until_reason("seen", "JobRunning").await;
+    team.sim.remove_job(&key("seen"));
+    for job in ["seen", "never-seen"] {
+        let status = team.until_reason(job, "JobNotFound").await;
+        assert_eq!(summary(&status), in_progress("JobNotFound"), "{job}");
+        let expected = format!("The cloud does not know job {job} at the moment.");
+        assert_eq!(message(&status), expected);
+    }
+
+    let status = team.until("seen", "to stall", is_stalled).await;
+    assert_eq!(summary(&status), stalled);
+    assert_still_known("seen", &status);
+    assert_eq!(
+        message(&status),
+        "The cloud does not know job seen any more, so its outcome is lost: check in the cloud \
+         whether its image is there."
+    );
+    assert!(team.polls("seen") >= 5 + 1, "{}", team.polls("seen"));
+    let status = team.until("never-seen", "to stall", is_stalled).await;
+    assert_eq!(summary(&status), stalled);
+    assert_eq!(status.status, None);
+    assert_eq!(
+        message(&status),
+        "The cloud does not know job never-seen: check jobID and projectID, and that the \
+         credentials are for the job's region."
+    );
+
+    // Other trouble says nothing about whether the job is there; an answer does.
+    team.sim
+        .script(key("seen"), vec![Answer::preset("unavailable"); 2]);
+    for job in ["seen", "never-seen"] {
+        team.sim.put_job(finished(job));
+        team.until_reason(job, "JobSucceeded").await;
+    }
+    assert_eq!(
+        team.reasons("seen"),
+        ["JobRunning", "JobNotFound", "JobSucceeded"]
+    );
+    assert_eq!(team.writes("seen"), 4);
+    assert_eq!(team.reasons("never-seen"), ["JobNotFound", "JobSucceeded"]);
+    assert_eq!(team.writes("never-seen"), 3);
+    eventually("the blip is over", || {
+        (team.reasons("blip") == ["JobRunning", "JobNotFound", "JobRunning"]).then_some(())
+    })
+    .await;
+}
+
+/// Requests to stay away, and for how many seconds.
+#[rustfmt::skip]
+fn stay_away() -> Vec<(&'static str, Answer, f64)> {
+    let over = |seconds: u32| format!("The throttling threshold has been reached: policy ip over ratelimit,limit:5,time:{seconds} second");
+    vec![
+        ("seconds", Answer::status(429).header("Retry-After", "3"), 3.0),
+        // By the answer's own clock, whatever ours says.
+        ("date", Answer::status(429).header("Date", "Wed, 21 Oct 2015 07:28:00 GMT").header("Retry-After", "Wed, 21 Oct 2015 07:28:03 GMT"), 3.0),
+        ("text", Answer::gateway_error(429, "APIGW.0308", &over(3)), 3.0),
+        ("older-prefix", Answer::gateway_error(403, "APIG.0308", &over(3)), 3.0),
+        ("as-503", Answer::gateway_error(503, "APIGW.0308", &over(3)), 3.0),
+        ("img-0060", Answer::preset("img-0060").header("Retry-After", "3"), 3.0),
+        ("negative", Answer::status(429).header("Retry-After", "-3"), 0.0),
+        ("garbage", Answer::status(429).header("Retry-After", "soon"), 0.0),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_asks_before_the_time_that_the_cloud_names() {
+    let team = Team::start("throttled").await;
+    team.sim.add_token(ANY_PROJECT, None);
+    team.put_secret("otc", &team.clouds_yaml().replace(TOKEN, ANY_PROJECT));
+    let busy = Answer::status(503).header("Retry-After", "3");
+    let cases = || stay_away().into_iter().chain([("busy", busy.clone(), 3.0)]);
+    // A project each: a pause concerns all jobs of one project.
+    let spec = |project: &str| json!({ "projectID": project });
+    for (name, ..) in cases() {
+        team.sim.put_job(running(name).of_project(name));
+        team.create_with(name, spec(name)).await;
+    }
+    for (name, answer, _) in cases() {
+        team.until_reason(name, "JobRunning").await;
+        team.sim.script(JobKey::new(name, name), [answer]);
+    }
+    let outcome = |outcome| format!("imageexport_polls_total{{outcome=\"{outcome}\"}}");
+    let operator = team.operator();
+    operator.until_metric(&outcome("throttled"), 8.0).await;
+    operator.until_metric(&outcome("http_error"), 1.0).await;
+
+    // A neighbour in the same project waits as well.
+    for (name, ..) in cases() {
+        let neighbour = format!("{name}-neighbour");
+        team.sim.put_job(finished(&neighbour).of_project(name));
+        team.create_with(&neighbour, spec(name)).await;
+    }
+    for (name, _, seconds) in cases() {
+        let neighbour = format!("{name}-neighbour");
+        team.until_reason(&neighbour, "JobSucceeded").await;
+        let own = JobKey::new(name, name);
+        team.sim.polled(&own, team.sim.polls(&own) + 1).await;
+        let paths = [own.to_string(), JobKey::new(name, neighbour).to_string()];
+        let mut requests = team.sim.requests();
+        requests.retain(|request| paths.contains(&request.path));
+        let refused = requests
+            .iter()
+            .position(|request| request.status.is_some_and(|status| status != 200))
+            .expect("one was refused");
+        let pause = requests[refused + 1].at_seconds - requests[refused].at_seconds;
+        assert!(pause >= seconds, "{name}: asked again after {pause} s");
+        assert_eq!(team.writes(name), 1, "{name}: no word about it");
+        team.sim.put_job(finished(name).of_project(name));
+    }
+    for (name, ..) in cases() {
+        team.until_reason(name, "JobSucceeded").await;
+        assert_eq!(team.reasons(name), ["JobRunning", "JobSucceeded"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_hangs_is_given_up_and_holds_up_nobody() {
+    let team = Team::start("hanging").await;
+    team.sim.add_token(ANY_PROJECT, None);
+    team.put_secret("otc", &team.clouds_yaml().replace(TOKEN, ANY_PROJECT));
+    for job in ["hangs", "drips"] {
+        team.follow(running(job)).await;
+    }
+    let busy = JobKey::new("busy", "busy");
+    team.sim.put_job(running("busy").of_project("busy"));
+    team.create_with("busy", json!({ "projectID": "busy" }))
+        .await;
+
+    for job in ["hangs", "drips", "busy"] {
+        team.until_reason(job, "JobRunning").await;
+    }
+    let never = Gate::new();
+    team.sim
+        .script(key("hangs"), [Answer::hang().held_by(&never)]);
+    team.sim.script(key("drips"), [Answer::preset("drip")]);
+    team.sim.script_forever(busy.clone(), Answer::status(429));
+    never.arrived(1).await;
+    let polls = team.polls("hangs");
+
+    team.follow(finished("neighbour")).await;
+    team.until_reason("neighbour", "JobSucceeded").await;
+    assert_eq!(never.waiting(), 1, "one job's trouble is not another's");
+    eventually("the operator hangs up", || {
+        (never.waiting() == 0).then_some(())
+    })
+    .await;
+    team.sim.polled(&key("hangs"), polls + 2).await;
+    team.sim
+        .polled(&key("drips"), team.polls("drips") + 2)
+        .await;
+    for job in ["hangs", "drips"] {
+        assert_eq!(team.writes(job), 1, "one time-out is not worth a word");
+        mend(&team, job);
+    }
+
+    // Being asked to come back later is no trouble, unless it never ends.
+    let status = team.until_reason("busy", "PollFailed").await;
+    assert_eq!(
+        message(&status),
+        "Job busy cannot be queried at the moment: the cloud limits the rate of requests; \
+         the operator keeps trying."
+    );
+    assert_still_known("busy", &status);
+    team.sim.put_job(finished("busy").of_project("busy"));
+    team.sim.clear_script(busy);
+    for job in ["hangs", "drips"] {
+        team.until_reason(job, "JobSucceeded").await;
+        assert_eq!(team.reasons(job), ["JobRunning", "JobSucceeded"]);
+    }
+    team.until_reason("busy", "JobSucceeded").await;
+}

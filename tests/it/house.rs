@@ -1,0 +1,415 @@
+//! The repository itself: what is generated is up to date, what is promised is kept.
+
+use crate::{harness::cluster, tools};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// All files below a folder of the repository, but for what is built and what tools keep there.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.unwrap_or_default();
+        let passed_over = path == root().join("target")
+            || name.starts_with('.') && ![".ci", ".github"].contains(&name);
+        if path.is_file() {
+            found.push(path);
+        } else if !passed_over {
+            found.extend(files(&path));
+        }
+    }
+    found
+}
+
+/// The objects that `kubectl kustomize` makes of a folder, by kind and name.
+fn kustomize(folder: &str) -> BTreeMap<(String, String), Value> {
+    let folder = root().join(folder);
+    let yaml = cluster()
+        .kubectl(["kustomize"])
+        .args([folder])
+        .success()
+        .expect("a kustomization");
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&yaml).expect("YAML");
+    let text = |value: &Value| value.as_str().expect("a string").to_owned();
+    objects
+        .into_iter()
+        .map(|object| {
+            let name = text(&object["metadata"]["name"]);
+            ((text(&object["kind"]), name), object)
+        })
+        .collect()
+}
+
+#[test]
+fn the_committed_crd_is_what_the_code_says() {
+    assert!(
+        read("crds/imageexportjobs.imageexport.dev.yaml")
+            == image_export_operator::api::crd::yaml(),
+        "the code has changed the CRD: \
+         cargo run -- crd > crds/imageexportjobs.imageexport.dev.yaml"
+    );
+}
+
+#[test]
+fn there_is_one_crypto_provider_and_no_abandoned_yaml_library() {
+    let lock = read("Cargo.lock");
+    let packages: Vec<&str> = lock
+        .lines()
+        .filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'))
+        .collect();
+    let count = |name: &str| packages.iter().filter(|package| **package == name).count();
+    assert_eq!(
+        (count("ring"), count("rustls"), count("reqwest")),
+        (1, 1, 1)
+    );
+    for unwanted in [
+        "aws-lc-rs",
+        "aws-lc-sys",
+        "native-tls",
+        "openssl",
+        "openssl-sys",
+        "serde_yaml",
+    ] {
+        assert_eq!(count(unwanted), 0, "{unwanted}");
+    }
+}
+
+/// The modules of this crate that a source file names.
+fn named_modules(source: &str) -> BTreeSet<String> {
+    let code: String = source
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect();
+    let code: String = code.split_whitespace().collect();
+    let mut modules = BTreeSet::new();
+    for rest in code.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            None => modules.extend(first_word(rest)),
+            Some(group) => {
+                let mut depth = 0;
+                let mut start = 0;
+                for (at, character) in group.char_indices() {
+                    match character {
+                        '{' => depth += 1,
+                        ',' | '}' if depth == 0 => {
+                            modules.extend(first_word(&group[start..at]));
+                            start = at + 1;
+                            if character == '}' {
+                                break;
+                            }
+                        }
+                        '}' => depth -= 1,
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    modules
+}
+
+fn first_word(path: &str) -> Option<String> {
+    let word: String = path
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .collect();
+    (!word.is_empty()).then_some(word)
+}
+
+#[test]
+fn use_lines_are_read_as_the_compiler_reads_them() {
+    let source = "
+        use crate::{
+            api::{self, conditions::{Condition, types}}, // crate::wrong
+            observation::Outcome,
+        };
+        //! [`crate::wrong`]
+        use crate::tracker::Source;
+        fn f() { crate::cloud::f() }";
+    let modules: Vec<_> = named_modules(source).into_iter().collect();
+    assert_eq!(modules, ["api", "cloud", "observation", "tracker"]);
+}
+
+#[test]
+fn each_layer_knows_only_the_layers_below_it() {
+    let layers: [(&str, &[&str]); 5] = [
+        ("src/api", &[]),
+        ("src/observation.rs", &[]),
+        ("src/cloud", &["observation"]),
+        ("src/tracker", &["api", "observation"]),
+        ("src/telemetry", &["tracker"]),
+    ];
+    for (layer, below) in layers {
+        let path = root().join(layer);
+        let own = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .expect(layer);
+        let sources = if path.is_dir() {
+            files(&path)
+        } else {
+            vec![path.clone()]
+        };
+        assert!(!sources.is_empty());
+        for source in sources {
+            let text = fs::read_to_string(&source).expect("a source file");
+            for module in named_modules(&text) {
+                assert!(
+                    module == own || below.contains(&module.as_str()),
+                    "{} must not know {module}",
+                    source.display()
+                );
+            }
+        }
+    }
+}
+
+/// Everything that the operator may do, here in the form of a Role.
+fn rules() -> Value {
+    json!([
+        {
+            "apiGroups": ["imageexport.dev"], "resources": ["imageexportjobs"],
+            "verbs": ["get", "list", "watch"],
+        },
+        {
+            "apiGroups": ["imageexport.dev"], "resources": ["imageexportjobs/status"],
+            "verbs": ["patch"],
+        },
+        { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"] },
+        { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] },
+    ])
+}
+
+fn find<'o>(
+    objects: &'o BTreeMap<(String, String), Value>,
+    kind: &str,
+    name: &str,
+) -> Option<&'o Value> {
+    objects.get(&(kind.to_owned(), name.to_owned()))
+}
+
+#[test]
+fn deploy_grants_the_operator_these_rights_and_no_others() {
+    const NAME: &str = "image-export-operator";
+    let whole = kustomize("deploy");
+    let kinds: Vec<_> = whole
+        .keys()
+        .filter(|(kind, _)| kind.contains("Role"))
+        .map(|(kind, name)| format!("{kind} {name}"))
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "ClusterRole image-export-operator",
+            "ClusterRole image-export-operator-edit",
+            "ClusterRole image-export-operator-view",
+            "ClusterRoleBinding image-export-operator",
+        ]
+    );
+    assert_eq!(
+        find(&whole, "ClusterRole", NAME).expect("it")["rules"],
+        rules()
+    );
+    let subjects = json!([{ "kind": "ServiceAccount", "name": NAME, "namespace": NAME }]);
+    let binding = find(&whole, "ClusterRoleBinding", NAME).expect("it");
+    assert_eq!(binding["subjects"], subjects);
+    assert_eq!(binding["roleRef"]["name"], NAME);
+
+    let namespaced = kustomize("deploy/namespaced");
+    assert_eq!(
+        find(&namespaced, "Role", NAME).expect("it")["rules"],
+        rules()
+    );
+    assert_eq!(find(&namespaced, "ClusterRole", NAME), None);
+    assert_eq!(find(&namespaced, "ClusterRoleBinding", NAME), None);
+    let binding = find(&namespaced, "RoleBinding", NAME).expect("it");
+    assert_eq!(binding["subjects"], subjects);
+    assert_eq!(binding["roleRef"]["kind"], "Role");
+}
+
+#[test]
+fn users_get_the_objects_through_their_own_roles_and_nobody_writes_a_status() {
+    let whole = kustomize("deploy");
+    for (role, resources, verbs, aggregated_to) in [
+        (
+            "image-export-operator-view",
+            json!(["imageexportjobs", "imageexportjobs/status"]),
+            json!(["get", "list", "watch"]),
+            &["view", "edit", "admin"][..],
+        ),
+        (
+            "image-export-operator-edit",
+            json!(["imageexportjobs"]),
+            json!(["create", "update", "patch", "delete", "deletecollection"]),
+            &["edit", "admin"],
+        ),
+    ] {
+        let role = find(&whole, "ClusterRole", role).expect("it");
+        let rule = json!({
+            "apiGroups": ["imageexport.dev"], "resources": resources, "verbs": verbs,
+        });
+        assert_eq!(role["rules"], json!([rule]));
+        let labels = &role["metadata"]["labels"];
+        for target in ["view", "edit", "admin"] {
+            let label = format!("rbac.authorization.k8s.io/aggregate-to-{target}");
+            let wanted = if aggregated_to.contains(&target) {
+                json!("true")
+            } else {
+                Value::Null
+            };
+            assert_eq!(labels[label.as_str()], wanted, "{label}");
+        }
+    }
+}
+
+#[test]
+fn the_operators_pod_runs_restricted() {
+    let whole = kustomize("deploy");
+    let pod = &find(&whole, "Deployment", "image-export-operator").expect("it")["spec"]["template"]
+        ["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(
+        pod["securityContext"]["seccompProfile"],
+        json!({ "type": "RuntimeDefault" })
+    );
+    for absent in ["hostNetwork", "hostPID", "hostIPC", "volumes"] {
+        assert_eq!(pod[absent], Value::Null, "{absent}");
+    }
+    let containers = pod["containers"].as_array().expect("containers");
+    assert_eq!(containers.len(), 1);
+    assert_eq!(
+        containers[0]["securityContext"],
+        json!({
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+            "capabilities": { "drop": ["ALL"] },
+        })
+    );
+    // The admission of the namespace holds whatever an overlay adds to the same standard.
+    let namespace = find(&whole, "Namespace", "image-export-operator").expect("it");
+    let labels = &namespace["metadata"]["labels"];
+    assert_eq!(labels["pod-security.kubernetes.io/enforce"], "restricted");
+}
+
+#[test]
+fn no_file_names_a_place_on_somebodys_machine() {
+    // Written so that this file does not name them either.
+    let places =
+        ["/ho me/", "/ro ot/", "/Us ers/", "/wo rk/", "/mn t/"].map(|p| p.replace(' ', ""));
+    for file in files(root()) {
+        let Ok(text) = fs::read_to_string(&file) else {
+            continue;
+        };
+        for (number, line) in text.lines().enumerate() {
+            // The home of nobody, in tests.
+            let line = line.replace("/home/dev", "");
+            for place in &places {
+                assert!(
+                    !line.contains(place.as_str()),
+                    "{}:{}: {line}",
+                    file.display(),
+                    number + 1
+                );
+            }
+        }
+    }
+}
+
+/// The words of a text that are flags.
+fn flags(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+        .filter(|word| word.starts_with("--") && word.len() > 2)
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn documents_and_manifests_name_flags_and_variables_that_exist() {
+    let help = Command::new(env!("CARGO_BIN_EXE_image-export-operator"))
+        .args(["run", "--help"])
+        .output()
+        .expect("the operator runs");
+    let help = String::from_utf8(help.stdout).expect("text");
+    let known = flags(&help);
+
+    let documents = files(root())
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|extension| extension == "md"));
+    for document in documents {
+        let text = fs::read_to_string(&document).expect("text");
+        let named = document.display();
+        for line in text.lines() {
+            let operator = line.split("image-export-operator ").nth(1);
+            for flag in flags(operator.unwrap_or_default()) {
+                assert!(known.contains(&flag), "{named}: {line}");
+            }
+        }
+        for variable in text.split(|c: char| !c.is_ascii_uppercase() && c != '_') {
+            assert!(
+                !variable.starts_with("IMAGE_EXPORT_")
+                    || help.contains(&format!("[env: {variable}="))
+                    || variable == "IMAGE_EXPORT_TIME_SCALE",
+                "{named}: {variable}"
+            );
+        }
+    }
+    for folder in ["deploy", "deploy/namespaced"] {
+        let objects = kustomize(folder);
+        let deployment = find(&objects, "Deployment", "image-export-operator").expect("it");
+        let args = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
+        for argument in args.as_array().expect("arguments").iter().skip(1) {
+            let flag = argument.as_str().and_then(|a| a.split('=').next());
+            assert!(
+                known.contains(flag.expect("a flag")),
+                "{folder}: {argument}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_the_readme_tells_people_to_do_works() {
+    let readme = read("README.md");
+    for link in readme.split("](").skip(1) {
+        let link = link.split(')').next().unwrap_or_default();
+        assert!(
+            link.contains("://") || root().join(link).exists(),
+            "README.md links to {link}"
+        );
+    }
+    // The same one-liners as in `tools`, which shows what they do.
+    for wait in [tools::GOOD, tools::BAD, tools::EITHER] {
+        let readme = readme.replace('\'', "");
+        assert!(readme.contains(wait[0]), "{}", wait[0]);
+    }
+    for block in readme.split("```yaml\n").skip(1) {
+        let block = block.split("```").next().unwrap_or_default();
+        // A block inside of a list is indented as a whole.
+        let margin = &block[..block.len() - block.trim_start().len()];
+        let objects: Vec<_> = block
+            .lines()
+            .map(|line| line.strip_prefix(margin).unwrap_or(line))
+            .collect();
+        let objects = objects.join("\n").replace("team-a", "default");
+        let output = cluster()
+            .kubectl(["create", "--dry-run=server", "--validate=strict", "-f", "-"])
+            .stdin(objects)
+            .run()
+            .expect("kubectl runs");
+        assert!(output.status.success(), "{}\n{block}", output.stderr);
+        assert_eq!(output.stderr, "");
+    }
+}

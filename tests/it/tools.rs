@@ -1,0 +1,338 @@
+//! What users and their tools see: `kubectl wait`, `get`, `explain`, Events, probes, metrics.
+
+use crate::harness::{PATIENCE, PROJECT, Team, key};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+use testbed::{
+    ims::{End, Job, Start},
+    kubernetes::Output,
+};
+use tokio::task::JoinHandle;
+
+/// Starts `kubectl wait iej/NAME …`.
+fn wait(team: &Team, name: &str, arguments: &[&str]) -> JoinHandle<Output> {
+    let kubectl = team
+        .kubectl(&["wait", &format!("iej/{name}")])
+        .args(arguments);
+    tokio::task::spawn_blocking(move || kubectl.run().expect("kubectl runs"))
+}
+
+/// The one-liners of the API reference: for a good end, for a bad end, for either.
+pub const GOOD: [&str; 2] = ["--for=condition=Ready", "--timeout=60s"];
+pub const BAD: [&str; 2] = ["--for=condition=Succeeded=False", "--timeout=60s"];
+pub const EITHER: [&str; 2] = ["--for=jsonpath={.status.completionTime}", "--timeout=60s"];
+
+async fn assert_met(wait: JoinHandle<Output>) {
+    let output = wait.await.expect("no panic");
+    assert!(output.status.success(), "{}", output.stderr);
+    assert!(output.stdout.contains("condition met"), "{}", output.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_from_before_the_operator_started_returns_at_the_end_and_not_before() {
+    let mut team = Team::without_operator("wait").await;
+    for name in ["good", "bad"] {
+        team.follow(Job::new(PROJECT, name).ends(End::Never)).await;
+    }
+    let waits = [
+        wait(&team, "good", &GOOD),
+        wait(&team, "good", &EITHER),
+        wait(&team, "bad", &BAD),
+        wait(&team, "bad", &EITHER),
+    ];
+    let none_has_returned = || waits.iter().all(|wait| !wait.is_finished());
+
+    team.start_operator();
+    for name in ["good", "bad"] {
+        team.until_reason(name, "JobRunning").await;
+        team.sim.polled(&key(name), 5).await;
+    }
+    for (arguments, name) in [(GOOD, "good"), (BAD, "bad"), (EITHER, "good")] {
+        let output = wait(&team, name, &[arguments[0], "--timeout=1s"])
+            .await
+            .expect("no panic");
+        assert!(!output.status.success());
+        assert!(output.stderr.contains("timed out"), "{}", output.stderr);
+    }
+    assert!(none_has_returned());
+
+    team.sim.put_job(Job::new(PROJECT, "good"));
+    team.sim
+        .put_job(Job::new(PROJECT, "bad").fails("IMG.0148", "No bucket."));
+    for wait in waits {
+        assert_met(wait).await;
+    }
+    // For what has ended already they return at once.
+    for (name, arguments) in [
+        ("good", GOOD),
+        ("good", EITHER),
+        ("bad", BAD),
+        ("bad", EITHER),
+    ] {
+        assert_met(wait(&team, name, &arguments)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_transition_is_one_event_in_the_words_of_the_conditions_over_restarts_too() {
+    let mut team = Team::start("events").await;
+    let stage = Duration::from_millis(700);
+    team.follow(
+        Job::new(PROJECT, "good")
+            .starts(Start::FirstQuery)
+            .init_for(stage)
+            .running_for(stage),
+    )
+    .await;
+    team.follow(Job::new(PROJECT, "bad").fails("IMG.0148", "No bucket."))
+        .await;
+    team.follow(Job::new(PROJECT, "open").ends(End::Never))
+        .await;
+    let good = team.until_reason("good", "JobSucceeded").await;
+    let bad = team.until_reason("bad", "JobFailed").await;
+    team.until_reason("open", "JobRunning").await;
+    let started = Instant::now();
+    while team.events("good").await.len() + team.events("bad").await.len() < 4
+        || team.events("open").await.is_empty()
+    {
+        assert!(started.elapsed() < PATIENCE, "in vain: five events");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    // A restart repeats none; the queue is in order, so the last event comes after any repetition.
+    team.operator().kill();
+    team.sim.put_job(Job::new(PROJECT, "open"));
+    team.start_operator();
+    team.until_reason("open", "JobSucceeded").await;
+    let started = Instant::now();
+    while team.events("open").await.len() < 2 {
+        assert!(started.elapsed() < PATIENCE, "in vain: the last event");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let note = |status: &image_export_operator::api::ImageExportJobStatus| {
+        status.conditions[0].message.clone()
+    };
+    assert_eq!(
+        team.events("good").await,
+        [
+            "Normal JobInitializing: Job good has been accepted and has not started yet.",
+            "Normal JobRunning: Job good is running.",
+            &format!("Normal JobSucceeded: {}", note(&good)),
+        ]
+    );
+    assert_eq!(
+        team.events("bad").await,
+        [format!("Warning JobFailed: {}", note(&bad))]
+    );
+    let open = team.events("open").await;
+    assert_eq!(open.len(), 2, "{open:?}");
+
+    let table = team
+        .kubectl(&["events", "--for=imageexportjob/bad", "--no-headers"])
+        .success()
+        .expect("events");
+    assert_eq!(table.lines().count(), 1);
+    for words in ["Warning", "JobFailed", "ImageExportJob/bad", "No bucket"] {
+        assert!(table.contains(words), "{words} in {table}");
+    }
+}
+
+/// Cells of a kubectl table, which are at least two blanks apart.
+fn cells(line: &str) -> Vec<&str> {
+    line.split("  ")
+        .map(str::trim)
+        .filter(|cell| !cell.is_empty())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_shows_at_a_glance_what_an_object_is_at() {
+    let team = Team::start("table").await;
+    let job = Job::new(PROJECT, "glance").image_id("e9e91bff-14b6-4a0b-8377-4ed0813e3360");
+    team.follow(job).await;
+    team.until_reason("glance", "JobSucceeded").await;
+
+    let table = team.kubectl(&["get", "iej"]).success().expect("a table");
+    let lines: Vec<_> = table.lines().collect();
+    assert_eq!(lines.len(), 2, "{table}");
+    assert_eq!(
+        cells(lines[0]),
+        ["NAME", "STATUS", "READY", "REASON", "IMAGE", "AGE"]
+    );
+    let row = [
+        "glance",
+        "SUCCESS",
+        "True",
+        "JobSucceeded",
+        "e9e91bff-14b6-4a0b-8377-4ed0813e3360",
+    ];
+    assert_eq!(cells(lines[1])[..5], row);
+
+    let wide = team
+        .kubectl(&["get", "imageexport", "-o", "wide"])
+        .success()
+        .expect("a table");
+    let lines: Vec<_> = wide.lines().collect();
+    assert_eq!(cells(lines[0])[5..], ["AGE", "JOB", "MESSAGE"]);
+    let message = "Job glance has succeeded with image e9e91bff-14b6-4a0b-8377-4ed0813e3360.";
+    assert_eq!(cells(lines[1])[6..], ["glance", message]);
+
+    for (path, fields) in [
+        (
+            "iej.spec",
+            &["cloudCredentialsRef", "jobID", "projectID", "suspend"][..],
+        ),
+        (
+            "iej.status",
+            &["completionTime", "conditions", "imageID", "failReason"],
+        ),
+    ] {
+        let text = team
+            .kubectl(&["explain", path])
+            .success()
+            .expect("an explanation");
+        assert!(!text.contains("<no description>"), "{text}");
+        for field in fields {
+            assert!(text.contains(field), "{field} in {text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_and_metrics_tell_what_the_operator_is_doing() {
+    let team = Team::start("metrics").await;
+    team.follow(Job::new(PROJECT, "good-1")).await;
+    team.follow(Job::new(PROJECT, "good-2")).await;
+    team.follow(Job::new(PROJECT, "bad").fails("IMG.0148", "No bucket."))
+        .await;
+    team.until_reason("good-1", "JobSucceeded").await;
+    team.until_reason("good-2", "JobSucceeded").await;
+    team.until_reason("bad", "JobFailed").await;
+    for probe in ["/healthz", "/readyz"] {
+        let answer = team.operator().get(probe).await;
+        assert_eq!(answer, (200, "ok\n".to_owned()), "{probe}");
+    }
+    assert_eq!(team.operator().get("/").await.0, 404);
+
+    // Gauges are brought up to date every few seconds.
+    for (series, least) in [
+        (r#"imageexport_objects{reason="JobSucceeded"}"#, 2.0),
+        (r#"imageexport_objects{reason="JobFailed"}"#, 1.0),
+        (r#"imageexport_events_total{result="posted"}"#, 3.0),
+    ] {
+        team.operator().until_metric(series, least).await;
+    }
+    let url = format!("{}/metrics", team.operator().url().await);
+    let response = reqwest::get(url).await.expect("an answer");
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
+    let text = response.text().await.expect("a body");
+    let samples = open_metrics(&text);
+    for (series, value) in [
+        (r#"imageexport_objects{reason="JobSucceeded"}"#, 2.0),
+        (r#"imageexport_objects{reason="JobFailed"}"#, 1.0),
+        (r#"imageexport_polls_total{outcome="answered"}"#, 3.0),
+        ("imageexport_poll_requests_total", 3.0),
+        ("imageexport_poll_duration_seconds_count", 3.0),
+        (r#"imageexport_status_writes_total{result="written"}"#, 3.0),
+        (r#"imageexport_events_total{result="posted"}"#, 3.0),
+        (r#"imageexport_secret_reads_total{result="usable"}"#, 1.0),
+        ("imageexport_polls_in_flight", 0.0),
+        ("imageexport_status_writes_in_flight", 0.0),
+        ("imageexport_task_panics_total", 0.0),
+        ("imageexport_contradictory_answers_total", 0.0),
+        ("imageexport_unrecognized_statuses_total", 0.0),
+        ("imageexport_dropped_answers_total", 0.0),
+        ("imageexport_status_repairs_total", 0.0),
+    ] {
+        let shown = samples.get(series).copied();
+        // A Secret may have been read again meanwhile, as it is every few minutes.
+        let fits = shown == Some(value)
+            || series.contains("secret_reads") && shown.is_some_and(|shown| shown >= value);
+        assert!(fits, "{series} is {shown:?}, not {value}\n{text}");
+    }
+    let build = format!(
+        r#"imageexport_build_info{{version="{}"}}"#,
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(samples.get(build.as_str()), Some(&1.0));
+    for bounded in [PROJECT, "good-1", &team.namespace] {
+        assert!(!text.contains(bounded), "labels name no {bounded}");
+    }
+}
+
+/// Reads an `OpenMetrics` exposition strictly; panics with the line that breaks its rules.
+fn open_metrics(text: &str) -> BTreeMap<&str, f64> {
+    let mut samples = BTreeMap::new();
+    let mut families = BTreeMap::new();
+    let mut family = ("", "");
+    let body = text
+        .strip_suffix("# EOF\n")
+        .expect("it ends with # EOF and nothing after it");
+    for line in body.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').expect(line);
+            assert!(!help.is_empty(), "no help: {line}");
+            assert!(!families.contains_key(name), "in two places: {line}");
+            family.0 = name;
+            families.insert(name, "");
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect(line);
+            assert_eq!(name, family.0, "TYPE does not follow HELP: {line}");
+            family.1 = kind;
+            families.insert(name, kind);
+        } else if let Some(rest) = line.strip_prefix("# UNIT ") {
+            let (name, unit) = rest.split_once(' ').expect(line);
+            assert!(name == family.0 && name.ends_with(unit), "{line}");
+        } else {
+            let (series, value) = line.rsplit_once(' ').expect(line);
+            let (name, labels) = match series.split_once('{') {
+                None => (series, ""),
+                Some((name, labels)) => (name, labels.strip_suffix('}').expect(line)),
+            };
+            let suffixes: &[&str] = match family.1 {
+                "counter" => &["_total"],
+                "gauge" => &[""],
+                "info" => &["_info"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                other => panic!("type {other:?}: {line}"),
+            };
+            let suffix = name.strip_prefix(family.0).expect(line);
+            assert!(suffixes.contains(&suffix), "not of {}: {line}", family.0);
+            for label in labels.split(',').filter(|label| !label.is_empty()) {
+                let (key, value) = label.split_once("=\"").expect(line);
+                let inner = value.strip_suffix('"').expect(line);
+                assert!(!key.is_empty() && !inner.contains('"'), "{line}");
+            }
+            let value: f64 = value.parse().expect(line);
+            assert!(samples.insert(series, value).is_none(), "twice: {line}");
+        }
+    }
+    assert_buckets_add_up(&families, &samples);
+    samples
+}
+
+fn assert_buckets_add_up(families: &BTreeMap<&str, &str>, samples: &BTreeMap<&str, f64>) {
+    for (family, _) in families.iter().filter(|(_, kind)| **kind == "histogram") {
+        let prefix = format!("{family}_bucket{{le=\"");
+        let mut buckets: Vec<(f64, f64)> = samples
+            .iter()
+            .filter_map(|(series, count)| {
+                let bound = series.strip_prefix(&prefix)?.strip_suffix("\"}")?;
+                Some((bound.parse().expect("a bound"), *count))
+            })
+            .collect();
+        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert!(buckets.is_sorted_by(|a, b| a.1 <= b.1), "{family}");
+        let last = buckets.last().expect("buckets");
+        assert!(last.0.is_infinite(), "{family} ends with +Inf");
+        assert_eq!(
+            Some(&last.1),
+            samples.get(format!("{family}_count").as_str())
+        );
+    }
+}
