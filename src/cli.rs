@@ -254,6 +254,13 @@ async fn client() -> anyhow::Result<kube::Client> {
     config.default_retry = false;
     config.read_timeout = Some(API_READ_TIMEOUT);
     config.reset_reader_on_write = true;
+    config.headers.push((
+        http::header::USER_AGENT,
+        http::HeaderValue::from_static(concat!(
+            "image-export-operator/",
+            env!("CARGO_PKG_VERSION")
+        )),
+    ));
     tracing::info!(url = %config.cluster_url, "using this API server");
     let builder = ClientBuilder::try_from(config).context("the API client cannot be built")?;
     Ok(builder.with_layer(&TimeoutLayer::new(API_TIMEOUT)).build())

@@ -1,7 +1,7 @@
 //! `imageexport.dev/v1alpha1`. Comments on fields are what `kubectl explain` shows.
 
-// The attribute of `kube` repeats `type_` once for each printer column.
-#![allow(clippy::duplicated_attributes)]
+// `kubectl explain` knows no backticks; kube's attribute repeats `type_` for each printer column.
+#![allow(clippy::doc_markdown, clippy::duplicated_attributes)]
 
 use super::{
     conditions::Condition,

@@ -23,6 +23,8 @@ use tokio::{sync::mpsc, task::JoinSet};
 const WATCH_SECONDS: u32 = 50;
 /// Objects a list page holds. Each page is reduced to lean records before the next is asked for.
 const PAGE: u32 = 500;
+/// Longest account of why an object does not decode, in bytes.
+const ERROR_MAX_BYTES: usize = 256;
 
 type Guarded = DeserializeGuard<ImageExportJob>;
 
@@ -125,7 +127,7 @@ impl Watch {
                 source: self.source,
                 key: key(&invalid.metadata)?,
                 uid: invalid.metadata.uid.unwrap_or_default(),
-                error: invalid.error,
+                error: bounded(invalid.error),
             }),
         }
     }
@@ -176,6 +178,15 @@ fn diagnose(error: &watcher::Error) -> (&'static str, String) {
         },
         _ => ("unreachable", "the API server does not answer".to_owned()),
     }
+}
+
+/// The library repeats a value of the wrong type, however long it is.
+fn bounded(mut error: String) -> String {
+    if error.len() > ERROR_MAX_BYTES {
+        error.truncate(error.floor_char_boundary(ERROR_MAX_BYTES));
+        error.push('…');
+    }
+    error
 }
 
 fn key(meta: &kube::core::ObjectMeta) -> Option<ObjectKey> {

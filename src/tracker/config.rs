@@ -12,6 +12,8 @@ const fn secs(seconds: u64) -> Duration {
 pub struct Config {
     /// Time between two polls of a healthy job.
     pub poll_period: Duration,
+    /// Length of a second of `spec.pollPeriodSeconds`.
+    pub spec_second: Duration,
     /// Shortest period of the slow rows (refused, not found, unrecognized).
     pub slow_period: Duration,
     /// Period while a 404 is within its grace; overrides `pollPeriodSeconds`.
@@ -85,6 +87,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             poll_period: secs(30),
+            spec_second: secs(1),
             slow_period: secs(300),
             not_found_period: secs(60),
             image_id_period: secs(10),
@@ -127,6 +130,7 @@ impl Config {
     pub fn scaled(mut self, factor: f64) -> Self {
         for time in [
             &mut self.poll_period,
+            &mut self.spec_second,
             &mut self.slow_period,
             &mut self.not_found_period,
             &mut self.image_id_period,
@@ -167,7 +171,10 @@ mod tests {
     #[test]
     fn the_defaults_are_a_promise() {
         let config = Config::default();
-        assert_eq!(config.poll_period, secs(30));
+        assert_eq!(
+            (config.poll_period, config.spec_second),
+            (secs(30), secs(1))
+        );
         assert_eq!(config.slow_period, secs(5 * 60));
         assert_eq!(config.not_found_period, secs(60));
         assert_eq!(
@@ -213,7 +220,7 @@ mod tests {
             (config.credential_retry_min, config.credential_retry_max),
             (secs(5), secs(60))
         );
-        assert_eq!(config.credential_reads, 20.0);
+        assert!((config.credential_reads - 20.0).abs() < 1e-9);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::{
     Config, CredentialError, CredentialRef, Effect, Now, Timer, Tracker, history::Next,
-    quota::TokenBucket, record::Poll,
+    quota::TokenBucket, record::Poll, verdict::Row,
 };
 use crate::observation::{Observation, Outcome, Refusal, RefusalReason};
 use std::{
@@ -58,7 +58,8 @@ impl Credentials {
             free: Vec::new(),
             by_ref: HashMap::new(),
             queue: VecDeque::new(),
-            reads: TokenBucket::new(config.credential_reads, config.credential_reads, now),
+            // Nothing is saved up, or the first second would have twice the rate.
+            reads: TokenBucket::new(config.credential_reads, 1.0, now),
             wake_at: None,
         }
     }
@@ -282,7 +283,8 @@ impl Tracker {
             let waits = record.poll == Poll::AwaitingCredential;
             let woken = refused_for.is_some() && (disproved || changed);
             // One that waits may be finished: a poll that was asked for after a success without image.
-            if waits || (woken && record.is_active()) {
+            let paced = record.row() == Some(Row::ImageIdPending);
+            if waits || (woken && record.is_active() && !paced) {
                 self.poll_now(now, member, now.mono);
             }
             self.refresh_write(now, member);
@@ -296,11 +298,16 @@ impl Tracker {
         if !record.is_active() || matches!(record.poll, Poll::InFlight { .. }) {
             return;
         }
+        if record.row() == Some(Row::ImageIdPending) && record.poll != Poll::AwaitingCredential {
+            // Its next attempt finds out.
+            return;
+        }
         record.poll = Poll::AwaitingCredential;
         self.apply_unasked(now, member, Outcome::Refused(refusal.clone()));
     }
 
-    /// Takes in an outcome that came about without asking the cloud; the schedule stays.
+    /// Takes in an outcome that came about without asking the cloud. The schedule stays, but for
+    /// row 4a: its attempts go on, or a broken Secret would hide behind it for ever.
     fn apply_unasked(&mut self, now: Now, index: u32, outcome: Outcome) {
         let Some(record) = self.records.get_mut(index) else {
             return;
@@ -311,8 +318,14 @@ impl Tracker {
             endpoint: None,
             requests: 0,
         };
+        let was_active = record.is_active();
         let (Next::Pace | Next::Backoff(_) | Next::AfterPause, _) =
             record.history.apply(&self.config, now, &observation);
+        if record.row() == Some(Row::ImageIdPending) {
+            self.schedule(index, now.mono + self.config.image_id_period);
+        } else if was_active && !record.is_active() {
+            self.stop_polling(index);
+        }
         self.refresh_write(now, index);
     }
 
@@ -371,7 +384,7 @@ impl Tracker {
         let needed = self.credentials.members(index).iter().any(|&member| {
             self.records
                 .get(member)
-                .is_some_and(|record| record.is_active() || record.poll == Poll::AwaitingCredential)
+                .is_some_and(|record| record.poll != Poll::Off)
         });
         if needed {
             self.credentials.queue_read(index);

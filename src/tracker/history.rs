@@ -41,6 +41,8 @@ impl Run {
 
 /// Evidence about one job.
 #[derive(Clone, Debug, Default)]
+// Each is evidence of its own; all combinations occur.
+#[allow(clippy::struct_excessive_bools)]
 pub struct History {
     /// What is known about the job itself.
     pub facts: Arc<Facts>,
@@ -111,6 +113,8 @@ impl History {
                 });
             }
             Row::PollFailed => history.poll_failed = Some(detail()),
+            // The answer that began the wait was not one of the further attempts.
+            Row::ImageIdPending => history.image_id_attempts = 1,
             Row::ImageIdMissing => history.image_id_given_up = true,
             Row::NotFound => history.not_found = true,
             Row::NotFoundYet => history.not_found_yet = true,
@@ -118,7 +122,6 @@ impl History {
             Row::Initializing
             | Row::Running
             | Row::Succeeded
-            | Row::ImageIdPending
             | Row::Failed
             | Row::Unrecognized
             | Row::Suspended => {}
@@ -130,12 +133,6 @@ impl History {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         matches!(self.facts.word, Word::Success | Word::Fail)
-    }
-
-    /// Whether any poll of this run has had an outcome that says something about the job.
-    #[must_use]
-    pub fn is_blank(&self) -> bool {
-        Row::of(self, false).is_none()
     }
 
     /// Other credentials were named: what the old ones met says nothing any more.

@@ -3,9 +3,8 @@
 use super::{
     Effect, EventNote, Now, ObjectKey, Source, Timer, Tracker,
     effects::CredentialRef,
-    history::History,
-    record::{Identity, Record, Server, Write},
-    standing::{Parsed, Standing, foreign, looks_finished},
+    record::{Identity, Poll, Record, Server, Write},
+    standing::foreign,
     version,
 };
 use crate::api::{
@@ -24,14 +23,14 @@ impl Tracker {
             return;
         };
         self.records.forget_undecodable(&identity.uid);
-        if let Some(index) = self.records.find(&identity.key) {
-            if self
-                .records
-                .get(index)
-                .is_some_and(|record| record.uid == identity.uid)
-            {
+        if let Some((index, record)) = self.records.at(&identity.key) {
+            if record.uid == identity.uid {
                 self.records.mark(index, source);
                 self.seen_again(now, index, object);
+                return;
+            }
+            if version::compare(&identity.version, &record.version) == Some(Ordering::Less) {
+                // An earlier incarnation, shown late: what is deleted does not come back.
                 return;
             }
             // Same name, another object: the old one is gone, whether or not we were told.
@@ -75,30 +74,9 @@ impl Tracker {
             .join_lane(&self.config, now.mono, credential, &identity.project);
         let serial = self.records.next_serial();
         let mut record = Record::new(serial, source, identity, credential, lane);
-        record.period = period(object);
+        record.period_seconds = period_seconds(object);
         record.suspended = object.spec.suspend;
-        record.foreign = object.status.as_ref().and_then(foreign);
-        record.handled_request = object
-            .status
-            .as_ref()
-            .and_then(|status| status.last_handled_poll_request.as_deref())
-            .map(Arc::from);
-        match Standing::parse(object.status.as_ref(), &record.job) {
-            Parsed::Ours(standing) => {
-                record.history = History::of(&standing);
-                if object.status.as_ref() == Some(&standing.render(&record.job)) {
-                    record.server = Server::Acknowledged;
-                } else {
-                    record.server = Server::Holds(object.status.clone().map(Box::new));
-                }
-                record.acknowledged = Some(Arc::new(standing));
-            }
-            Parsed::Fresh => record.server = Server::Holds(object.status.clone().map(Box::new)),
-            Parsed::Strange => {
-                record.doubtful = object.status.as_ref().is_some_and(looks_finished);
-                record.server = Server::Holds(object.status.clone().map(Box::new));
-            }
-        }
+        record.adopt(object.status.as_ref());
         let index = self.records.insert(record);
         self.records.mark(index, source);
         self.credentials.join(credential, index);
@@ -145,12 +123,12 @@ impl Tracker {
             return;
         }
         let changed = *version != *record.version;
-        self.take_in(now, index, object, changed);
+        self.take_in(now, index, &object, changed);
     }
 
     /// Takes in an object that is not older than the record. `settles`: a write whose end is not
     /// known is settled by it.
-    pub(super) fn take_in(&mut self, now: Now, index: u32, object: ImageExportJob, settles: bool) {
+    pub(super) fn take_in(&mut self, now: Now, index: u32, object: &ImageExportJob, settles: bool) {
         let Some(record) = self.records.get_mut(index) else {
             return;
         };
@@ -160,24 +138,42 @@ impl Tracker {
             .as_deref()
             .unwrap_or_default()
             .into();
-        if settles {
-            let landed = match &mut record.write {
-                Write::Settling { sent, .. } | Write::Fetching { sent, .. } => Some(sent.take()),
-                _ => None,
-            };
-            if let Some(landed) = landed {
-                record.write = Write::Idle;
-                if let Some(sent) = landed
-                    && object.status.as_ref() == Some(&sent.render(&record.job))
-                {
-                    self.acknowledge(index, sent);
-                }
-            }
+        if settles
+            && matches!(
+                record.write,
+                Write::Settling { .. } | Write::Fetching { .. }
+            )
+        {
+            record.write = Write::Idle;
         }
-        self.take_status(index, object.status.as_ref());
-        self.take_spec(now, index, &object);
-        self.take_poll_request(now, index, &object);
+        if !self.take_over(now, index, object) {
+            self.take_status(index, object.status.as_ref());
+        }
+        self.take_spec(now, index, object);
+        self.take_poll_request(now, index, object);
         self.refresh_write(now, index);
+    }
+
+    /// While another one leads, the status is that one's to write and ours to believe. Returns
+    /// whether that was so.
+    fn take_over(&mut self, now: Now, index: u32, object: &ImageExportJob) -> bool {
+        if self.leading {
+            return false;
+        }
+        let Some(record) = self.records.get_mut(index) else {
+            return false;
+        };
+        let status = object.status.as_ref();
+        if record.server_status().as_deref() == status {
+            return false;
+        }
+        record.adopt(status);
+        if !record.is_active() {
+            self.stop_polling(index);
+        } else if record.poll == Poll::Off {
+            self.poll_now(now, index, now.mono);
+        }
+        true
     }
 
     /// Compares the status with what was last acknowledged. Conditions of others are theirs to
@@ -197,8 +193,14 @@ impl Tracker {
                 record.server = Server::Acknowledged;
                 return;
             }
+        }
+        if let Some(sent) = record.confirmed_by(status) {
+            self.acknowledge(index, sent);
+            return;
+        }
+        if record.acknowledged.is_some() {
             if let Server::Stores(stored) = &record.server
-                && status == Some(stored)
+                && status == stored.as_deref()
             {
                 return;
             }
@@ -216,8 +218,8 @@ impl Tracker {
             return;
         }
         record.generation = generation;
-        let was_suspended = std::mem::replace(&mut record.suspended, object.spec.suspend);
-        let old_period = std::mem::replace(&mut record.period, period(object));
+        record.suspended = object.spec.suspend;
+        let old_period = std::mem::replace(&mut record.period_seconds, period_seconds(object));
         let (old_credential, old_lane) = (record.credential, record.lane);
         let (namespace, project) = (record.key.namespace.clone(), record.project.clone());
 
@@ -235,16 +237,20 @@ impl Tracker {
             record.credential = credential;
             record.lane = lane;
             record.history.forget_credentials();
+            if std::mem::take(&mut record.newcomer) {
+                self.polls.newcomer_left(old_lane);
+            }
             self.credentials.leave(old_credential, index);
             self.polls.leave_lane(old_lane, now.mono);
         }
         let record = self.records.get(index).expect("it was there a moment ago");
-        let resumed = was_suspended && !record.suspended;
+        // Row 4a goes on while suspended; resuming must not bring its next attempt forward.
+        let resumed = record.poll == Poll::Off;
         if !record.is_active() {
             self.stop_polling(index);
         } else if other_credential || resumed {
             self.poll_now(now, index, now.mono);
-        } else if record.period != old_period {
+        } else if record.period_seconds != old_period {
             self.schedule_pace(now, index);
         }
     }
@@ -283,21 +289,25 @@ impl Tracker {
         }
         record.reported_request = false;
         record.handled_request = Some(request.as_str().into());
-        let row = record.row();
-        let wanted = record.is_active() || row == Some(super::verdict::Row::ImageIdMissing);
-        if wanted {
+        if record.may_be_asked() {
             self.poll_now(now, index, Duration::ZERO);
         }
     }
 
-    pub(super) fn undecodable(&mut self, source: Source, key: ObjectKey, uid: &str, error: String) {
-        if let Some(index) = self.records.find(&key)
-            && self
-                .records
-                .get(index)
-                .is_some_and(|record| &*record.uid == uid)
-        {
-            self.records.mark(index, source);
+    pub(super) fn undecodable(
+        &mut self,
+        now: Now,
+        source: Source,
+        key: ObjectKey,
+        uid: &str,
+        error: &str,
+    ) {
+        if let Some((index, record)) = self.records.at(&key) {
+            if *record.uid == *uid {
+                self.records.mark(index, source);
+            } else {
+                self.forget(index, now);
+            }
         }
         if self.records.report_undecodable(uid) {
             let note = EventNote {
@@ -323,14 +333,10 @@ impl Tracker {
         if let Some(uid) = uid {
             self.records.forget_undecodable(uid);
         }
-        if let Some(index) = self.records.find(key) {
-            let same = self
-                .records
-                .get(index)
-                .is_some_and(|record| uid.is_none_or(|uid| *record.uid == *uid));
-            if same {
-                self.forget(index, now);
-            }
+        if let Some((index, record)) = self.records.at(key)
+            && uid.is_none_or(|uid| *record.uid == *uid)
+        {
+            self.forget(index, now);
         }
     }
 
@@ -356,7 +362,7 @@ impl Tracker {
     }
 }
 
-fn period(object: &ImageExportJob) -> Option<Duration> {
-    let seconds = u64::try_from(object.spec.poll_period_seconds?).ok()?;
-    (seconds > 0).then(|| Duration::from_secs(seconds))
+fn period_seconds(object: &ImageExportJob) -> Option<u32> {
+    let seconds = u32::try_from(object.spec.poll_period_seconds?).ok()?;
+    (seconds > 0).then_some(seconds)
 }

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `intake` | what does the API server hold? |
 //! | `credentials` | which Secrets are usable, and when are they read again? |
-//! | `polls`, `cadence`, `quota` | who is asked about, and when? |
+//! | `polls`, `cadence`, `lanes`, `quota` | who is asked about, and when? |
 //! | `history` | what do the answers amount to? |
 //! | `verdict`, `standing` | what should the status say? |
 //! | `writes` | what is written, in which order, and what if it fails? |
@@ -20,6 +20,7 @@ mod credentials;
 mod effects;
 pub mod history;
 mod intake;
+mod lanes;
 mod polls;
 mod quota;
 mod record;
@@ -40,7 +41,7 @@ pub use intake::INVALID_OBJECT;
 
 use credentials::Credentials;
 use k8s_openapi::jiff::Timestamp;
-use polls::Polls;
+use lanes::Polls;
 use record::Records;
 use std::{
     cmp::Reverse,
@@ -146,7 +147,7 @@ impl Tracker {
         }
     }
 
-    /// Takes one input and pushes what is to be done about it.
+    /// Takes one input and pushes what is to be done about it: nothing while not leading.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Began(source) => self.records.began(source),
@@ -157,12 +158,12 @@ impl Tracker {
                 uid,
                 error,
             } => {
-                self.undecodable(source, key, &uid, error);
+                self.undecodable(now, source, key, &uid, &error);
             }
             Input::Listed(source) => self.listed(now, source),
             Input::Gone(key, uid) => self.gone(now, &key, uid.as_deref()),
             Input::CredentialRead(reference, result) => {
-                self.credential_read(now, &reference, result)
+                self.credential_read(now, &reference, result);
             }
             Input::Answered(ticket, observation) => self.answered(now, &ticket, &observation),
             Input::Wrote(ticket, result) => self.wrote(now, &ticket, result),
@@ -178,8 +179,8 @@ impl Tracker {
             self.send_reads(now);
             self.send_polls(now);
             self.send_writes(now);
+            effects.append(&mut self.out);
         }
-        effects.append(&mut self.out);
     }
 
     /// When [`Input::Tick`] is due, on the clock of [`Now::mono`].

@@ -1,202 +1,14 @@
 //! Who is asked about, and when: from the schedule through the quota to the answer.
 
 use super::{
-    Config, Effect, Now, PollRequest, PollTicket, Timer, Tracker, cadence,
+    Effect, Now, PollRequest, PollTicket, Timer, Tracker, cadence,
     history::{Contradiction, Next},
-    quota::{PollBucket, Turn, Waiting},
+    quota::{Turn, Waiting},
     record::{Poll, Record},
     verdict::Row,
 };
 use crate::observation::{JobState, Observation, Outcome, RefusalReason, Stage};
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
-
-/// The objects of one (credential, project). They use a bucket of their own until the cloud has
-/// accepted their credential there once, then the one of (endpoint host, project): else a made-up
-/// project id could pause somebody else's polls.
-#[derive(Debug)]
-struct Lane {
-    credential: u32,
-    project: Arc<str>,
-    members: u32,
-    bucket: u64,
-    /// Host of the shared bucket.
-    host: Option<Arc<str>>,
-    /// First polls still to come; new objects spread over a time that grows with them.
-    newcomers: u32,
-}
-
-/// Lanes and buckets.
-#[derive(Debug, Default)]
-pub(super) struct Polls {
-    lanes: Vec<Option<Lane>>,
-    free_lanes: Vec<u32>,
-    by_owner: HashMap<(u32, Arc<str>), u32>,
-    buckets: HashMap<u64, PollBucket>,
-    shared: HashMap<(Arc<str>, Arc<str>), u64>,
-    next_bucket: u64,
-    /// Buckets that may have a poll to send, each in turn.
-    ready: VecDeque<u64>,
-    pub(super) in_flight: usize,
-}
-
-impl Polls {
-    fn new_bucket(&mut self, config: &Config, now: Duration) -> u64 {
-        self.next_bucket += 1;
-        let bucket = PollBucket::new(
-            config.quota_rate,
-            config.quota_burst,
-            config.quota_in_flight,
-            now,
-        );
-        self.buckets.insert(self.next_bucket, bucket);
-        self.next_bucket
-    }
-
-    pub(super) fn join_lane(
-        &mut self,
-        config: &Config,
-        now: Duration,
-        credential: u32,
-        project: &Arc<str>,
-    ) -> u32 {
-        let owner = (credential, project.clone());
-        if let Some(&index) = self.by_owner.get(&owner) {
-            if let Some(lane) = self.lane_mut(index) {
-                lane.members += 1;
-            }
-            return index;
-        }
-        let bucket = self.new_bucket(config, now);
-        self.retain_bucket(bucket);
-        let lane = Lane {
-            credential,
-            project: project.clone(),
-            members: 1,
-            bucket,
-            host: None,
-            newcomers: 0,
-        };
-        let index = if let Some(index) = self.free_lanes.pop() {
-            self.lanes[index as usize] = Some(lane);
-            index
-        } else {
-            self.lanes.push(Some(lane));
-            u32::try_from(self.lanes.len() - 1).expect("fewer than 2^32 lanes")
-        };
-        self.by_owner.insert(owner, index);
-        index
-    }
-
-    pub(super) fn leave_lane(&mut self, index: u32, now: Duration) {
-        let Some(lane) = self.lane_mut(index) else {
-            return;
-        };
-        lane.members -= 1;
-        if lane.members == 0 {
-            let (credential, project, bucket) =
-                (lane.credential, lane.project.clone(), lane.bucket);
-            self.by_owner.remove(&(credential, project));
-            self.lanes[index as usize] = None;
-            self.free_lanes.push(index);
-            self.release_bucket(bucket, now);
-        }
-    }
-
-    /// A new object had its first poll, or went away before.
-    pub(super) fn newcomer_left(&mut self, lane: u32) {
-        if let Some(lane) = self.lane_mut(lane) {
-            lane.newcomers = lane.newcomers.saturating_sub(1);
-        }
-    }
-
-    fn lane(&self, index: u32) -> Option<&Lane> {
-        self.lanes.get(index as usize)?.as_ref()
-    }
-
-    fn lane_mut(&mut self, index: u32) -> Option<&mut Lane> {
-        self.lanes.get_mut(index as usize)?.as_mut()
-    }
-
-    fn retain_bucket(&mut self, id: u64) {
-        if let Some(bucket) = self.buckets.get_mut(&id) {
-            bucket.lanes += 1;
-        }
-    }
-
-    fn release_bucket(&mut self, id: u64, now: Duration) {
-        if let Some(bucket) = self.buckets.get_mut(&id) {
-            bucket.lanes = bucket.lanes.saturating_sub(1);
-            if bucket.is_disposable(now) {
-                self.buckets.remove(&id);
-                self.shared.retain(|_, shared| *shared != id);
-            }
-        }
-    }
-
-    /// Drops buckets that nobody uses and that hold no pause any more.
-    pub(super) fn sweep(&mut self, now: Duration) {
-        self.buckets.retain(|_, bucket| !bucket.is_disposable(now));
-        let buckets = &self.buckets;
-        self.shared.retain(|_, id| buckets.contains_key(id));
-    }
-
-    fn mark_ready(&mut self, id: u64) {
-        if let Some(bucket) = self.buckets.get_mut(&id)
-            && !std::mem::replace(&mut bucket.ready, true)
-        {
-            self.ready.push_back(id);
-        }
-    }
-
-    pub(super) fn wake(&mut self, id: u64, at: Duration) {
-        if let Some(bucket) = self.buckets.get_mut(&id)
-            && bucket.wake_at == Some(at)
-        {
-            bucket.wake_at = None;
-            self.mark_ready(id);
-        }
-    }
-
-    /// The cloud accepted a lane's credential at this host: its objects join the shared bucket.
-    fn join_shared(&mut self, index: u32, host: &Arc<str>, now: Duration) {
-        let Some(lane) = self.lane(index) else {
-            return;
-        };
-        if lane.host.as_ref() == Some(host) {
-            return;
-        }
-        let (old, key) = (lane.bucket, (host.clone(), lane.project.clone()));
-        let was_private = lane.host.is_none();
-        let new = match self.shared.get(&key) {
-            Some(&id) => id,
-            None if was_private => {
-                self.shared.insert(key, old);
-                old
-            }
-            // It moves from one host to another: a bucket is bound to its host.
-            None => return,
-        };
-        if new != old {
-            self.retain_bucket(new);
-            if let Some(mut from) = self.buckets.remove(&old) {
-                if let Some(to) = self.buckets.get_mut(&new) {
-                    from.pour_into(to);
-                }
-                self.buckets.insert(old, from);
-            }
-            self.release_bucket(old, now);
-            self.mark_ready(new);
-        }
-        if let Some(lane) = self.lane_mut(index) {
-            lane.bucket = new;
-            lane.host = Some(host.clone());
-        }
-    }
-}
+use std::time::Duration;
 
 impl Tracker {
     /// Plans the first poll of an object that has just become known.
@@ -239,13 +51,14 @@ impl Tracker {
         let Some(record) = self.records.get(index) else {
             return;
         };
-        if matches!(record.poll, Poll::Scheduled(_)) {
+        // A first poll comes quickly, whatever the period.
+        if matches!(record.poll, Poll::Scheduled(_)) && !record.newcomer {
             let wait = self.pace(now, record, self.config.min_poll_gap);
             self.schedule(index, now.mono + wait);
         }
     }
 
-    fn schedule(&mut self, index: u32, at: Duration) {
+    pub(super) fn schedule(&mut self, index: u32, at: Duration) {
         if let Some(record) = self.records.get_mut(index) {
             record.poll = Poll::Scheduled(at);
             let serial = record.serial;
@@ -264,7 +77,9 @@ impl Tracker {
     /// Time to the next poll of a job that is well, by row.
     fn pace(&self, now: Now, record: &Record, gap: Duration) -> Duration {
         let config = &self.config;
-        let own = record.period.unwrap_or(config.poll_period);
+        let own = record
+            .period_seconds
+            .map_or(config.poll_period, |seconds| config.spec_second * seconds);
         let period = match record.row() {
             Some(Row::ImageIdPending) => return config.image_id_period,
             Some(Row::NotFoundYet) => config.not_found_period,
@@ -300,7 +115,7 @@ impl Tracker {
         }
     }
 
-    fn enqueue(&mut self, index: u32, due: Duration) {
+    pub(super) fn enqueue(&mut self, index: u32, due: Duration) {
         let Some(record) = self.records.get_mut(index) else {
             return;
         };
@@ -454,7 +269,7 @@ impl Tracker {
             return;
         }
         record.poll = Poll::Off;
-        if record.is_active() {
+        if record.may_be_asked() {
             self.poll_now(now, ticket.index, now.mono);
         }
     }
@@ -505,6 +320,8 @@ impl Tracker {
             Outcome::Refused(refusal) if refusal.reason == RefusalReason::CredentialsInvalid => {
                 self.credential_judged(now, ticket.credential, true);
             }
+            // Whoever is told that there is no such job was let in.
+            Outcome::JobNotFound => self.credential_judged(now, ticket.credential, false),
             _ => {}
         }
     }
@@ -538,12 +355,13 @@ impl Tracker {
             return;
         }
         let wait = match next {
+            // Its attempts keep their distance, whatever they return.
+            _ if row == Some(Row::ImageIdPending) => self.config.image_id_period,
             Next::AfterPause => {
                 // The bucket's pause holds it; afterwards it is among the first.
                 self.poll_now(now, index, now.mono);
                 return;
             }
-            Next::Backoff(_) if row == Some(Row::ImageIdPending) => self.config.image_id_period,
             Next::Backoff(failures) => {
                 let asked = retry_after.unwrap_or_default().min(self.config.pause_max);
                 cadence::backoff(&self.config, record.seed, failures).max(asked)
@@ -554,48 +372,5 @@ impl Tracker {
             }
         };
         self.schedule(index, now.mono + wait);
-    }
-
-    /// The content of a credential changed: what it may share has to be earned again. A pause of
-    /// the old bucket goes along.
-    pub(super) fn leave_shared_buckets(&mut self, now: Now, credential: u32) {
-        let lanes: Vec<u32> = (0u32..)
-            .zip(&self.polls.lanes)
-            .filter(|(_, lane)| {
-                lane.as_ref()
-                    .is_some_and(|lane| lane.credential == credential && lane.host.is_some())
-            })
-            .map(|(index, _)| index)
-            .collect();
-        for index in lanes {
-            let fresh = self.polls.new_bucket(&self.config, now.mono);
-            self.polls.retain_bucket(fresh);
-            let Some(lane) = self.polls.lane_mut(index) else {
-                continue;
-            };
-            let old = std::mem::replace(&mut lane.bucket, fresh);
-            lane.host = None;
-            let paused_until = self
-                .polls
-                .buckets
-                .get(&old)
-                .map_or(Duration::ZERO, |b| b.paused_until);
-            if let Some(bucket) = self.polls.buckets.get_mut(&fresh) {
-                bucket.paused_until = paused_until;
-            }
-            self.polls.release_bucket(old, now.mono);
-            let queued: Vec<(u32, Duration)> = self
-                .records
-                .iter()
-                .filter(|(_, record)| record.lane == index)
-                .filter_map(|(at, record)| match record.poll {
-                    Poll::Queued(due) => Some((at, due)),
-                    _ => None,
-                })
-                .collect();
-            for (at, due) in queued {
-                self.enqueue(at, due);
-            }
-        }
     }
 }

@@ -47,10 +47,11 @@ impl TokenBucket {
         self.tokens = (self.tokens + tokens).min(self.burst);
     }
 
-    /// Forgets what was saved up.
-    fn drain(&mut self, now: Duration) {
+    /// Forgets what was saved up, and earns nothing before `until`.
+    fn pause(&mut self, now: Duration, until: Duration) {
         self.refill(now);
         self.tokens = self.tokens.min(0.0);
+        self.updated = self.updated.max(until);
     }
 }
 
@@ -125,7 +126,7 @@ impl PollBucket {
     /// spread by the rate, not sent as a burst.
     pub fn pause(&mut self, now: Duration, until: Duration) {
         self.paused_until = self.paused_until.max(until);
-        self.tokens.drain(now);
+        self.tokens.pause(now, self.paused_until);
     }
 
     /// Settles the tokens of a poll that took `requests` requests; one was taken beforehand.
@@ -148,8 +149,6 @@ impl PollBucket {
                 return Turn::Idle;
             }
             if now < self.paused_until {
-                // Tokens of the paused time do not count.
-                self.tokens.drain(now);
                 return Turn::NotBefore(self.paused_until);
             }
             return match self.tokens.take(now) {

@@ -3,7 +3,7 @@
 use super::{
     effects::{ObjectKey, Source},
     history::History,
-    standing::Standing,
+    standing::{Parsed, Standing, foreign, looks_finished},
     verdict::{Row, Urgency},
 };
 use crate::api::{ImageExportJob, ImageExportJobStatus, conditions::Condition};
@@ -15,6 +15,8 @@ use std::{
 
 /// What is kept of one object.
 #[derive(Debug)]
+// They have nothing to do with one another.
+#[allow(clippy::struct_excessive_bools)]
 pub struct Record {
     /// Differs for each incarnation at the same index.
     pub serial: u32,
@@ -31,7 +33,8 @@ pub struct Record {
     pub job: Arc<str>,
     pub credential: u32,
     pub lane: u32,
-    pub period: Option<Duration>,
+    /// `spec.pollPeriodSeconds`
+    pub period_seconds: Option<u32>,
     pub suspended: bool,
 
     pub history: History,
@@ -50,6 +53,9 @@ pub struct Record {
 
     pub poll: Poll,
     pub write: Write,
+    /// The last statuses of which it is not known whether they landed; mostly none. One may still do
+    /// so after others were seen to change the object, and is no edit of theirs then.
+    pub unconfirmed: Vec<Arc<Standing>>,
     pub conflicts: u8,
 }
 
@@ -62,7 +68,7 @@ pub enum Server {
     Holds(Option<Box<ImageExportJobStatus>>),
     /// What was last acknowledged, changed in storing (by an older CRD, say); writing it again
     /// would only loop.
-    Stores(Box<ImageExportJobStatus>),
+    Stores(Option<Box<ImageExportJobStatus>>),
 }
 
 /// Where an object is on its way to the next poll.
@@ -103,8 +109,6 @@ pub enum Write {
     },
     /// A conflict, or no reply: the watch will tell, or one read at `until`.
     Settling {
-        /// What may have landed.
-        sent: Option<Arc<Standing>>,
         /// When to ask.
         until: Duration,
         /// Reads that failed so far.
@@ -114,8 +118,6 @@ pub enum Write {
     Fetching {
         /// Sequence of the read.
         sequence: u64,
-        /// What may have landed.
-        sent: Option<Arc<Standing>>,
         /// Reads that failed so far.
         tries: u32,
     },
@@ -137,6 +139,60 @@ impl Record {
         !self
             .row()
             .is_some_and(|row| row.is_finished() || row == Row::Suspended)
+    }
+
+    /// Believes a status that is not of this run: the evidence begins with what it says.
+    pub fn adopt(&mut self, status: Option<&ImageExportJobStatus>) {
+        self.foreign = status.and_then(foreign);
+        self.handled_request = status
+            .and_then(|status| status.last_handled_poll_request.as_deref())
+            .map(Arc::from);
+        self.history = History::default();
+        self.acknowledged = None;
+        self.unconfirmed.clear();
+        self.doubtful = false;
+        self.server = Server::Holds(status.cloned().map(Box::new));
+        match Standing::parse(status, &self.job) {
+            Parsed::Ours(standing) => {
+                self.history = History::of(&standing);
+                if status == Some(&standing.render(&self.job)) {
+                    self.server = Server::Acknowledged;
+                }
+                self.acknowledged = Some(Arc::new(standing));
+            }
+            Parsed::Fresh => {}
+            Parsed::Strange => self.doubtful = status.is_some_and(looks_finished),
+        }
+    }
+
+    /// Whether a poll that somebody asks for makes sense: row 4b is finished, and yet may learn its
+    /// image id.
+    #[must_use]
+    pub fn may_be_asked(&self) -> bool {
+        self.is_active() || self.row() == Some(Row::ImageIdMissing)
+    }
+
+    /// Keeps a status that was sent and may have landed.
+    pub fn doubt(&mut self, sent: Arc<Standing>) {
+        // Each later one makes it less likely that an earlier one is still on its way.
+        const KEPT: usize = 4;
+        if self.unconfirmed.len() == KEPT {
+            self.unconfirmed.remove(0);
+        }
+        self.unconfirmed.push(sent);
+    }
+
+    /// The one among the unconfirmed statuses that is this one, whatever others did to their
+    /// conditions since.
+    #[must_use]
+    pub fn confirmed_by(&self, status: Option<&ImageExportJobStatus>) -> Option<Arc<Standing>> {
+        self.unconfirmed.iter().rev().find_map(|sent| {
+            let mut sent = sent.clone();
+            if sent.foreign != self.foreign {
+                Arc::make_mut(&mut sent).foreign.clone_from(&self.foreign);
+            }
+            (status == Some(&sent.render(&self.job))).then_some(sent)
+        })
     }
 
     /// The status that should be written, but for its transition times.
@@ -170,8 +226,7 @@ impl Record {
     #[must_use]
     pub fn server_status(&self) -> Option<Box<ImageExportJobStatus>> {
         match (&self.server, &self.acknowledged) {
-            (Server::Holds(status), _) => status.clone(),
-            (Server::Stores(status), _) => Some(status.clone()),
+            (Server::Holds(status) | Server::Stores(status), _) => status.clone(),
             (Server::Acknowledged, acknowledged) => acknowledged
                 .as_ref()
                 .map(|standing| Box::new(standing.render(&self.job))),
@@ -263,10 +318,11 @@ impl Records {
         self.serial
     }
 
-    /// Index of the object at this place.
+    /// The record of the object at this place, with its index.
     #[must_use]
-    pub fn find(&self, key: &ObjectKey) -> Option<u32> {
-        self.by_key.get(key).copied()
+    pub fn at(&self, key: &ObjectKey) -> Option<(u32, &Record)> {
+        let index = *self.by_key.get(key)?;
+        Some((index, self.get(index)?))
     }
 
     /// The record at this index.
@@ -360,7 +416,7 @@ impl Record {
             job: identity.job,
             credential,
             lane,
-            period: None,
+            period_seconds: None,
             suspended: false,
             history: History::default(),
             acknowledged: None,
@@ -372,6 +428,7 @@ impl Record {
             newcomer: false,
             poll: Poll::Off,
             write: Write::Idle,
+            unconfirmed: Vec::new(),
             conflicts: 0,
         }
     }

@@ -1,7 +1,10 @@
 //! The compact form of a status: what a record keeps of what was written, from which the whole
 //! status is regenerated to the letter.
 
-use super::verdict::{Activity, Row, detail_of};
+use super::{
+    history::History,
+    verdict::{Activity, Row, detail_of},
+};
 use crate::api::{
     ImageExportJobStatus,
     conditions::{Condition, types},
@@ -218,7 +221,7 @@ impl Standing {
         if is_fresh(status) {
             return Parsed::Fresh;
         }
-        let Some(standing) = Self::read(status, job) else {
+        let Some(standing) = Self::read(status, job).filter(Self::adds_up) else {
             return Parsed::Strange;
         };
         let mut regenerated = standing.render(job);
@@ -271,6 +274,18 @@ impl Standing {
             },
             foreign: foreign(status),
         })
+    }
+
+    /// Whether the conditions follow from the fields: both were written together. An end that only
+    /// one of them claims is nobody's.
+    fn adds_up(&self) -> bool {
+        let facts = &self.facts;
+        let follows = Row::of(&History::of(self), self.row == Row::Suspended);
+        follows.unwrap_or(Row::Pending) == self.row
+            && self.row.is_finished() == facts.completion.is_some()
+            && (facts.word == Word::Success || facts.image_id.is_none())
+            && (facts.word == Word::Fail
+                || (facts.fail_reason.is_none() && facts.error_code.is_none()))
     }
 
     /// Whether two standings say the same, transition times and generation aside.

@@ -92,8 +92,16 @@ pub enum Urgency {
     Final,
     /// Everything else that an answer brought.
     Normal,
-    /// Trouble, which in an outage hits all objects at once.
+    /// Trouble, which hits all objects of a credential at once.
     Trouble,
+    /// `PollFailed`, which in an outage hits all objects at once. Its rate is limited, so it has the
+    /// last queue to itself and holds nobody else up.
+    Outage,
+}
+
+impl Urgency {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 4] = [Self::Final, Self::Normal, Self::Trouble, Self::Outage];
 }
 
 impl Row {
@@ -241,9 +249,8 @@ impl Row {
     pub fn urgency(self) -> Urgency {
         match self {
             row if row.is_finished() => Urgency::Final,
-            Self::PollFailed | Self::Refused(_) | Self::NotFoundYet | Self::Pending => {
-                Urgency::Trouble
-            }
+            Self::PollFailed => Urgency::Outage,
+            Self::Refused(_) | Self::NotFoundYet | Self::Pending => Urgency::Trouble,
             _ => Urgency::Normal,
         }
     }

@@ -14,7 +14,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 /// The queues and limits of status writes.
 #[derive(Debug)]
 pub(super) struct Writes {
-    queues: [VecDeque<(u32, u32)>; 3],
+    queues: [VecDeque<(u32, u32)>; Urgency::ALL.len()],
     /// Objects to read, to settle how a write ended.
     fetches: VecDeque<(u32, u32)>,
     poll_failed: TokenBucket,
@@ -30,11 +30,8 @@ impl Writes {
         Self {
             queues: Default::default(),
             fetches: VecDeque::new(),
-            poll_failed: TokenBucket::new(
-                config.poll_failed_writes,
-                config.poll_failed_writes,
-                now,
-            ),
+            // Nothing is saved up, or the first second of an outage would have twice the rate.
+            poll_failed: TokenBucket::new(config.poll_failed_writes, 1.0, now),
             in_flight: 0,
             paused_until: Duration::ZERO,
             troubles: 0,
@@ -121,8 +118,7 @@ impl Tracker {
 
     /// The first entry that still stands, by urgency.
     fn first_queued(&mut self) -> Option<(usize, u32, u32)> {
-        const URGENCIES: [Urgency; 3] = [Urgency::Final, Urgency::Normal, Urgency::Trouble];
-        for (queue, urgency) in URGENCIES.into_iter().enumerate() {
+        for (queue, urgency) in Urgency::ALL.into_iter().enumerate() {
             while let Some(&(index, serial)) = self.writes.queues[queue].front() {
                 let stands = self
                     .records
@@ -193,10 +189,9 @@ impl Tracker {
             return;
         };
         let index = ticket.index;
-        let settling = |sent, tries| Write::Settling {
-            sent,
+        let settling = Write::Settling {
             until: Duration::ZERO,
-            tries,
+            tries: 0,
         };
         match result {
             WriteResult::Written { version, status } => {
@@ -205,14 +200,20 @@ impl Tracker {
                 let as_sent = status.as_deref() == Some(&sent.render(&record.job));
                 self.acknowledge(index, sent);
                 if !as_sent && let Some(record) = self.records.get_mut(index) {
-                    record.server = Server::Stores(status.unwrap_or_default());
+                    record.server = Server::Stores(status);
                 }
             }
             WriteResult::Conflict => {
                 record.conflicts = record.conflicts.saturating_add(1);
-                record.write = settling(None, 0);
+                // It may be our own write that was in the way: a client that tries again after a lost
+                // reply meets its first attempt.
+                record.doubt(sent);
+                record.write = settling;
             }
-            WriteResult::Unknown => record.write = settling(Some(sent), 0),
+            WriteResult::Unknown => {
+                record.doubt(sent);
+                record.write = settling;
+            }
             WriteResult::Gone => {
                 self.forget(index, now);
                 return;
@@ -294,6 +295,7 @@ impl Tracker {
             self.out.push(Effect::Emit(Box::new(note)));
         }
         record.acknowledged = Some(standing);
+        record.unconfirmed.clear();
         record.server = Server::Acknowledged;
     }
 
@@ -318,14 +320,10 @@ impl Tracker {
         let Some(record) = self.records.current_mut(index, serial) else {
             return;
         };
-        let Write::Settling { sent, tries, .. } = &mut record.write else {
+        let Write::Settling { tries, .. } = record.write else {
             return;
         };
-        record.write = Write::Fetching {
-            sequence,
-            sent: sent.take(),
-            tries: *tries,
-        };
+        record.write = Write::Fetching { sequence, tries };
         self.writes.in_flight += 1;
         let ticket = FetchTicket {
             index,
@@ -341,32 +339,26 @@ impl Tracker {
         let Some(record) = self.records.current_mut(index, ticket.serial) else {
             return;
         };
-        let Write::Fetching {
-            sequence,
-            sent,
-            tries,
-        } = &mut record.write
-        else {
+        let Write::Fetching { sequence, tries } = record.write else {
             return;
         };
-        if *sequence != ticket.sequence {
+        if sequence != ticket.sequence {
             return;
         }
         match result {
-            FetchResult::Found(object) => self.settle(now, index, *object),
+            FetchResult::Found(object) => self.settle(now, index, &object),
             FetchResult::Gone => self.forget(index, now),
             FetchResult::Failed => {
                 record.write = Write::Settling {
-                    sent: sent.take(),
                     until: Duration::ZERO,
-                    tries: *tries + 1,
+                    tries: tries + 1,
                 };
                 self.await_settlement(now, index);
             }
         }
     }
 
-    fn settle(&mut self, now: Now, index: u32, object: ImageExportJob) {
+    fn settle(&mut self, now: Now, index: u32, object: &ImageExportJob) {
         let same = self
             .records
             .get(index)

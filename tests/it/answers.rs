@@ -250,8 +250,8 @@ async fn each_answer_shows_its_own_status_in_one_write() {
     }
     for (job, _, shown) in cases {
         let status = team
-            .until(job, "to show something", |status| {
-                !status.conditions.is_empty()
+            .until(job, "to show an answer", |status| {
+                condition(status, "Ready").is_some_and(|ready| ready.reason != "Pending")
             })
             .await;
         shown.assert_is(job, status, since);
@@ -265,7 +265,7 @@ async fn each_answer_shows_its_own_status_in_one_write() {
     for word in ["unknown-word", "nearly-success"] {
         team.until_reason(word, "JobSucceeded").await;
         assert_eq!(
-            team.reasons(word),
+            team.course(word),
             ["JobStatusUnrecognized", "JobSucceeded"],
             "an unknown word is no end: the operator goes on asking"
         );
@@ -314,12 +314,12 @@ async fn an_image_id_that_is_late_is_waited_for_and_then_given_up() {
 
     let status = team.until_reason("late", "JobSucceeded").await;
     assert!(status.image_id.is_some() && status.completion_time.is_some());
-    assert_eq!(team.reasons("late"), ["ImageIDPending", "JobSucceeded"]);
+    assert_eq!(team.course("late"), ["ImageIDPending", "JobSucceeded"]);
     assert_eq!((team.polls("late"), team.writes("late")), (4, 2));
 
     for job in ["never", "twice", "broken", "lost"] {
         let status = team.until_reason(job, "ImageIDMissing").await;
-        assert_eq!(team.reasons(job), ["ImageIDPending", "ImageIDMissing"]);
+        assert_eq!(team.course(job), ["ImageIDPending", "ImageIDMissing"]);
         let pending = team.versions(job).into_iter().rev().find_map(|object| {
             object
                 .status
@@ -402,10 +402,10 @@ async fn an_end_is_an_end_and_running_does_not_become_init() {
     }
 
     team.until_reason("success", "JobSucceeded").await;
-    assert_eq!(team.reasons("success"), ["ImageIDPending", "JobSucceeded"]);
+    assert_eq!(team.course("success"), ["ImageIDPending", "JobSucceeded"]);
     team.until_reason("backwards", "JobSucceeded").await;
     assert_eq!(
-        team.reasons("backwards"),
+        team.course("backwards"),
         ["JobInitializing", "JobRunning", "JobSucceeded"]
     );
     assert_eq!(team.writes("backwards"), 3);

@@ -13,49 +13,36 @@ use testbed::ims::{Answer, Target, User};
 const WRONG_PASSWORD: &str = "canary-wrong-password";
 const DOMAIN: &str = "OTC00000000001000000101";
 
-/// A cloud that repeats what it was sent, in every place that anybody reads.
-fn echoes() -> Vec<(&'static str, Answer)> {
+/// A cloud that repeats what it was sent, in every place that anybody reads, and what becomes of it.
+#[rustfmt::skip]
+fn echoes() -> Vec<(&'static str, Answer, &'static str)> {
     let job = |fields: &str| Answer::json(200, format!(r#"{{"job_id":"{{job_id}}",{fields}}}"#));
     let in_header = |answer: Answer| answer.header("X-Request-Id", TOKEN);
     vec![
-        (
-            "fail-reason",
-            job(&format!(
-                r#""status":"FAIL","fail_reason":"no such token: {TOKEN}","error_code":"{TOKEN}""#
-            )),
-        ),
-        (
-            "split",
-            job(&format!(
-                r#""status":"FAIL","fail_reason":"{}\u0000{}""#,
-                &TOKEN[..8],
-                &TOKEN[8..]
-            )),
-        ),
-        ("status", job(&format!(r#""status":"{TOKEN}""#))),
-        (
-            "job-type",
-            in_header(job(&format!(r#""status":"RUNNING","job_type":"{TOKEN}""#))),
-        ),
-        (
-            "image-id",
-            job(&format!(
-                r#""status":"SUCCESS","entities":{{"image_id":"{TOKEN}"}}"#
-            )),
-        ),
-        (
-            "code",
-            in_header(Answer::ims_error(400, TOKEN, &format!("bad: {TOKEN}"))),
-        ),
-        (
-            "failure",
-            in_header(Answer::gateway_error(500, TOKEN, TOKEN)),
-        ),
-        ("garbage", Answer::status(200).body(TOKEN)),
-        (
-            "redirect",
-            Answer::status(302).header("Location", &format!("http://{TOKEN}.invalid/")),
-        ),
+        ("fail-reason", job(&format!(r#""status":"FAIL","fail_reason":"no such token: {TOKEN}","error_code":"{TOKEN}""#)), "JobFailed"),
+        ("split", job(&format!(r#""status":"FAIL","fail_reason":"{}\u0000{}""#, &TOKEN[..8], &TOKEN[8..])), "JobFailed"),
+        ("status", job(&format!(r#""status":"{TOKEN}""#)), "JobStatusUnrecognized"),
+        ("job-type", in_header(job(&format!(r#""status":"RUNNING","job_type":"{TOKEN}""#))), "JobRunning"),
+        ("image-id", job(&format!(r#""status":"SUCCESS","entities":{{"image_id":"{TOKEN}"}}"#)), "ImageIDMissing"),
+        ("code", in_header(Answer::ims_error(400, TOKEN, &format!("bad: {TOKEN}"))), "RequestRejected"),
+        ("failure", in_header(Answer::gateway_error(500, TOKEN, TOKEN)), "PollFailed"),
+        ("garbage", Answer::status(200).body(TOKEN), "PollFailed"),
+        ("redirect", Answer::status(302).header("Location", &format!("http://{TOKEN}.invalid/")), "EndpointInvalid"),
+    ]
+}
+
+/// Secrets good and bad, and what becomes of them.
+#[rustfmt::skip]
+fn secrets(url: &str) -> [(&'static str, String, &'static str); 5] {
+    let login = |password: &str| format!(
+        "clouds: {{otc: {{auth: {{auth_url: '{url}', username: ieo, user_domain_name: {DOMAIN}, password: {password}}}}}}}"
+    );
+    [
+        ("login", login(PASSWORD), "JobRunning"),
+        ("refused", login(WRONG_PASSWORD), "CredentialsInvalid"),
+        ("misplaced", login(PASSWORD).replace("username: ieo", &format!("username: [{PASSWORD}]")), "CredentialsInvalid"),
+        ("as-url", login(PASSWORD).replace("http://", &format!("http://ieo:{PASSWORD}@")), "EndpointInvalid"),
+        ("open-quote", format!("clouds: {{otc: '{TOKEN}"), "CredentialsInvalid"),
     ]
 }
 
@@ -74,35 +61,11 @@ async fn no_secret_shows_anywhere() {
     let operator = Operator::launch(&kubeconfig, launch, &["--namespace", &team.namespace]);
     team.operator = Some(operator);
 
-    for (name, answer) in echoes() {
+    for (name, answer, _) in echoes() {
         team.sim.script_forever(key(name), answer);
         team.create(name).await;
     }
-    let url = team.sim.url();
-    let login = |password: &str| {
-        format!(
-            "clouds: {{otc: {{auth: {{auth_url: '{url}', username: ieo, user_domain_name: {DOMAIN}, password: {password}}}}}}}"
-        )
-    };
-    let secrets = [
-        ("login", login(PASSWORD), "JobRunning"),
-        ("refused", login(WRONG_PASSWORD), "CredentialsInvalid"),
-        (
-            "misplaced",
-            login(PASSWORD).replace("username: ieo", &format!("username: [{PASSWORD}]")),
-            "CredentialsInvalid",
-        ),
-        (
-            "as-url",
-            login(PASSWORD).replace("http://", &format!("http://ieo:{PASSWORD}@")),
-            "EndpointInvalid",
-        ),
-        (
-            "open-quote",
-            format!("clouds: {{otc: '{TOKEN}"),
-            "CredentialsInvalid",
-        ),
-    ];
+    let secrets = secrets(&team.sim.url());
     for (name, clouds, reason) in &secrets {
         if *name == "refused" {
             let echo = Answer::keystone_error(401, WRONG_PASSWORD, WRONG_PASSWORD);
@@ -113,17 +76,7 @@ async fn no_secret_shows_anywhere() {
         team.create_with(name, own_secret(name)).await;
         team.until_reason(name, reason).await;
     }
-    for (name, reason) in [
-        ("fail-reason", "JobFailed"),
-        ("split", "JobFailed"),
-        ("status", "JobStatusUnrecognized"),
-        ("job-type", "JobRunning"),
-        ("image-id", "ImageIDMissing"),
-        ("code", "RequestRejected"),
-        ("failure", "PollFailed"),
-        ("garbage", "PollFailed"),
-        ("redirect", "EndpointInvalid"),
-    ] {
+    for (name, _, reason) in echoes() {
         team.until_reason(name, reason).await;
     }
     let status = team.until_reason("fail-reason", "JobFailed").await;
@@ -147,7 +100,7 @@ async fn no_secret_shows_anywhere() {
     }
     let objects: Vec<_> = echoes()
         .iter()
-        .map(|(name, _)| *name)
+        .map(|(name, ..)| *name)
         .chain(secrets.iter().map(|(name, ..)| *name))
         .flat_map(|name| team.versions(name))
         .collect();

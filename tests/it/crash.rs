@@ -63,7 +63,7 @@ async fn an_operator_killed_in_mid_job_ends_that_job_and_leaves_finished_ones_al
     team.sim.put_job(Job::new(PROJECT, "running"));
     team.until_reason(&running, "JobSucceeded").await;
 
-    assert_eq!(team.reasons(&running), ["JobRunning", "JobSucceeded"]);
+    assert_eq!(team.course(&running), ["JobRunning", "JobSucceeded"]);
     assert_eq!(team.writes(&running), 2);
     for (name, before) in finished.into_iter().zip(before) {
         let after = (version(&team, name).await, team.polls(name));

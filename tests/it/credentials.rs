@@ -61,13 +61,10 @@ async fn reads(operator: &Operator) -> f64 {
     metrics.lines().filter_map(of).sum()
 }
 
-/// From this reason to `JobRunning`. Between the good Secret and the first answer nothing is known,
-/// which may be long enough to say so.
+/// From this reason to `JobRunning`, and nothing more.
 pub fn assert_healed(team: &Team, name: &str, from: &str) {
-    let mut reasons = team.reasons(name);
-    reasons.retain(|reason| reason != "Pending");
-    assert_eq!(reasons, [from, "JobRunning"], "{name}");
-    assert!(team.writes(name) <= 3, "{name}");
+    assert_eq!(team.course(name), [from, "JobRunning"], "{name}");
+    assert_eq!(team.writes(name), 2, "{name}");
 }
 
 /// One way to get it wrong.
@@ -354,7 +351,7 @@ async fn a_secret_that_is_deleted_or_rotated_is_noticed_without_a_restart() {
         .await;
         team.until_reason(name, "JobRunning").await;
     }
-    assert_eq!(team.reasons("renewed"), ["JobRunning"]);
+    assert_eq!(team.course("renewed"), ["JobRunning"]);
     assert_eq!(team.writes("renewed"), 1);
     let status = team.until_reason("deleted", "CredentialsNotFound").await;
     assert_eq!(summary(&status), in_progress("CredentialsNotFound"));
@@ -369,7 +366,7 @@ async fn a_secret_that_is_deleted_or_rotated_is_noticed_without_a_restart() {
     put(&team, "deleted", "clouds.yaml", team.clouds_yaml()).await;
     team.until_reason("deleted", "JobRunning").await;
     assert_eq!(
-        team.reasons("deleted"),
+        team.course("deleted"),
         ["JobRunning", "CredentialsNotFound", "JobRunning"]
     );
     assert_eq!(team.writes("deleted"), 3);

@@ -46,7 +46,7 @@ async fn init_and_running_are_seen_on_the_way() {
 
     let status = team.until_reason(&name, "JobSucceeded").await;
     assert_eq!(
-        team.reasons(&name),
+        team.course(&name),
         ["JobInitializing", "JobRunning", "JobSucceeded"]
     );
     assert_eq!(team.writes(&name), 3, "one write per visible transition");

@@ -203,8 +203,9 @@ async fn fifty_objects_share_one_read_one_login_and_one_new_login() {
     assert!((1.0..=most).contains(&reads), "{reads} reads");
 
     team.sim.revoke_issued_tokens();
-    for name in &names {
-        team.sim.polled(&key(name), team.polls(name) + 3).await;
+    let polls: Vec<u64> = names.iter().map(|name| team.polls(name)).collect();
+    for (name, polls) in names.iter().zip(polls) {
+        team.sim.polled(&key(name), polls + 3).await;
     }
     assert_eq!(team.sim.logins(), 2, "one new login for all of them");
     for name in &names {
@@ -213,7 +214,7 @@ async fn fifty_objects_share_one_read_one_login_and_one_new_login() {
     }
     for name in &names {
         team.until_reason(name, "JobSucceeded").await;
-        assert_eq!(team.reasons(name), ["JobRunning", "JobSucceeded"], "{name}");
+        assert_eq!(team.course(name), ["JobRunning", "JobSucceeded"], "{name}");
     }
     assert_eq!(team.sim.logins(), 2);
 }
@@ -270,6 +271,6 @@ async fn an_identity_service_in_trouble_concerns_only_who_has_no_token_yet() {
     );
     team.sim.clear_script(Target::Login);
     team.until_reason("late", "JobRunning").await;
-    assert_eq!(team.reasons("in"), ["JobRunning"]);
-    assert_eq!(team.reasons("denied"), ["AccessDenied", "JobRunning"]);
+    assert_eq!(team.course("in"), ["JobRunning"]);
+    assert_eq!(team.course("denied"), ["AccessDenied", "JobRunning"]);
 }

@@ -1,4 +1,4 @@
-//! The operator as its users meet it: the real binary, under its own ServiceAccount with the RBAC of
+//! The operator as its users meet it: the real binary, under its own `ServiceAccount` with the RBAC of
 //! `deploy/`, on a real kube-apiserver, against the IMS simulator.
 //!
 //! One API server serves all tests; each test has a namespace, a simulator and an operator process
@@ -15,8 +15,8 @@ mod house;
 mod lifecycle;
 mod logins;
 mod objects;
-mod spec;
 mod outage;
 mod races;
 mod repair;
+mod spec;
 mod tools;

@@ -104,8 +104,8 @@ async fn while_the_api_server_is_away_polls_go_on_and_what_they_learn_is_written
     cluster.start_api_server().expect("it runs again");
     team.until_reason("good", "JobSucceeded").await;
     team.until_reason("bad", "JobFailed").await;
-    assert_eq!(team.reasons("good"), ["JobRunning", "JobSucceeded"]);
-    assert_eq!(team.reasons("bad"), ["JobRunning", "JobFailed"]);
+    assert_eq!(team.course("good"), ["JobRunning", "JobSucceeded"]);
+    assert_eq!(team.course("bad"), ["JobRunning", "JobFailed"]);
     assert_eq!((team.writes("good"), team.writes("bad")), (2, 2));
     assert_eq!(team.writes("open"), 1, "it has been running all the time");
     let complaints = lines(team.operator(), &["watch failed", "unreachable"]);
