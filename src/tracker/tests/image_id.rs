@@ -3,11 +3,16 @@
 use super::{
     rows::world_with,
     samples::{
-        millis, not_found, refused, running, says, secs, success, success_without_image, throttled,
-        time_out, unavailable,
+        millis, not_found, object, refused, running, says, secs, success, success_without_image,
+        throttled, time_out, unavailable,
     },
+    world::World,
 };
-use crate::observation::{JobState, RefusalReason};
+use crate::{
+    observation::{JobState, RefusalReason},
+    tracker::Config,
+};
+use std::time::Duration;
 
 #[test]
 fn row_4a_becomes_4b_after_5_further_attempts_10_s_apart_whatever_they_return() {
@@ -44,7 +49,7 @@ fn row_4a_ends_when_the_image_id_comes() {
 }
 
 #[test]
-fn row_4a_ends_suspended_or_not() {
+fn row_4a_ends_suspended_or_not_and_keeps_its_distance() {
     let mut world = world_with(success_without_image());
     world.change("x", |x| x.spec.suspend = true);
     world.run(20);
@@ -61,6 +66,9 @@ fn row_4a_ends_suspended_or_not() {
         (world.reason("x"), world.polls.len()),
         ("ImageIDMissing", 6)
     );
+    let polls = world.polls_of("x");
+    let apart = polls.windows(2).all(|pair| pair[1] - pair[0] >= secs(10));
+    assert!(apart, "{polls:?}");
 }
 
 #[test]
@@ -73,6 +81,35 @@ fn row_4a_ends_with_a_broken_secret_too() {
     world.says("x", refused(RefusalReason::CredentialsInvalid));
     world.run(55);
     assert_eq!(world.reason("x"), "ImageIDMissing");
+}
+
+/// When row 4b was written, after the answer that began row 4a.
+fn time_to_4b(world: &World) -> Duration {
+    world.writes[1].at - world.writes[0].at
+}
+
+#[test]
+fn row_4a_keeps_its_distance_when_its_secret_breaks_and_is_mended() {
+    for mended in [secs(20), secs(500)] {
+        let mut world = World::with(Config {
+            credential_refresh: secs(7),
+            ..Config::default()
+        });
+        world.says("x", success_without_image());
+        world.create(object("x"));
+        world.run(1);
+        let broken = Err(super::samples::secret_missing());
+        world.secrets.insert("otc".into(), broken);
+        world.run_until(mended);
+        world.secrets.insert("otc".into(), Ok(1));
+        world.run(100);
+        assert_eq!(world.reason("x"), "ImageIDMissing");
+        let waited = time_to_4b(&world);
+        assert!(waited >= secs(50) && waited <= secs(53), "{waited:?}");
+        let polls = world.polls_of("x");
+        let apart = polls.windows(2).all(|pair| pair[1] - pair[0] >= secs(10));
+        assert!(apart, "{polls:?}");
+    }
 }
 
 #[test]

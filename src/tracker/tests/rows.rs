@@ -308,6 +308,7 @@ fn a_spec_change_is_written_at_once_with_its_generation() {
     world.run_until(world.now + millis(10));
     assert_eq!(world.status("x").observed_generation, Some(2));
     assert_eq!(world.reason("x"), "JobRunning");
+    assert_eq!(world.polls.len(), 1, "and is no reason to ask");
 }
 
 #[test]

@@ -26,13 +26,13 @@ struct Plan {
 }
 
 impl Plan {
-    /// Of 100 jobs, 60 take 2 minutes, 39 a quarter of an hour, 1 takes 4 hours; every tenth fails,
+    /// Of 100 jobs, 60 take 2 minutes, 39 take 5, 1 takes an hour; every tenth fails,
     /// every third waits before it starts, every twentieth meets an outage of up to 6 minutes.
     fn of(n: u64) -> Self {
         let class = match n % 100 {
             0..60 => 120,
-            60..99 => 900,
-            _ => 14_400,
+            60..99 => 300,
+            _ => 3600,
         };
         let outage = if n % 20 == 7 { 60 * (n / 20 % 7) } else { 0 };
         Self {

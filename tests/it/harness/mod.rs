@@ -1,0 +1,125 @@
+//! What each test starts from: a [`Team`].
+
+mod operator;
+mod team;
+
+pub use operator::{Launch, Operator};
+pub use team::Team;
+
+use image_export_operator::api::{ImageExportJobStatus, conditions::Condition};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use std::{
+    sync::{Once, OnceLock},
+    time::{Duration, Instant},
+};
+use testbed::{ims::JobKey, kubernetes::Cluster};
+
+/// Every time of the operator is multiplied by this: 5 minutes become 6 seconds.
+pub const SCALE: f64 = 0.02;
+/// Longest wait for something that should happen.
+pub const PATIENCE: Duration = Duration::from_secs(45);
+
+pub const PROJECT: &str = "ac234de25c6741d2b1273da49eea1b9e";
+pub const TOKEN: &str = "canary-token-5d1f8c";
+pub const OPERATOR_NAMESPACE: &str = "image-export-operator";
+
+/// The API server that all tests share, with `deploy/` applied.
+pub fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| {
+        let cluster = Cluster::start().expect("a cluster");
+        install(&cluster);
+        cluster
+    })
+}
+
+/// Applies `deploy/` as a user would.
+pub fn install(cluster: &Cluster) {
+    let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+    let output = cluster
+        .kubectl(["apply", "--server-side", "-k", deploy])
+        .run()
+        .expect("kubectl runs");
+    assert!(output.status.success(), "{}", output.stderr);
+    assert_eq!(output.stderr, "", "kubectl has nothing to warn about");
+    cluster
+        .kubectl([
+            "wait",
+            "--for=condition=Established",
+            "crd/imageexportjobs.imageexport.dev",
+        ])
+        .success()
+        .expect("the CRD is established");
+}
+
+/// A client with the administrator's rights.
+pub async fn client(cluster: &Cluster) -> Client {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .expect("the first provider");
+    });
+    let kubeconfig = Kubeconfig::read_from(cluster.admin_kubeconfig()).expect("a kubeconfig");
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .expect("a usable kubeconfig");
+    Client::try_from(config).expect("a client")
+}
+
+/// Waits until `look` finds something.
+pub async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub fn condition<'s>(status: &'s ImageExportJobStatus, type_: &str) -> Option<&'s Condition> {
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_)
+}
+
+/// The sentence that `Ready` says; empty where there is none yet.
+pub fn message(status: &ImageExportJobStatus) -> &str {
+    condition(status, "Ready").map_or("", |ready| &ready.message)
+}
+
+/// How the simulator knows the job.
+pub fn key(job: &str) -> JobKey {
+    JobKey::new(PROJECT, job)
+}
+
+/// `Ready=True/JobSucceeded` in one line, for comparison.
+pub fn summary(status: &ImageExportJobStatus) -> Vec<String> {
+    let mut lines: Vec<String> = status
+        .conditions
+        .iter()
+        .map(|condition| {
+            format!(
+                "{}={}/{}",
+                condition.type_, condition.status, condition.reason
+            )
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// The summary of a row in which work goes on: `Ready=Unknown`, `Reconciling`.
+pub fn in_progress(reason: &str) -> Vec<String> {
+    vec![
+        format!("Ready=Unknown/{reason}"),
+        format!("Reconciling=True/{reason}"),
+        format!("Succeeded=Unknown/{reason}"),
+    ]
+}
