@@ -102,11 +102,11 @@ impl Controller {
                 () = tokio::time::sleep_until(wake) => shell.feed(Input::Tick),
             }
             shell.carry_out();
-            if beat.elapsed() >= HEARTBEAT || !shell.controller.health.is_listed() {
+            shell.turned();
+            if beat.elapsed() >= HEARTBEAT {
                 beat = Instant::now();
                 shell.report();
             }
-            shell.controller.health.beat();
             if let Some(by) = drained_by
                 && (shell.in_flight == 0 || Instant::now() >= by)
             {
@@ -165,10 +165,17 @@ impl Shell {
             .fold(heartbeat, Instant::min)
     }
 
-    fn report(&mut self) {
-        if self.tracker.has_listed(self.sources) {
-            self.controller.health.set_listed();
+    /// After each turn of the loop: cheap.
+    fn turned(&self) {
+        let health = &self.controller.health;
+        health.beat();
+        if !health.is_listed() && self.tracker.has_listed(self.sources) {
+            health.set_listed();
         }
+    }
+
+    /// Now and then: costs a pass over all objects.
+    fn report(&self) {
         self.controller.metrics.take(&self.tracker.census());
         self.store.purge();
     }
