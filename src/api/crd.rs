@@ -4,9 +4,6 @@ use super::ImageExportJob;
 use kube::CustomResourceExt;
 use serde_json::{Map, Number, Value, json};
 
-/// File below `crds/` that holds [`yaml`].
-pub const FILE: &str = "imageexportjobs.imageexport.dev.yaml";
-
 /// The CRD as JSON.
 #[must_use]
 pub fn json() -> Value {

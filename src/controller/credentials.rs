@@ -26,6 +26,14 @@ impl CredentialStore {
         self.lock().get(reference).cloned()
     }
 
+    /// Keeps a credential under this very key, of which the tracker holds a copy: an equal key from
+    /// before would look forgotten.
+    fn put(&self, reference: Arc<CredentialRef>, credential: Arc<Credential>) {
+        let mut credentials = self.lock();
+        credentials.remove(&reference);
+        credentials.insert(reference, credential);
+    }
+
     /// Forgets those that the tracker has forgotten.
     pub(super) fn purge(&self) {
         self.lock()
@@ -50,18 +58,14 @@ pub(super) async fn read(
     let result = fetch(client, &reference).await.and_then(|secret| {
         let cloud = reference.cloud.cloud_name.as_str();
         let version = cloud::content_version(secret.data.as_ref(), cloud);
-        if store
-            .get(&reference)
-            .is_some_and(|known| known.version() == version)
-        {
-            return Ok(version);
-        }
-        Credential::parse(&name(&reference), secret.data.as_ref(), cloud, allow_http)
-            .map_err(CredentialError::Refused)
-            .map(|credential| {
-                store.lock().insert(reference.clone(), Arc::new(credential));
-                version
-            })
+        let credential = match store.get(&reference) {
+            Some(known) if known.version() == version => known,
+            _ => Credential::parse(&name(&reference), secret.data.as_ref(), cloud, allow_http)
+                .map(Arc::new)
+                .map_err(CredentialError::Refused)?,
+        };
+        store.put(reference.clone(), credential);
+        Ok(version)
     });
     metrics.secret_read(match &result {
         Ok(_) => "usable",
@@ -113,4 +117,44 @@ fn failed(kind: FailureKind, message: String) -> CredentialError {
         stage: Stage::Login,
         message: message.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{api::CloudCredentialsRef, tracker::CredentialRef};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_credential_that_is_read_again_under_a_new_key_survives_the_old_one() {
+        let key = || {
+            Arc::new(CredentialRef {
+                namespace: "ns".into(),
+                cloud: CloudCredentialsRef {
+                    secret_name: "otc".parse().unwrap(),
+                    cloud_name: "otc".parse().unwrap(),
+                },
+            })
+        };
+        let yaml = "clouds: {otc: {auth_type: token, auth: {token: t}, \
+                    image_endpoint_override: \"https://ims.example.com\"}}";
+        let data = BTreeMap::from([(
+            "clouds.yaml".to_owned(),
+            k8s_openapi::ByteString(yaml.into()),
+        )]);
+        let secret = name(&key());
+        let credential = Arc::new(Credential::parse(&secret, Some(&data), "otc", false).unwrap());
+        let store = CredentialStore::default();
+        store.put(key(), credential.clone());
+        let held = key();
+        store.put(held.clone(), credential);
+        store.purge();
+        assert!(
+            store.get(&held).is_some(),
+            "the tracker still holds its key"
+        );
+        drop(held);
+        store.purge();
+        assert!(store.get(&key()).is_none());
+    }
 }

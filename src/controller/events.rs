@@ -15,7 +15,13 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, Client, Resource, api::PostParams, core::ObjectMeta};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::mpsc;
 
 /// Events that may wait; beyond it they are dropped and counted.
@@ -30,13 +36,21 @@ const NOTE_MAX_BYTES: usize = 1024;
 pub(super) struct Queue {
     sender: mpsc::Sender<EventNote>,
     metrics: Arc<Metrics>,
+    /// Events that are neither posted nor given up.
+    pending: Arc<AtomicUsize>,
 }
 
 impl Queue {
     pub(super) fn push(&self, note: EventNote) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
         if self.sender.try_send(note).is_err() {
+            self.pending.fetch_sub(1, Ordering::Relaxed);
             self.metrics.event("dropped");
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -45,11 +59,14 @@ pub(super) fn spawn(client: Client, metrics: Arc<Metrics>) -> Queue {
     let queue = Queue {
         sender,
         metrics: metrics.clone(),
+        pending: Arc::default(),
     };
+    let pending = queue.pending.clone();
     tokio::spawn(async move {
         let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned());
         while let Some(note) = notes.recv().await {
             metrics.event(post(&client, &instance, note).await);
+            pending.fetch_sub(1, Ordering::Relaxed);
             tokio::time::sleep(GAP).await;
         }
     });

@@ -32,6 +32,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const BATCH: usize = 256;
 /// How long polls and writes in flight may take to end on shutdown.
 const DRAIN: Duration = Duration::from_secs(15);
+/// How often it is looked whether they have.
+const DRAIN_STEP: Duration = Duration::from_millis(50);
 
 /// What the controller works with.
 pub struct Controller {
@@ -108,9 +110,9 @@ impl Controller {
                 shell.report();
             }
             if let Some(by) = drained_by
-                && (shell.in_flight == 0 || Instant::now() >= by)
+                && (shell.is_drained() || Instant::now() >= by)
             {
-                if shell.in_flight > 0 {
+                if !shell.is_drained() {
                     tracing::warn!(in_flight = shell.in_flight, "gave up waiting at shutdown");
                 }
                 return;
@@ -154,12 +156,19 @@ impl Shell {
         self.feed(input);
     }
 
+    /// Whether all that was asked is answered, written and announced.
+    fn is_drained(&self) -> bool {
+        self.in_flight == 0 && self.events.is_empty() && !self.tracker.has_unwritten()
+    }
+
     fn next_wake(&self, heartbeat: Instant, drained_by: Option<Instant>) -> Instant {
         let due = self
             .tracker
             .next_deadline()
             .map(|deadline| self.started + deadline);
-        [due, drained_by]
+        // Nobody tells when the last Event is posted.
+        let soon = drained_by.map(|by| by.min(Instant::now() + DRAIN_STEP));
+        [due, soon]
             .into_iter()
             .flatten()
             .fold(heartbeat, Instant::min)
@@ -183,8 +192,7 @@ impl Shell {
     fn carry_out(&mut self) {
         for effect in std::mem::take(&mut self.effects) {
             match effect {
-                Effect::Poll(_) | Effect::ReadCredential(_) | Effect::Fetch(..)
-                    if self.draining => {}
+                Effect::Poll(_) | Effect::ReadCredential(_) if self.draining => {}
                 Effect::Poll(request) => {
                     let ticket = request.ticket.clone();
                     let task = poll::poll(

@@ -89,7 +89,10 @@ impl Watch {
         while let Some(event) = events.next().await {
             let input = match event {
                 Ok(event) => {
-                    self.health.watch_works(self.source);
+                    // `Init` only says that a list is about to be tried.
+                    if !matches!(event, Event::Init) {
+                        self.health.watch_works(self.source);
+                    }
                     self.input(event)
                 }
                 Err(error) => {

@@ -69,18 +69,28 @@ fn label(result: &WriteResult) -> &'static str {
         WriteResult::Throttled(_) => "throttled",
         WriteResult::Refused => "refused",
         WriteResult::Unknown => "unknown",
+        WriteResult::Failed => "failed",
     }
 }
 
 pub(super) async fn fetch(client: Client, key: ObjectKey) -> FetchResult {
     match Api::<ImageExportJob>::namespaced(client, &key.namespace)
-        .get_opt(&key.name)
+        .get(&key.name)
         .await
     {
-        Ok(Some(object)) => FetchResult::Found(Box::new(object)),
-        Ok(None) => FetchResult::Gone,
+        Ok(object) => FetchResult::Found(Box::new(object)),
+        Err(kube::Error::Api(status)) if status.code == 404 && is_of(&key, &status) => {
+            FetchResult::Gone
+        }
         Err(_) => FetchResult::Failed,
     }
+}
+
+/// Whether a 404 is about this object. One without its name comes from something in between, or
+/// from a CRD that is being replaced; no watch would bring the object back after that.
+fn is_of(key: &ObjectKey, status: &Status) -> bool {
+    let named = status.details.as_ref().map(|details| details.name.as_str());
+    named == Some(&*key.name)
 }
 
 fn request(
@@ -160,12 +170,16 @@ fn classify(key: &ObjectKey, status: &Status, tests: bool, gate: &LogGate) -> Wr
         422 if tests && details.is_none_or(|details| details.causes.is_empty()) => {
             WriteResult::Conflict
         }
-        404 => WriteResult::Gone,
+        404 if is_of(key, status) => WriteResult::Gone,
+        500 => {
+            tracing::debug!(object = %key, message = status.message, "status write failed");
+            WriteResult::Failed
+        }
         429 => {
             let asked = details.map_or(0, |details| details.retry_after_seconds);
             WriteResult::Throttled((asked > 0).then(|| Duration::from_secs(asked.into())))
         }
-        401 | 408 | 500..=599 => {
+        401 | 404 | 408 | 501..=599 => {
             tracing::debug!(object = %key, code = status.code, "status write failed");
             WriteResult::Unknown
         }

@@ -22,8 +22,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// What the API client logs on its own at level error although it is handled, and reported at a
-/// bounded rate, elsewhere.
+/// The API client logs at level error what is handled, and reported at a bounded rate, elsewhere;
+/// and a whole answer that it cannot read, which may be a Secret.
 const QUIET: &str = "kube_client=off,kube_runtime=off";
 
 /// What is logged: a level for everything, or `target=level` for parts, in a list with commas.
@@ -49,13 +49,11 @@ impl FromStr for LogFilter {
         if let Some(word) = text.split(',').find(|word| !is_sound(word)) {
             return Err(wrong(word));
         }
-        let plain = is_level(text);
-        let directives = if plain {
-            format!("{text},{QUIET}")
-        } else {
-            text.to_owned()
-        };
-        directives.parse().map(Self).map_err(|_| wrong(text))
+        // First, so that whoever names these targets has the last word.
+        format!("{QUIET},{text}")
+            .parse()
+            .map(Self)
+            .map_err(|_| wrong(text))
     }
 }
 

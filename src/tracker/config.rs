@@ -124,8 +124,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The same operator with its clock sped up (`factor` < 1) or slowed down: every time is
-    /// multiplied, every rate divided. Counts stay. For tests against real parts.
+    /// The same operator with its clock sped up (`factor` < 1) or slowed down: every time of its own
+    /// is multiplied, every rate divided. Counts stay, and so does the bound on what others ask for. For tests against real parts.
     #[must_use]
     pub fn scaled(mut self, factor: f64) -> Self {
         for time in [

@@ -281,7 +281,8 @@ impl Tracker {
                 record.history.disprove_secret();
             }
             let waits = record.poll == Poll::AwaitingCredential;
-            let woken = refused_for.is_some() && (disproved || changed);
+            let troubled = refused_for.is_some() || record.history.is_failing();
+            let woken = disproved || (troubled && changed);
             // One that waits may be finished: a poll that was asked for after a success without image.
             let paced = record.row() == Some(Row::ImageIdPending);
             if waits || (woken && record.is_active() && !paced) {

@@ -185,8 +185,11 @@ pub enum WriteResult {
     Throttled(Option<Duration>),
     /// The API server will not have it: RBAC, an admission webhook, another schema.
     Refused,
-    /// No reply, or 5xx: it may have landed.
+    /// No reply, or one that says the API server is in trouble: it may have landed.
     Unknown,
+    /// 500, which may be this object's own trouble (an admission webhook that does not answer): it
+    /// may have landed.
+    Failed,
 }
 
 /// How a read ended.

@@ -135,10 +135,17 @@ impl History {
         matches!(self.facts.word, Word::Success | Word::Fail)
     }
 
+    /// Whether the last attempt failed.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
     /// Other credentials were named: what the old ones met says nothing any more.
     pub fn forget_credentials(&mut self) {
         self.refusal = None;
         self.not_found = false;
+        self.not_found_yet = false;
         self.not_found_run = Run::default();
     }
 

@@ -289,7 +289,8 @@ impl Tracker {
         }
         record.reported_request = false;
         record.handled_request = Some(request.as_str().into());
-        if record.may_be_asked() {
+        let first_in_line = record.poll == Poll::Queued(Duration::ZERO);
+        if record.may_be_asked() && !first_in_line {
             self.poll_now(now, index, Duration::ZERO);
         }
     }

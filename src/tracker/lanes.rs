@@ -16,8 +16,8 @@ pub(super) struct Lane {
     project: Arc<str>,
     members: u32,
     pub(super) bucket: u64,
-    /// Host of the shared bucket.
-    host: Option<Arc<str>>,
+    /// Whether the bucket is one that is shared.
+    joined: bool,
     /// First polls still to come; new objects spread over a time that grows with them.
     pub(super) newcomers: u32,
 }
@@ -70,7 +70,7 @@ impl Polls {
             project: project.clone(),
             members: 1,
             bucket,
-            host: None,
+            joined: false,
             newcomers: 0,
         };
         let index = if let Some(index) = self.free_lanes.pop() {
@@ -155,39 +155,30 @@ impl Polls {
     }
 
     /// The cloud accepted a lane's credential at this host: its objects join the shared bucket.
+    /// They stay there until the credential's content changes, even where its catalog comes to name
+    /// another host.
     pub(super) fn join_shared(&mut self, index: u32, host: &Arc<str>, now: Duration) {
-        let Some(lane) = self.lane(index) else {
+        let Some(lane) = self.lanes.get_mut(index as usize).and_then(Option::as_mut) else {
             return;
         };
-        if lane.host.as_ref() == Some(host) {
+        if std::mem::replace(&mut lane.joined, true) {
             return;
         }
-        let (old, key) = (lane.bucket, (host.clone(), lane.project.clone()));
-        let was_private = lane.host.is_none();
-        let new = match self.shared.get(&key) {
-            Some(&id) => id,
-            None if was_private => {
-                self.shared.insert(key, old);
-                old
-            }
-            // It moves from one host to another: a bucket is bound to its host.
-            None => return,
+        let (private, key) = (lane.bucket, (host.clone(), lane.project.clone()));
+        let Some(&shared) = self.shared.get(&key) else {
+            self.shared.insert(key, private);
+            return;
         };
-        if new != old {
-            self.retain_bucket(new);
-            if let Some(mut from) = self.buckets.remove(&old) {
-                if let Some(to) = self.buckets.get_mut(&new) {
-                    from.pour_into(to);
-                }
-                self.buckets.insert(old, from);
+        lane.bucket = shared;
+        self.retain_bucket(shared);
+        if let Some(mut from) = self.buckets.remove(&private) {
+            if let Some(to) = self.buckets.get_mut(&shared) {
+                from.pour_into(to);
             }
-            self.release_bucket(old, now);
-            self.mark_ready(new);
+            self.buckets.insert(private, from);
         }
-        if let Some(lane) = self.lane_mut(index) {
-            lane.bucket = new;
-            lane.host = Some(host.clone());
-        }
+        self.release_bucket(private, now);
+        self.mark_ready(shared);
     }
 }
 
@@ -199,7 +190,7 @@ impl Tracker {
             .zip(&self.polls.lanes)
             .filter(|(_, lane)| {
                 lane.as_ref()
-                    .is_some_and(|lane| lane.credential == credential && lane.host.is_some())
+                    .is_some_and(|lane| lane.credential == credential && lane.joined)
             })
             .map(|(index, _)| index)
             .collect();
@@ -210,7 +201,7 @@ impl Tracker {
                 continue;
             };
             let old = std::mem::replace(&mut lane.bucket, fresh);
-            lane.host = None;
+            lane.joined = false;
             let paused_until = self
                 .polls
                 .buckets

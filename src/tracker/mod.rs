@@ -195,6 +195,17 @@ impl Tracker {
         (0..sources).all(|source| self.records.has_listed(Source(source)))
     }
 
+    /// Whether any status is still to be written, or its end to be seen. Costs a pass over the objects.
+    #[must_use]
+    pub fn has_unwritten(&self) -> bool {
+        self.records.iter().any(|(_, record)| {
+            !matches!(
+                record.write,
+                record::Write::Idle | record::Write::Delayed(_)
+            )
+        })
+    }
+
     /// Counts the objects. Costs a pass over them.
     #[must_use]
     pub fn census(&self) -> Census {

@@ -27,7 +27,14 @@ impl Tracker {
         record.newcomer = !settled;
         let wait = if settled {
             let record = self.records.get(index).expect("it was there a moment ago");
-            self.pace(now, record, Duration::ZERO)
+            let pace = self.pace(now, record, Duration::ZERO);
+            match record.row() {
+                // Trouble before the start does not have to outlast a long period of its own.
+                Some(Row::Pending | Row::PollFailed) => {
+                    pace.min(cadence::draw(record.seed, 0, self.config.slow_period))
+                }
+                _ => pace,
+            }
         } else {
             let seed = record.seed;
             let lane = record.lane;
@@ -291,11 +298,25 @@ impl Tracker {
             Outcome::Throttled => true,
             // The identity service's pause is kept by the credential, not by the bucket.
             Outcome::Failed(failure) if failure.stage == Stage::Login => false,
+            Outcome::Answered(_) => false,
             _ => seen.retry_after.is_some() && seen.endpoint.is_some(),
         };
-        if pauses && let Some(bucket) = self.polls.buckets.get_mut(&ticket.bucket) {
-            let pause = cadence::pause(&self.config, ticket.bucket, seen.retry_after);
-            bucket.pause(now.mono, now.mono + pause);
+        if !pauses {
+            return;
+        }
+        let pause = cadence::pause(&self.config, ticket.bucket, seen.retry_after);
+        // The lane may have moved to another bucket since the poll was sent. Not so an object that has
+        // other credentials now: what the old ones met is not theirs.
+        let lane = self
+            .records
+            .current(ticket.index, ticket.serial)
+            .filter(|record| record.credential == ticket.credential)
+            .and_then(|record| self.polls.lane(record.lane));
+        let present = lane.map_or(ticket.bucket, |lane| lane.bucket);
+        for id in [ticket.bucket, present] {
+            if let Some(bucket) = self.polls.buckets.get_mut(&id) {
+                bucket.pause(now.mono, now.mono + pause);
+            }
         }
     }
 
@@ -317,7 +338,16 @@ impl Tracker {
                     self.polls.join_shared(lane, host, now.mono);
                 }
             }
-            Outcome::Refused(refusal) if refusal.reason == RefusalReason::CredentialsInvalid => {
+            // What the Secret says may be at fault, and is mended there: credentials, or a URL.
+            Outcome::Refused(refusal)
+                if matches!(
+                    refusal.reason,
+                    RefusalReason::CredentialsInvalid | RefusalReason::EndpointInvalid
+                ) =>
+            {
+                self.credential_judged(now, ticket.credential, true);
+            }
+            Outcome::Failed(failure) if failure.stage == Stage::Login => {
                 self.credential_judged(now, ticket.credential, true);
             }
             // Whoever is told that there is no such job was let in.

@@ -57,6 +57,8 @@ pub struct Record {
     /// so after others were seen to change the object, and is no edit of theirs then.
     pub unconfirmed: Vec<Arc<Standing>>,
     pub conflicts: u8,
+    /// Writes in a row that met a 500.
+    pub setbacks: u8,
 }
 
 /// What the API server holds as the status, as far as we know.
@@ -430,6 +432,7 @@ impl Record {
             write: Write::Idle,
             unconfirmed: Vec::new(),
             conflicts: 0,
+            setbacks: 0,
         }
     }
 }

@@ -145,7 +145,11 @@ impl Tracker {
         let Some(record) = self.records.get_mut(index) else {
             return;
         };
-        let fence = if record.conflicts >= self.config.conflicts_before_json_patch {
+        // Each eighth attempt goes back to the first fence: a status that reads back otherwise than it
+        // was stored never passes the second one's test.
+        let churning = record.conflicts >= self.config.conflicts_before_json_patch
+            && record.conflicts % 8 != 7;
+        let fence = if churning {
             Fence::Tests {
                 uid: record.uid.clone(),
                 generation: record.generation,
@@ -197,6 +201,7 @@ impl Tracker {
             WriteResult::Written { version, status } => {
                 record.version = version.as_str().into();
                 record.conflicts = 0;
+                record.setbacks = 0;
                 let as_sent = status.as_deref() == Some(&sent.render(&record.job));
                 self.acknowledge(index, sent);
                 if !as_sent && let Some(record) = self.records.get_mut(index) {
@@ -213,6 +218,14 @@ impl Tracker {
             WriteResult::Unknown => {
                 record.doubt(sent);
                 record.write = settling;
+            }
+            WriteResult::Failed => {
+                record.doubt(sent);
+                record.setbacks = record.setbacks.saturating_add(1);
+                record.write = Write::Settling {
+                    until: Duration::ZERO,
+                    tries: record.setbacks.into(),
+                };
             }
             WriteResult::Gone => {
                 self.forget(index, now);
@@ -255,6 +268,7 @@ impl Tracker {
         let asked = match result {
             WriteResult::Throttled(asked) => asked.unwrap_or_default(),
             WriteResult::Unknown => Duration::ZERO,
+            WriteResult::Failed => return,
             _ => {
                 self.writes.troubles = 0;
                 return;
