@@ -204,8 +204,7 @@ fn config(arguments: &RunArgs) -> anyhow::Result<Config> {
     let config = Config {
         poll_period: Duration::from_secs(arguments.poll_period),
         quota_rate: arguments.polls_per_second,
-        // A bucket that cannot hold one poll would never send any.
-        quota_burst: (2.0 * arguments.polls_per_second).max(1.0),
+        quota_burst: 2.0 * arguments.polls_per_second,
         ..Config::default()
     };
     let Ok(factor) = std::env::var(TIME_SCALE) else {

@@ -217,6 +217,30 @@ mod tests {
     }
 
     #[test]
+    fn only_a_404_that_names_the_object_means_that_it_is_gone() {
+        let key = ObjectKey {
+            namespace: "ns".into(),
+            name: "x".into(),
+        };
+        let status = |details: Value| {
+            serde_json::from_value::<Status>(json!({
+                "code": 404, "message": "", "reason": "NotFound", "details": details
+            }))
+            .unwrap()
+        };
+        let named = status(json!({ "name": "x", "kind": "imageexportjobs" }));
+        let gate = LogGate::default();
+        assert!(matches!(
+            classify(&key, &named, false, &gate),
+            WriteResult::Gone
+        ));
+        for other in [json!(null), json!({}), json!({ "name": "y" })] {
+            let result = classify(&key, &status(other), false, &gate);
+            assert!(matches!(result, WriteResult::Unknown), "{result:?}");
+        }
+    }
+
+    #[test]
     fn a_failed_test_is_a_conflict_and_a_schema_violation_is_not() {
         let key = ObjectKey {
             namespace: "ns".into(),

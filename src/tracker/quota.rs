@@ -13,12 +13,12 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// An empty bucket as of `now`.
+    /// An empty bucket as of `now`. It can save up one token at least, or none would ever be taken.
     #[must_use]
     pub fn new(rate: f64, burst: f64, now: Duration) -> Self {
         Self {
             rate,
-            burst,
+            burst: burst.max(1.0),
             tokens: 0.0,
             updated: now,
         }
@@ -211,6 +211,13 @@ mod tests {
         let sent = run(&mut bucket, Duration::ZERO, 10 * SEC);
         assert_eq!(sent.len(), 100);
         assert_eq!(sent[0], Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_rate_far_below_one_still_polls() {
+        let mut bucket = PollBucket::new(0.1, 0.2, 64, Duration::ZERO);
+        fill(&mut bucket, 1000);
+        assert_eq!(run(&mut bucket, Duration::ZERO, 60 * SEC).len(), 6);
     }
 
     #[test]

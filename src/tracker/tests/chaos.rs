@@ -57,6 +57,7 @@ fn op() -> impl Strategy<Value = Op> {
         Just(Fate::LandsThenConflict),
         Just(Fate::LandsLate),
         Just(Fate::Lost),
+        Just(Fate::Failed),
         Just(Fate::Throttled),
         Just(Fate::Refused),
         Just(Fate::Conflict),

@@ -189,6 +189,7 @@ impl World {
                 return;
             }
             Fate::Lost => WriteResult::Unknown,
+            Fate::Failed => WriteResult::Failed,
             Fate::Throttled => WriteResult::Throttled(None),
             Fate::Refused => WriteResult::Refused,
             Fate::Conflict => WriteResult::Conflict,

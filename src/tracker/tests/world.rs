@@ -48,6 +48,8 @@ pub enum Fate {
     LandsLate,
     Landing,
     Lost,
+    /// 500.
+    Failed,
     Throttled,
     Refused,
     Conflict,

@@ -307,6 +307,29 @@ fn a_throttled_or_lost_write_pauses_all_writes() {
 }
 
 #[test]
+fn a_500_is_one_objects_trouble_and_is_tried_ever_more_slowly() {
+    let mut world = World::new();
+    let sent = Rc::new(Cell::new(0));
+    let count = sent.clone();
+    world.fate = Box::new(move |write| {
+        if &*write.key.name == "x" {
+            count.set(count.get() + 1);
+            Fate::Failed
+        } else {
+            Fate::Lands
+        }
+    });
+    world.create(object("x"));
+    world.run(1);
+    world.create(object("y"));
+    world.run(3);
+    assert_eq!(world.reason("y"), "JobRunning", "nobody else waits");
+    world.run(600);
+    // At 0 s, and 10, 20, 40, 80, 80 … s after the one before.
+    assert!((9..=12).contains(&sent.get()), "{}", sent.get());
+}
+
+#[test]
 fn a_pause_of_writes_doubles_to_30_s_and_ends_with_the_first_success() {
     let mut world = World::new();
     let sent = Rc::new(RefCell::new(Vec::new()));
