@@ -8,13 +8,19 @@
 
 use crate::{
     api::crd,
-    cloud::{CloudClient, CloudOptions},
+    cloud::{
+        CloudClient, CloudOptions, EndpointPolicy, JobPath, PUBLIC_CLOUDS, Pacing,
+        parse_allowed_host,
+    },
     controller::Controller,
     telemetry::{self, Health, LogFilter, LogFormat, Metrics},
     tracker::Config,
 };
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use kube::{client::ClientBuilder, config::KubeConfigOptions};
 use std::{ffi::OsString, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
@@ -84,10 +90,8 @@ struct RunArgs {
           value_parser = rate)]
     polls_per_second: f64,
 
-    /// Permit plain http to identity service and cloud. For labs only: passwords and tokens then
-    /// cross the network readable
-    #[arg(long, env = "IMAGE_EXPORT_ALLOW_HTTP")]
-    allow_http: bool,
+    #[command(flatten)]
+    cloud: CloudArgs,
 
     /// Where /healthz, /readyz and /metrics are served. Port 0 takes a free one, which is logged
     #[arg(
@@ -110,6 +114,46 @@ struct RunArgs {
         default_value = "info"
     )]
     log_level: LogFilter,
+}
+
+/// How clouds are talked to.
+#[derive(Args)]
+struct CloudArgs {
+    /// Permit plain http, loopback addresses and any host for identity service and cloud. For labs
+    /// only: passwords and tokens then cross the network readable
+    #[arg(long, env = "IMAGE_EXPORT_ALLOW_HTTP")]
+    allow_http: bool,
+
+    /// Host that credentials may name, with all hosts below it; may be given several times.
+    /// Replaces the default, which are the domains of the public clouds
+    #[arg(
+        long = "allow-host",
+        value_name = "HOST",
+        env = "IMAGE_EXPORT_ALLOWED_HOSTS",
+        value_delimiter = ',',
+        value_parser = parse_allowed_host,
+        default_values = PUBLIC_CLOUDS
+    )]
+    allowed_hosts: Vec<String>,
+
+    /// Path of the job query, where a cloud entry does not say otherwise (image_job_path):
+    /// /v1/{project_id}/jobs/{job_id} or the newer /v1/cloudimages/job/{job_id}
+    #[arg(long, value_name = "PATH", env = "IMAGE_EXPORT_JOB_PATH", default_value = JobPath::NAMES[0],
+          value_parser = PossibleValuesParser::new(JobPath::NAMES).try_map(|name| name.parse::<JobPath>()))]
+    job_path: JobPath,
+}
+
+impl CloudArgs {
+    fn options(&self) -> CloudOptions {
+        CloudOptions {
+            policy: Arc::new(EndpointPolicy {
+                allow_http: self.allow_http,
+                allowed_hosts: self.allowed_hosts.clone(),
+            }),
+            job_path: self.job_path,
+            ..CloudOptions::default()
+        }
+    }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -159,18 +203,21 @@ async fn run(arguments: RunArgs) -> anyhow::Result<()> {
         .ok()
         .context("another TLS provider is installed already")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    if arguments.allow_http {
-        tracing::warn!("--allow-http: passwords and tokens may cross the network readable");
+    if arguments.cloud.allow_http {
+        tracing::warn!(
+            "--allow-http: passwords and tokens may cross the network readable, to any host"
+        );
     }
-    let config = config(&arguments)?;
+    let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
+    let (config, pacing) = config(&arguments)?;
     let cloud = CloudClient::new(CloudOptions {
-        allow_http: arguments.allow_http,
-        ..CloudOptions::default()
+        pacing: Arc::new(pacing),
+        observer: metrics.clone(),
+        ..arguments.cloud.options()
     })
     .context("the cloud client cannot be built")?;
     let client = client().await?;
 
-    let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
     let server = telemetry::bind(arguments.http_listen, health.clone(), metrics.clone())
         .await
         .with_context(|| format!("--http-listen {}", arguments.http_listen))?;
@@ -180,7 +227,6 @@ async fn run(arguments: RunArgs) -> anyhow::Result<()> {
     let controller = Controller {
         client,
         cloud,
-        allow_http: arguments.allow_http,
         namespaces: each_once(arguments.namespaces),
         config,
         metrics,
@@ -200,7 +246,8 @@ async fn run(arguments: RunArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn config(arguments: &RunArgs) -> anyhow::Result<Config> {
+fn config(arguments: &RunArgs) -> anyhow::Result<(Config, Pacing)> {
+    let pacing = Pacing::default();
     let config = Config {
         poll_period: Duration::from_secs(arguments.poll_period),
         quota_rate: arguments.polls_per_second,
@@ -208,7 +255,7 @@ fn config(arguments: &RunArgs) -> anyhow::Result<Config> {
         ..Config::default()
     };
     let Ok(factor) = std::env::var(TIME_SCALE) else {
-        return Ok(config);
+        return Ok((config, pacing));
     };
     let factor: f64 = factor
         .parse()
@@ -221,7 +268,7 @@ fn config(arguments: &RunArgs) -> anyhow::Result<Config> {
         factor,
         "{TIME_SCALE} is set: periods and graces are not those of production"
     );
-    Ok(config.scaled(factor))
+    Ok((config.scaled(factor), pacing.scaled(factor)))
 }
 
 /// In the order given: two watches of one namespace would undo each other's lists.

@@ -21,6 +21,10 @@ pub struct Observation {
     /// Requests that this poll sent to the job query endpoint, 0 where it ended before that. Each
     /// takes one quota token.
     pub requests: u32,
+    /// Whether a login was made for this poll.
+    pub signed_in: bool,
+    /// The cloud's name for the latest request, for the log only.
+    pub request_id: Option<Arc<str>>,
 }
 
 /// How a poll ended. The table of `docs/architecture.md` maps each to a row of the conditions table.

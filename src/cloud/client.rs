@@ -1,20 +1,30 @@
 //! One poll: get a token, ask about the job, say what came of it.
 
 use super::{
-    CloudOptions,
+    CloudOptions, Operation, SecretName,
+    breaker::{Breakers, Open},
     credential::Credential,
+    endpoint::Endpoint,
     error::{self, ErrorBody, Rejection, Verdict},
-    http::{Answer, Attempts, Http},
+    http::{Answer, Attempts, Http, NoAnswer},
     job,
     keystone::LoginProblem,
+    signature::Keys,
+    text::Redactor,
     tokens::{NoToken, Session},
 };
 use crate::observation::{
     Failure, FailureKind, JobAnswer, Observation, Outcome, Refusal, RefusalReason, Stage,
 };
-use k8s_openapi::jiff::Timestamp;
-use reqwest::header::ACCEPT;
-use std::{sync::Arc, time::Duration};
+use http::Method;
+use k8s_openapi::{ByteString, jiff::Timestamp};
+use reqwest::{RequestBuilder, header::ACCEPT};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+use url::Url;
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -24,18 +34,36 @@ pub enum ClientError {
     Http(#[from] reqwest::Error),
 }
 
-/// Asks clouds about jobs. Cheap to clone; clones share their connections.
-#[derive(Clone, Debug)]
+/// Asks clouds about jobs. Cheap to clone; clones share their connections and their breakers.
+#[derive(Clone)]
 pub struct CloudClient {
     http: Arc<Http>,
+    breakers: Arc<Breakers>,
 }
 
 impl CloudClient {
     /// A client without connections yet. The process must have installed its rustls provider.
     pub fn new(options: CloudOptions) -> Result<Self, ClientError> {
         Ok(Self {
+            breakers: Arc::new(Breakers::new(options.pacing.clone())),
             http: Arc::new(Http::new(options)?),
         })
+    }
+
+    /// [`Credential::parse`] under this client's options.
+    pub fn credential(
+        &self,
+        secret: &SecretName,
+        data: Option<&BTreeMap<String, ByteString>>,
+        cloud: &str,
+    ) -> Result<Credential, Refusal> {
+        Credential::parse(secret, data, cloud, self.http.options())
+    }
+
+    /// Login identities that are kept from trying, as they were rejected too often.
+    #[must_use]
+    pub fn open_breakers(&self) -> usize {
+        self.breakers.open()
     }
 
     /// One poll in, one observation out: signs in if need be, then asks about the job. It takes
@@ -50,12 +78,15 @@ impl CloudClient {
     ) -> Observation {
         let mut poll = Poll {
             http: &self.http,
+            breakers: &self.breakers,
             credential,
             project_id,
             job_id,
             attempts: Attempts::new(),
             endpoint: None,
             retry_after: None,
+            request_id: None,
+            signed_in: AtomicBool::new(false),
         };
         let outcome = poll.run().await;
         Observation {
@@ -63,18 +94,33 @@ impl CloudClient {
             retry_after: poll.retry_after,
             endpoint: poll.endpoint,
             requests: poll.attempts.sent,
+            signed_in: poll.signed_in.into_inner(),
+            request_id: poll.request_id,
         }
     }
 }
 
 struct Poll<'a> {
     http: &'a Http,
+    breakers: &'a Breakers,
     credential: &'a Credential,
     project_id: &'a str,
     job_id: &'a str,
     attempts: Attempts,
     endpoint: Option<Arc<str>>,
     retry_after: Option<Duration>,
+    request_id: Option<Arc<str>>,
+    signed_in: AtomicBool,
+}
+
+/// What came of asking once.
+enum Heard {
+    /// The endpoint did not accept the token or signature.
+    Rejected(Rejection),
+    /// It did, whatever it said about the job.
+    Accepted(Outcome),
+    /// Neither is known.
+    Other(Outcome),
 }
 
 impl Poll<'_> {
@@ -96,11 +142,74 @@ impl Poll<'_> {
         if let Err(problem) = self.credential.check_project(None, self.project_id) {
             return problem.into();
         }
+        match self.credential.keys() {
+            Some((keys, endpoint)) => self.by_signature(keys, endpoint).await,
+            None => self.by_token().await,
+        }
+    }
+
+    /// A signature that was not accepted is not repeated: another one would be as wrong, and bring
+    /// the key nearer to its lock.
+    async fn by_signature(&mut self, keys: &Keys, endpoint: &Endpoint) -> Outcome {
+        let breakers = self.breakers;
+        let attempt = breakers.attempt(&keys.access, keys.secrets(), endpoint.host(), "", true);
+        let permit = match breakers.enter(attempt).await {
+            Ok(permit) => permit,
+            Err(open) => return self.barred(endpoint, &open),
+        };
+        let redactor = self.credential.redactor();
+        let project_id = self.project_id;
+        let sign = |request: RequestBuilder, url: &Url| {
+            match keys.sign(&Method::GET, url, project_id, Timestamp::now()) {
+                Some(headers) => request.headers(headers),
+                // Cannot be: keys and ids were checked. The cloud would say that it is not signed.
+                None => request,
+            }
+        };
+        match self.ask(endpoint, &redactor, sign).await {
+            Heard::Accepted(outcome) => {
+                permit.accepted();
+                outcome
+            }
+            Heard::Other(outcome) => outcome,
+            Heard::Rejected(rejection) => {
+                let answer = rejection.to_string();
+                match permit.rejected(answer.as_str()) {
+                    Some(open) => self.barred(endpoint, &open),
+                    None => refused(
+                        RefusalReason::CredentialsInvalid,
+                        format!(
+                            "{} rejects the signature of {} ({answer}); check ak, sk and security_token",
+                            endpoint.host(),
+                            self.credential.described()
+                        ),
+                    ),
+                }
+            }
+        }
+    }
+
+    fn barred(&self, endpoint: &Endpoint, open: &Open) -> Outcome {
+        let pacing = &self.http.options().pacing;
+        refused(
+            RefusalReason::CredentialsInvalid,
+            format!(
+                "{} rejected signatures with this access key {} times in a row ({}), with {} or another Secret; to keep the key from being locked, one is tried every {} min; check ak, sk and security_token",
+                endpoint.host(),
+                open.rejections.min(pacing.breaker_rejections),
+                open.answer,
+                self.credential.described(),
+                pacing.breaker_pause.as_secs().div_ceil(60),
+            ),
+        )
+    }
+
+    async fn by_token(&mut self) -> Outcome {
         let session = match self.session(None).await {
             Ok(session) => session,
             Err(no_token) => return self.without_token(no_token, None),
         };
-        let rejection = match self.ask(&session).await {
+        let rejection = match self.ask_with(&session).await {
             Ok(outcome) => return outcome,
             Err(rejection) => rejection,
         };
@@ -108,7 +217,7 @@ impl Poll<'_> {
             Ok(fresh) => fresh,
             Err(no_token) => return self.without_token(no_token, Some(&rejection)),
         };
-        match self.ask(&fresh).await {
+        match self.ask_with(&fresh).await {
             Ok(outcome) => outcome,
             Err(rejection) => self.rejected(&rejection),
         }
@@ -117,16 +226,17 @@ impl Poll<'_> {
     async fn session(&mut self, rejected: Option<&Session>) -> Result<Arc<Session>, NoToken> {
         let session = self
             .credential
-            .session(self.http, self.project_id, rejected)
+            .session(
+                self.http,
+                self.breakers,
+                self.project_id,
+                rejected,
+                &self.signed_in,
+            )
             .await?;
         self.credential
             .check_project(session.grant.project_id.as_deref(), self.project_id)
-            .map_err(|problem| {
-                NoToken::Trouble(super::keystone::LoginTrouble {
-                    problem,
-                    retry_after: None,
-                })
-            })?;
+            .map_err(|problem| NoToken::Trouble(problem.into()))?;
         Ok(session)
     }
 
@@ -145,28 +255,62 @@ impl Poll<'_> {
         }
     }
 
-    /// Asks once; an `Err` is a token that was not accepted.
-    async fn ask(&mut self, session: &Session) -> Result<Outcome, Rejection> {
+    /// Asks once with a token; an `Err` is one that was not accepted.
+    async fn ask_with(&mut self, session: &Session) -> Result<Outcome, Rejection> {
         let grant = &session.grant;
-        let host = grant.endpoint.host();
-        let url = grant.endpoint.job_url(self.project_id, self.job_id);
-        let limit = self.http.options().body_limit;
+        let heard = self
+            .ask(&grant.endpoint, &grant.redactor, |request, _| {
+                request.header("x-auth-token", grant.token.clone())
+            })
+            .await;
+        match heard {
+            Heard::Rejected(rejection) => Err(rejection),
+            Heard::Accepted(outcome) => {
+                session.accept();
+                Ok(outcome)
+            }
+            Heard::Other(outcome) => Ok(outcome),
+        }
+    }
+
+    /// Asks once; `authorise` is called for each attempt.
+    async fn ask(
+        &mut self,
+        endpoint: &Endpoint,
+        redactor: &Redactor,
+        authorise: impl Fn(RequestBuilder, &Url) -> RequestBuilder,
+    ) -> Heard {
+        let host = endpoint.host();
+        let options = self.http.options();
+        let path = self.credential.job_path(options.job_path);
+        let url = endpoint.job_url(path, self.project_id, self.job_id);
         let answer = self
             .http
-            .send(&grant.endpoint, &mut self.attempts, limit, |client| {
-                client
-                    .get(url.clone())
-                    .header("x-auth-token", grant.token.clone())
-                    .header(ACCEPT, "application/json")
-            })
+            .send(
+                self.credential.clients(),
+                endpoint,
+                Operation::JobQuery,
+                &mut self.attempts,
+                options.body_limit,
+                |client| {
+                    let request = client.get(url.clone()).header(ACCEPT, "application/json");
+                    authorise(request, &url)
+                },
+            )
             .await;
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => return Ok(failed(error.kind, format!("{host} {error}"))),
+            Err(error) => {
+                let text = format!("{host} {error}");
+                return Heard::Other(match error {
+                    NoAnswer::Failed(kind, _) => failed(kind, text),
+                    NoAnswer::NotAllowed(_) => refused(RefusalReason::EndpointNotAllowed, text),
+                });
+            }
         };
         self.endpoint = Some(Arc::clone(host));
 
-        let read = read(host, &answer, self.job_id, session);
+        let read = read(host, &answer, self.job_id, redactor);
         self.retry_after = read.retry_after;
         tracing::debug!(
             host = &**host,
@@ -175,19 +319,17 @@ impl Poll<'_> {
             request_id = read.request_id,
             "job query answered"
         );
+        self.request_id = read.request_id.map(Arc::from);
         match read.result {
-            Ok(job) => {
-                session.accept();
-                Ok(Outcome::Answered(Box::new(job)))
+            Ok(job) => Heard::Accepted(Outcome::Answered(Box::new(job))),
+            Err(Verdict::JobNotFound) => Heard::Accepted(Outcome::JobNotFound),
+            Err(Verdict::Throttled) => Heard::Other(Outcome::Throttled),
+            Err(Verdict::Rejected(rejection)) => Heard::Rejected(rejection),
+            Err(Verdict::Refused(reason @ RefusalReason::AccessDenied, message)) => {
+                Heard::Accepted(refused(reason, message))
             }
-            Err(Verdict::JobNotFound) => {
-                session.accept();
-                Ok(Outcome::JobNotFound)
-            }
-            Err(Verdict::Throttled) => Ok(Outcome::Throttled),
-            Err(Verdict::TokenRejected(rejection)) => Err(rejection),
-            Err(Verdict::Refused(reason, message)) => Ok(refused(reason, message)),
-            Err(Verdict::Failed(kind, message)) => Ok(failed(kind, message)),
+            Err(Verdict::Refused(reason, message)) => Heard::Other(refused(reason, message)),
+            Err(Verdict::Failed(kind, message)) => Heard::Other(failed(kind, message)),
         }
     }
 
@@ -195,10 +337,6 @@ impl Poll<'_> {
     /// soon: the situation is the same.
     fn rejected(&self, rejection: &Rejection) -> Outcome {
         let host = self.endpoint.as_deref().unwrap_or_default();
-        let cause = rejection
-            .cause
-            .map_or_else(String::new, |cause| format!(": {cause}"));
-        let answer = &rejection.answer;
         let described = self.credential.described();
         let mend = if self.credential.is_renewable() {
             "and a fresh one as well; check its region, project and user"
@@ -207,7 +345,7 @@ impl Poll<'_> {
         };
         refused(
             RefusalReason::CredentialsInvalid,
-            format!("{host} rejects the token of {described} ({answer}{cause}), {mend}"),
+            format!("{host} rejects the token of {described} ({rejection}), {mend}"),
         )
     }
 }
@@ -222,8 +360,7 @@ pub(super) struct Read {
 
 /// What `answer` to a query for `job_id` says. Pure but for the clock that a `Retry-After` date
 /// without a `Date` is compared with.
-pub(super) fn read(host: &str, answer: &Answer, job_id: &str, session: &Session) -> Read {
-    let redactor = &session.grant.redactor;
+pub(super) fn read(host: &str, answer: &Answer, job_id: &str, redactor: &Redactor) -> Read {
     let body = answer.body.as_deref().unwrap_or_default();
     let job = match &answer.body {
         Ok(body) if answer.status == 200 => Some(job::parse(body, job_id, redactor)),

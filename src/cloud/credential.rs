@@ -1,24 +1,33 @@
 //! One cloud entry of a Secret with the tokens it was given.
 
 use super::{
-    SecretName,
-    clouds_yaml::{self, Entry, Login, ProjectRef},
+    CloudOptions, JobPath, SecretName,
+    breaker::Breakers,
+    clouds_yaml,
     endpoint::Endpoint,
-    http::Http,
+    entry::{Entry, Identity, Login, ProjectRef},
+    http::{Clients, Http, Trust},
     keystone::{self, Grant, LoginProblem},
+    signature::Keys,
     text::Redactor,
     tokens::{NoToken, Session, Tokens},
 };
 use crate::observation::{Refusal, RefusalReason};
 use k8s_openapi::ByteString;
+use reqwest::Certificate;
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-const KEY: &str = "clouds.yaml";
+/// Keys of the Secret.
+const CLOUDS: &str = "clouds.yaml";
+const CACERT: &str = "cacert";
 
 /// One cloud entry of a Secret, parsed, with the tokens it was given. Meant to be shared (by an
 /// `Arc`) by all objects that name it: they then share its logins.
@@ -30,19 +39,19 @@ pub struct Credential {
     version: u64,
     entry: Entry,
     access: Access,
+    /// Where the entry has authorities of its own.
+    clients: Option<Clients>,
 }
 
-/// Where tokens come from.
+/// Where the right to ask comes from.
 #[derive(Debug)]
 enum Access {
-    /// From a login at `auth_url`; only some can be repeated for a token that lives longer.
-    SignIn {
-        auth_url: Endpoint,
-        renewable: bool,
-        tokens: Tokens,
-    },
+    /// Logins.
+    SignIn(Tokens),
     /// The user gave both token and endpoint: nothing to ask for.
     Given(Arc<Session>),
+    /// Each request is signed.
+    Keys,
 }
 
 /// A hash of what [`Credential::parse`] reads of a Secret, also of one that it refuses. Equal
@@ -50,37 +59,55 @@ enum Access {
 #[must_use]
 pub fn content_version(data: Option<&BTreeMap<String, ByteString>>, cloud: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
-    data.and_then(|data| data.get(KEY))
-        .map(|yaml| &yaml.0)
-        .hash(&mut hasher);
+    for key in [CLOUDS, CACERT] {
+        data.and_then(|data| data.get(key))
+            .map(|value| &value.0)
+            .hash(&mut hasher);
+    }
     cloud.hash(&mut hasher);
     hasher.finish()
 }
 
 impl Credential {
-    /// Parses entry `cloud` of the key `clouds.yaml` in `data`, the content of `secret`; plain
-    /// http URLs need `allow_http`. A refusal names Secret, entry and field, never a value.
+    /// Parses entry `cloud` of the key `clouds.yaml` in `data`, the content of `secret`, with the
+    /// certificates of its key `cacert`, if there are any. A refusal names Secret, entry and field,
+    /// never a value.
     pub fn parse(
         secret: &SecretName,
         data: Option<&BTreeMap<String, ByteString>>,
         cloud: &str,
-        allow_http: bool,
+        options: &CloudOptions,
     ) -> Result<Self, Refusal> {
-        let yaml = data.and_then(|data| data.get(KEY)).ok_or_else(|| Refusal {
+        let key = |name| data.and_then(|data| data.get(name));
+        let yaml = key(CLOUDS).ok_or_else(|| Refusal {
             reason: RefusalReason::CredentialsNotFound,
-            message: format!("{secret} has no key {KEY}").into(),
+            message: format!("{secret} has no key {CLOUDS}").into(),
         })?;
-        let entry = clouds_yaml::parse(&yaml.0, cloud, secret, allow_http)?;
-        let access = Access::of(&entry).ok_or_else(|| Refusal {
+        let entry = Entry::parse(&yaml.0, cloud, secret, &options.policy)?;
+        let invalid = |message: String| Refusal {
             reason: RefusalReason::CredentialsInvalid,
-            message: format!("in {KEY} of {secret}, clouds.{} needs an auth_url and a token that fits into a header", clouds_yaml::shown(cloud)).into(),
+            message: message.into(),
+        };
+        let access = Access::of(&entry, options).ok_or_else(|| {
+            invalid(format!(
+                "in {CLOUDS} of {secret}, the token of clouds.{} fits into no header",
+                clouds_yaml::shown(cloud)
+            ))
         })?;
+        let own = key(CACERT).map(|pem| pem.0.as_slice());
+        let trust = trust(&entry, own).ok_or_else(|| {
+            invalid(format!(
+                "key {CACERT} of {secret} is not a list of certificates in PEM"
+            ))
+        })?;
+        let clients = trust.differs().then(|| Clients::new(trust));
         Ok(Self {
             secret: secret.clone(),
             cloud: clouds_yaml::shown(cloud),
             version: content_version(data, cloud),
             entry,
             access,
+            clients,
         })
     }
 
@@ -101,43 +128,83 @@ impl Credential {
 
     /// Knows the entry's own secrets.
     pub(super) fn redactor(&self) -> Redactor {
-        redactor(&self.entry)
+        self.entry.redactor()
     }
 
-    /// Whether a rejected token can be replaced by signing in again.
+    /// HTTP clients of its own, where it has authorities of its own.
+    pub(super) fn clients(&self) -> Option<&Clients> {
+        self.clients.as_ref()
+    }
+
+    /// The path of the job query, where the operator's own setting is `default`.
+    pub(super) fn job_path(&self, default: JobPath) -> JobPath {
+        self.entry.job_path.unwrap_or(default)
+    }
+
+    /// What requests are signed with and where they go, if that is how they are authorised.
+    pub(super) fn keys(&self) -> Option<(&Keys, &Endpoint)> {
+        match &self.entry.login {
+            Login::Keys { keys, endpoint } => Some((keys, endpoint)),
+            Login::Keystone { .. } | Login::Token(_) => None,
+        }
+    }
+
+    /// Whether a rejected token can be replaced by signing in again. A token got from a token keeps
+    /// the old expiry.
     pub(super) fn is_renewable(&self) -> bool {
         matches!(
-            self.access,
-            Access::SignIn {
-                renewable: true,
+            &self.entry.login,
+            Login::Keystone {
+                identity: Identity::Password { .. } | Identity::ApplicationCredential { .. },
                 ..
             }
         )
     }
 
-    /// A token for `project_id`, other than the `rejected` one.
+    /// A token for `project_id`, other than the `rejected` one. Sets `signed_in` if a login was
+    /// made for it.
     pub(super) async fn session(
         &self,
         http: &Http,
+        breakers: &Breakers,
         project_id: &str,
         rejected: Option<&Session>,
+        signed_in: &AtomicBool,
     ) -> Result<Arc<Session>, NoToken> {
-        match &self.access {
-            Access::Given(_) if rejected.is_some() => Err(NoToken::NoFreshOne),
-            Access::Given(session) => Ok(Arc::clone(session)),
-            Access::SignIn {
-                auth_url,
-                renewable,
-                tokens,
-            } => {
-                let scope = self.entry.project.is_none().then_some(project_id);
-                let sign_in = || keystone::sign_in(http, auth_url, self, project_id);
-                tokens
-                    .slot(scope)
-                    .session(rejected, *renewable, sign_in)
-                    .await
+        let (tokens, login) = match (&self.access, &self.entry.login) {
+            (
+                Access::SignIn(tokens),
+                Login::Keystone {
+                    auth_url,
+                    identity,
+                    agency,
+                },
+            ) => {
+                let login = keystone::Login {
+                    http,
+                    breakers,
+                    credential: self,
+                    auth_url,
+                    identity,
+                    agency: agency.as_ref(),
+                };
+                (tokens, login)
             }
-        }
+            (Access::Given(session), _) if rejected.is_none() => return Ok(Arc::clone(session)),
+            _ => return Err(NoToken::NoFreshOne),
+        };
+        let own_scope = self.entry.project.is_some()
+            || matches!(login.identity, Identity::ApplicationCredential { .. })
+                && login.agency.is_none();
+        let scope = (!own_scope).then_some(project_id);
+        let sign_in = || {
+            signed_in.store(true, Ordering::Relaxed);
+            login.sign_in(project_id)
+        };
+        tokens
+            .slot(scope)
+            .session(rejected, self.is_renewable(), sign_in)
+            .await
     }
 
     /// Refuses a token for another project than `project_id`: what it sees is not what was asked.
@@ -167,38 +234,36 @@ impl Credential {
 }
 
 impl Access {
-    fn of(entry: &Entry) -> Option<Self> {
-        match &entry.login {
-            Login::Password { auth_url, .. } => Some(Self::SignIn {
-                auth_url: auth_url.clone(),
-                renewable: true,
-                tokens: Tokens::default(),
-            }),
-            Login::Token { auth_url, token } => match &entry.image_endpoint {
-                Some(endpoint) => {
-                    let grant = Grant::new(
-                        token,
-                        None,
-                        endpoint.clone(),
-                        Duration::MAX,
-                        redactor(entry),
-                    )?;
-                    Some(Self::Given(Arc::new(Session::given(grant))))
-                }
-                // A token got from a token keeps the old expiry: refreshing it would gain nothing.
-                None => Some(Self::SignIn {
-                    auth_url: auth_url.clone()?,
-                    renewable: false,
-                    tokens: Tokens::default(),
-                }),
-            },
-        }
+    /// `None` for a token that cannot stand in a header.
+    fn of(entry: &Entry, options: &CloudOptions) -> Option<Self> {
+        Some(match &entry.login {
+            Login::Keystone { .. } => Self::SignIn(Tokens::new(options.pacing.clone())),
+            Login::Token(token) => {
+                let endpoint = entry.image_endpoint.clone()?;
+                let grant = Grant::new(token, None, endpoint, Duration::MAX, entry.redactor())?;
+                Self::Given(Arc::new(Session::given(grant)))
+            }
+            Login::Keys { .. } => Self::Keys,
+        })
     }
 }
 
-fn redactor(entry: &Entry) -> Redactor {
-    match &entry.login {
-        Login::Password { password, .. } => Redactor::new([password]),
-        Login::Token { token, .. } => Redactor::new([token]),
-    }
+/// `None` if there are no certificates where some should be. A path in the entry leads nowhere in a
+/// Secret and is passed over.
+fn trust(entry: &Entry, cacert: Option<&[u8]>) -> Option<Trust> {
+    let in_entry = entry
+        .cacert
+        .as_deref()
+        .filter(|text| text.contains("-----BEGIN"))
+        .map(str::as_bytes);
+    let authorities = match cacert.or(in_entry) {
+        Some(pem) => Certificate::from_pem_bundle(pem)
+            .ok()
+            .filter(|certificates| !certificates.is_empty())?,
+        None => Vec::new(),
+    };
+    Some(Trust {
+        authorities,
+        verify: entry.verify,
+    })
 }

@@ -1,8 +1,36 @@
 //! Addresses: what a URL of a user or of a catalog may look like, and the URL of a job.
 
+use super::hosts::EndpointPolicy;
 use crate::observation::{Refusal, RefusalReason};
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 use url::{Host, Url};
+
+/// Under which path an endpoint answers the job query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JobPath {
+    /// `/v1/{project_id}/jobs/{job_id}`
+    #[default]
+    V1Jobs,
+    /// `/v1/cloudimages/job/{job_id}`
+    Cloudimages,
+}
+
+impl JobPath {
+    /// The names by which command lines and cloud entries know them.
+    pub const NAMES: [&str; 2] = ["v1-jobs", "cloudimages"];
+}
+
+impl FromStr for JobPath {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "v1-jobs" => Ok(Self::V1Jobs),
+            "cloudimages" => Ok(Self::Cloudimages),
+            _ => Err(format!("neither {}", Self::NAMES.join(" nor "))),
+        }
+    }
+}
 
 /// A base URL that passed the checks: http(s), a host, no user info, query or fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +48,12 @@ pub(super) enum BadUrl {
     UserInfo,
     #[error("uses plain http with host {0}; use https, or start the operator with --allow-http")]
     PlainHttp(Arc<str>),
+    #[error(
+        "leads to host {0}, which the operator may not talk to; its administrator can permit it with --allow-host"
+    )]
+    HostNotAllowed(Arc<str>),
+    #[error("leads to {0}, a loopback, link-local or metadata address, which is never asked")]
+    InternalAddress(Arc<str>),
 }
 
 impl BadUrl {
@@ -27,7 +61,9 @@ impl BadUrl {
     pub(super) fn refusal(&self, field: &str, place: &dyn fmt::Display) -> Refusal {
         Refusal {
             reason: match self {
-                Self::PlainHttp(_) => RefusalReason::EndpointNotAllowed,
+                Self::PlainHttp(_) | Self::HostNotAllowed(_) | Self::InternalAddress(_) => {
+                    RefusalReason::EndpointNotAllowed
+                }
                 Self::NotAUrl | Self::UserInfo => RefusalReason::EndpointInvalid,
             },
             message: format!("{field} in {place} {self}").into(),
@@ -36,8 +72,8 @@ impl BadUrl {
 }
 
 impl Endpoint {
-    /// Checks `raw`; plain http needs `allow_http`.
-    pub(super) fn parse(raw: &str, allow_http: bool) -> Result<Self, BadUrl> {
+    /// Checks `raw` against `policy`. An address behind a name is checked when it is resolved.
+    pub(super) fn parse(raw: &str, policy: &EndpointPolicy) -> Result<Self, BadUrl> {
         let mut url = Url::parse(raw.trim()).map_err(|_| BadUrl::NotAUrl)?;
         let host = url
             .host_str()
@@ -49,12 +85,23 @@ impl Endpoint {
         };
         match url.scheme() {
             "https" => {}
-            "http" if allow_http => {}
+            "http" if policy.allow_http => {}
             "http" => return Err(BadUrl::PlainHttp(host)),
             _ => return Err(BadUrl::NotAUrl),
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(BadUrl::UserInfo);
+        }
+        if !policy.allows_host(url.host_str().unwrap_or_default()) {
+            return Err(BadUrl::HostNotAllowed(host));
+        }
+        let address: Option<IpAddr> = match url.host() {
+            Some(Host::Ipv4(ip)) => Some(ip.into()),
+            Some(Host::Ipv6(ip)) => Some(ip.into()),
+            Some(Host::Domain(_)) | None => None,
+        };
+        if address.is_some_and(|address| !policy.allows_address(address)) {
+            return Err(BadUrl::InternalAddress(host));
         }
         url.set_query(None);
         url.set_fragment(None);
@@ -62,11 +109,11 @@ impl Endpoint {
     }
 
     /// An identity service: the path ends in `/v3`, whether the user wrote that or not.
-    pub(super) fn keystone(raw: &str, allow_http: bool) -> Result<Self, BadUrl> {
-        let mut endpoint = Self::parse(raw, allow_http)?;
+    pub(super) fn keystone(raw: &str, policy: &EndpointPolicy) -> Result<Self, BadUrl> {
+        let mut endpoint = Self::parse(raw, policy)?;
         endpoint.pop_trailing_slashes();
         if endpoint.last_segment() != Some("v3") {
-            endpoint.extend(["v3"]);
+            endpoint.extend(&["v3"]);
         }
         Ok(endpoint)
     }
@@ -76,9 +123,9 @@ impl Endpoint {
     pub(super) fn image(
         raw: &str,
         project_id: Option<&str>,
-        allow_http: bool,
+        policy: &EndpointPolicy,
     ) -> Result<Self, BadUrl> {
-        let mut endpoint = Self::parse(raw, allow_http)?;
+        let mut endpoint = Self::parse(raw, policy)?;
         endpoint.pop_trailing_slashes();
         if project_id.is_some() && endpoint.last_segment() == project_id {
             endpoint.pop();
@@ -104,21 +151,61 @@ impl Endpoint {
         }
     }
 
-    /// `{endpoint}/v1/{project_id}/jobs/{job_id}`, each segment percent-encoded.
-    pub(super) fn job_url(&self, project_id: &str, job_id: &str) -> Url {
-        self.join(["v1", project_id, "jobs", job_id])
+    /// The image service of `region` beside this identity service, in the naming scheme of the
+    /// public clouds: `iam.{region}.{domain}` or `iam.{domain}` has `ims.{region}.{domain}`. `None`
+    /// for an identity service of another name, or what cannot be a region.
+    pub(super) fn sibling_image_service(
+        &self,
+        region: &str,
+        policy: &EndpointPolicy,
+    ) -> Option<Result<Self, BadUrl>> {
+        let host = self.url.host_str()?;
+        let domain = host
+            .strip_prefix("iam.")
+            .or_else(|| host.strip_prefix("iam-pub."))?;
+        let domain = domain
+            .strip_prefix(region)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .unwrap_or(domain);
+        Self::image_service(region, domain, policy)
+    }
+
+    /// The image service of a region of Open Telekom Cloud; `None` for what cannot be a region.
+    pub(super) fn otc_image_service(
+        region: &str,
+        policy: &EndpointPolicy,
+    ) -> Option<Result<Self, BadUrl>> {
+        Self::image_service(region, "otc.t-systems.com", policy)
+    }
+
+    fn image_service(
+        region: &str,
+        domain: &str,
+        policy: &EndpointPolicy,
+    ) -> Option<Result<Self, BadUrl>> {
+        let is_label = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        let sound = !region.is_empty() && region.bytes().all(is_label);
+        sound.then(|| Self::parse(&format!("https://ims.{region}.{domain}"), policy))
+    }
+
+    /// The URL of the job query, each segment percent-encoded.
+    pub(super) fn job_url(&self, path: JobPath, project_id: &str, job_id: &str) -> Url {
+        match path {
+            JobPath::V1Jobs => self.join(&["v1", project_id, "jobs", job_id]),
+            JobPath::Cloudimages => self.join(&["v1", "cloudimages", "job", job_id]),
+        }
     }
 
     /// `{auth_url}/auth/tokens`, with `?nocatalog` where no catalog is needed.
     pub(super) fn tokens_url(&self, with_catalog: bool) -> Url {
-        let mut url = self.join(["auth", "tokens"]);
+        let mut url = self.join(&["auth", "tokens"]);
         if !with_catalog {
             url.set_query(Some("nocatalog"));
         }
         url
     }
 
-    fn join<const N: usize>(&self, segments: [&str; N]) -> Url {
+    fn join(&self, segments: &[&str]) -> Url {
         let mut joined = self.clone();
         joined.extend(segments);
         joined.url
@@ -129,7 +216,7 @@ impl Endpoint {
     }
 
     // http(s) URLs always have a path to change; for others these do nothing.
-    fn extend<const N: usize>(&mut self, segments: [&str; N]) {
+    fn extend(&mut self, segments: &[&str]) {
         if let Ok(mut path) = self.url.path_segments_mut() {
             path.pop_if_empty().extend(segments);
         }
@@ -159,6 +246,21 @@ mod tests {
     use super::*;
     use crate::cloud::SecretName;
 
+    fn lab() -> EndpointPolicy {
+        EndpointPolicy {
+            allow_http: true,
+            ..EndpointPolicy::default()
+        }
+    }
+
+    /// Everything below `example.com`, by https.
+    fn example() -> EndpointPolicy {
+        EndpointPolicy {
+            allow_http: false,
+            allowed_hosts: vec!["example.com".to_owned()],
+        }
+    }
+
     fn secret() -> SecretName {
         SecretName {
             namespace: "team-a".into(),
@@ -176,8 +278,8 @@ mod tests {
             "https://ims.eu-de.otc.t-systems.com/v2/p1",
             "https://ims.eu-de.otc.t-systems.com:443//?x=1#y",
         ] {
-            let endpoint = Endpoint::image(url, Some("p1"), false).unwrap();
-            let job = endpoint.job_url("p1", "j1");
+            let endpoint = Endpoint::image(url, Some("p1"), &EndpointPolicy::default()).unwrap();
+            let job = endpoint.job_url(JobPath::V1Jobs, "p1", "j1");
             assert_eq!(
                 job.as_str(),
                 "https://ims.eu-de.otc.t-systems.com/v1/p1/jobs/j1",
@@ -186,9 +288,9 @@ mod tests {
             assert_eq!(&**endpoint.host(), "ims.eu-de.otc.t-systems.com");
         }
         let behind_a_path =
-            Endpoint::image("https://gw.example.com:8443/ims/v2", None, false).unwrap();
+            Endpoint::image("https://gw.example.com:8443/ims/v2", None, &example()).unwrap();
         assert_eq!(
-            behind_a_path.job_url("p", "j").as_str(),
+            behind_a_path.job_url(JobPath::V1Jobs, "p", "j").as_str(),
             "https://gw.example.com:8443/ims/v1/p/jobs/j"
         );
         assert_eq!(&**behind_a_path.host(), "gw.example.com:8443");
@@ -201,7 +303,7 @@ mod tests {
             "https://iam.example.com/v3",
             "https://iam.example.com/v3/",
         ] {
-            let keystone = Endpoint::keystone(url, false).unwrap();
+            let keystone = Endpoint::keystone(url, &example()).unwrap();
             assert_eq!(
                 keystone.tokens_url(true).as_str(),
                 "https://iam.example.com/v3/auth/tokens"
@@ -212,9 +314,9 @@ mod tests {
 
     #[test]
     fn h4_ids_cannot_leave_their_path_segment() {
-        let endpoint = Endpoint::parse("https://ims.example.com", false).unwrap();
+        let endpoint = Endpoint::parse("https://ims.example.com", &example()).unwrap();
         for id in ["../x", "a/b", "a?b", "a#b", "a%2fb", "a\\b"] {
-            let url = endpoint.job_url("p", id);
+            let url = endpoint.job_url(JobPath::V1Jobs, "p", id);
             assert_eq!(url.path_segments().unwrap().count(), 4, "{url}");
             assert_eq!((url.query(), url.fragment()), (None, None), "{url}");
         }
@@ -222,7 +324,7 @@ mod tests {
 
     #[test]
     fn plain_http_needs_the_flag_and_the_refusal_names_it() {
-        let refused = Endpoint::parse("http://ims.example.com", false).unwrap_err();
+        let refused = Endpoint::parse("http://ims.example.com", &example()).unwrap_err();
         let refusal = refused.refusal("clouds.otc.auth.auth_url", &secret());
         assert_eq!(refusal.reason, RefusalReason::EndpointNotAllowed);
         assert!(
@@ -230,7 +332,7 @@ mod tests {
             "{}",
             refusal.message
         );
-        assert!(Endpoint::parse("http://ims.example.com", true).is_ok());
+        assert!(Endpoint::parse("http://ims.example.com", &lab()).is_ok());
     }
 
     #[test]
@@ -244,7 +346,7 @@ mod tests {
             "https://u:canary@h",
             "https://canary@h",
         ] {
-            let refusal = Endpoint::parse(url, true)
+            let refusal = Endpoint::parse(url, &lab())
                 .unwrap_err()
                 .refusal("f", &secret());
             assert_eq!(refusal.reason, RefusalReason::EndpointInvalid, "{url}");
@@ -263,7 +365,7 @@ mod tests {
             ("http://localhost.example.com", false),
         ] {
             assert_eq!(
-                Endpoint::parse(url, true).unwrap().is_loopback(),
+                Endpoint::parse(url, &lab()).unwrap().is_loopback(),
                 loopback,
                 "{url}"
             );

@@ -8,7 +8,7 @@ use crate::observation::{FailureKind, RefusalReason};
 use k8s_openapi::jiff::Timestamp;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// Longest code or request id that is looked at.
 const MAX_CODE_BYTES: usize = 64;
@@ -20,21 +20,28 @@ pub(super) enum Verdict {
     Throttled,
     /// No such job.
     JobNotFound,
-    /// The token was not accepted: worth one fresh token.
-    TokenRejected(Rejection),
+    /// The token or signature was not accepted.
+    Rejected(Rejection),
     /// Asking again soon cannot help.
     Refused(RefusalReason, String),
     /// Passing trouble.
     Failed(FailureKind, String),
 }
 
-/// A token that was not accepted, in the cloud's terms.
+/// A token or signature that was not accepted, in the cloud's terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rejection {
     /// For example "401 APIGW.0307".
     pub(super) answer: String,
     /// What the code says about the cause.
     pub(super) cause: Option<&'static str>,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.answer)?;
+        self.cause.map_or(Ok(()), |cause| write!(f, ": {cause}"))
+    }
 }
 
 /// An error body, in any of the three documented shapes.
@@ -120,7 +127,7 @@ pub(super) fn classify(host: &str, status: u16, error: &ErrorBody) -> Verdict {
         return Verdict::Throttled;
     }
     match status {
-        400 if error.is("IMG.0030") || error.is("IMG.0087") => Verdict::TokenRejected(Rejection {
+        400 if error.is("IMG.0030") || error.is("IMG.0087") => Verdict::Rejected(Rejection {
             answer,
             cause: error.rejection_cause(),
         }),
@@ -128,7 +135,7 @@ pub(super) fn classify(host: &str, status: u16, error: &ErrorBody) -> Verdict {
         400 if error.is("IMG.0023") => {
             Verdict::Failed(FailureKind::Http, format!("{host} answered {answer}"))
         }
-        401 => Verdict::TokenRejected(Rejection {
+        401 => Verdict::Rejected(Rejection {
             answer,
             cause: error.rejection_cause(),
         }),

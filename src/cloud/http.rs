@@ -1,32 +1,77 @@
-//! HTTP as this client needs it: no redirects, no decompression, bounded time and size, a fresh
-//! connection where a pooled one turned out dead. Knows nothing of jobs and tokens.
+//! HTTP as this client needs it: no redirects, bounded time and size, a fresh connection where a
+//! pooled one turned out dead. Knows nothing of jobs and tokens.
 
-use super::{CloudOptions, endpoint::Endpoint};
-use crate::observation::FailureKind;
-use reqwest::{
-    Client, RequestBuilder, Response,
-    header::{CONTENT_ENCODING, HeaderMap},
-    redirect,
+use super::{
+    CloudOptions, Operation,
+    endpoint::Endpoint,
+    hosts::{CheckedResolver, InternalAddress},
 };
-use std::{error::Error, io, sync::OnceLock, time::Duration};
+use crate::observation::FailureKind;
+use flate2::read::MultiGzDecoder;
+use reqwest::{
+    Certificate, Client, RequestBuilder, Response,
+    header::{CONTENT_ENCODING, HeaderMap},
+    redirect, retry,
+};
+use std::{
+    error::Error,
+    io::{self, Read},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 /// Gateways commonly drop idle connections after 60 s; be first.
 const POOL_IDLE: Duration = Duration::from_secs(45);
+/// An HTTP/2 connection whose other end is gone would swallow request after request, as no time-out
+/// of a request ends it.
+const PING_AFTER: Duration = Duration::from_secs(5);
 
-/// The HTTP clients, all with the same options.
-#[derive(Debug)]
+/// The HTTP side: options, and clients for everybody who trusts the system's authorities.
 pub(super) struct Http {
     options: CloudOptions,
-    /// Honours the proxies of the environment.
-    proxied: Clients,
-    /// For loopback addresses, which no proxy can reach; built when first needed, as each client
-    /// holds the system's root certificates.
-    direct: OnceLock<Clients>,
+    resolver: CheckedResolver,
+    shared: Clients,
 }
 
-#[derive(Debug)]
-struct Clients {
-    pooled: Client,
+/// Whom servers may be certified by.
+#[derive(Clone, Debug)]
+pub(super) struct Trust {
+    /// Beside those of the system.
+    pub(super) authorities: Vec<Certificate>,
+    /// `false`: any certificate will do.
+    pub(super) verify: bool,
+}
+
+impl Trust {
+    /// Whether it is another than the system's.
+    pub(super) fn differs(&self) -> bool {
+        !self.verify || !self.authorities.is_empty()
+    }
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self {
+            authorities: Vec::new(),
+            verify: true,
+        }
+    }
+}
+
+/// The HTTP clients of one [`Trust`]. Each is built when first needed, as it holds the system's root
+/// certificates.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    trust: Trust,
+    /// Honours the proxies of the environment.
+    proxied: Pair,
+    /// For loopback addresses, which no proxy can reach.
+    direct: Pair,
+}
+
+#[derive(Debug, Default)]
+struct Pair {
+    pooled: OnceLock<Client>,
     /// Never keeps a connection, so each of its requests opens one.
     fresh: OnceLock<Client>,
 }
@@ -44,8 +89,10 @@ pub(super) struct Answer {
 pub(super) enum BodyError {
     #[error("is longer than {0} KiB")]
     TooLong(usize),
-    #[error("is compressed, which was not asked for")]
+    #[error("is encoded in a way that was not asked for")]
     Encoded,
+    #[error("is not the gzip that it claims to be")]
+    Corrupt,
     #[error("broke off")]
     Cut,
     #[error("did not end within {0} s")]
@@ -54,10 +101,12 @@ pub(super) enum BodyError {
 
 /// Why there was no answer: half a sentence that follows the host's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub(super) struct NoAnswer {
-    pub(super) kind: FailureKind,
-    pub(super) text: String,
+pub(super) enum NoAnswer {
+    #[error("{1}")]
+    Failed(FailureKind, String),
+    /// The address may not be talked to.
+    #[error("{0}, which is never asked")]
+    NotAllowed(&'static str),
 }
 
 /// What one poll or login may still do, and what it did.
@@ -77,17 +126,24 @@ impl Attempts {
     }
 }
 
+impl Clients {
+    pub(super) fn new(trust: Trust) -> Self {
+        Self {
+            trust,
+            ..Self::default()
+        }
+    }
+}
+
 impl Http {
     pub(super) fn new(options: CloudOptions) -> Result<Self, reqwest::Error> {
-        let pooled = build(&options, true, true)?;
-        Ok(Self {
+        let http = Self {
+            resolver: CheckedResolver::new(options.policy.clone()),
             options,
-            proxied: Clients {
-                pooled,
-                fresh: OnceLock::new(),
-            },
-            direct: OnceLock::new(),
-        })
+            shared: Clients::default(),
+        };
+        http.client(&http.shared, false, false)?;
+        Ok(http)
     }
 
     pub(super) fn options(&self) -> &CloudOptions {
@@ -95,54 +151,93 @@ impl Http {
     }
 
     /// Sends a request that may safely be sent twice: if its connection breaks before an answer
-    /// begins, once more over a fresh connection, as pooled ones die unnoticed. Reads at most
-    /// `body_limit` bytes of the body.
+    /// begins, once more over a fresh connection, as pooled ones die unnoticed. `request` is called
+    /// for each attempt. `clients` are those of a credential with authorities of its own. Reads at
+    /// most `body_limit` bytes of the body, packed and unpacked.
     pub(super) async fn send(
         &self,
+        clients: Option<&Clients>,
         endpoint: &Endpoint,
+        operation: Operation,
         attempts: &mut Attempts,
         body_limit: usize,
         request: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<Answer, NoAnswer> {
-        let clients = self.clients(endpoint);
-        attempts.sent += 1;
-        let mut result = request(&clients.pooled).send().await;
-        if attempts.fresh_left && result.as_ref().err().is_some_and(broke_after_connecting) {
-            attempts.fresh_left = false;
+        let clients = clients.unwrap_or(&self.shared);
+        let mut fresh = false;
+        loop {
+            let client = self
+                .client(clients, endpoint.is_loopback(), fresh)
+                .map_err(|error| self.no_answer(&error))?;
             attempts.sent += 1;
-            result = request(self.fresh(endpoint, clients)).send().await;
-        }
-        match result {
-            Ok(response) => Ok(self.read(response, body_limit).await),
-            Err(error) => Err(self.no_answer(&error)),
+            let started = Instant::now();
+            let result = request(&client).send().await;
+            let again = !fresh
+                && attempts.fresh_left
+                && result.as_ref().err().is_some_and(broke_after_connecting);
+            let result = match result {
+                Ok(response) => Ok(self.read(response, body_limit).await),
+                Err(error) => Err(self.no_answer(&error)),
+            };
+            let class = match &result {
+                Ok(answer) => answer.class(),
+                Err(NoAnswer::Failed(kind, _)) => kind.category(),
+                Err(NoAnswer::NotAllowed(_)) => "not_allowed",
+            };
+            let observer = &self.options.observer;
+            observer.request(operation, class, started.elapsed());
+            if !again {
+                return result;
+            }
+            attempts.fresh_left = false;
+            fresh = true;
         }
     }
 
-    fn clients(&self, endpoint: &Endpoint) -> &Clients {
-        if !endpoint.is_loopback() {
-            return &self.proxied;
+    fn client(&self, clients: &Clients, direct: bool, fresh: bool) -> reqwest::Result<Client> {
+        let pair = if direct {
+            &clients.direct
+        } else {
+            &clients.proxied
+        };
+        let slot = if fresh { &pair.fresh } else { &pair.pooled };
+        if let Some(client) = slot.get() {
+            return Ok(client.clone());
         }
-        self.direct.get_or_init(|| Clients {
-            pooled: build(&self.options, false, true)
-                .unwrap_or_else(|_| self.proxied.pooled.clone()),
-            fresh: OnceLock::new(),
-        })
-    }
-
-    fn fresh<'a>(&self, endpoint: &Endpoint, clients: &'a Clients) -> &'a Client {
-        clients.fresh.get_or_init(|| {
-            build(&self.options, !endpoint.is_loopback(), false)
-                .unwrap_or_else(|_| clients.pooled.clone())
-        })
+        let mut builder = Client::builder()
+            .user_agent(&self.options.user_agent)
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .referer(false)
+            .dns_resolver(self.resolver.clone())
+            .tls_danger_accept_invalid_certs(!clients.trust.verify)
+            .tls_certs_merge(clients.trust.authorities.clone())
+            .connect_timeout(self.options.connect_timeout)
+            .timeout(self.options.request_timeout)
+            .http2_keep_alive_interval(PING_AFTER)
+            .http2_keep_alive_timeout(PING_AFTER)
+            .pool_idle_timeout(POOL_IDLE);
+        if direct {
+            builder = builder.no_proxy();
+        }
+        if fresh {
+            builder = builder.pool_max_idle_per_host(0);
+        }
+        let client = builder.build()?;
+        // Of two that were built at once, one stays.
+        Ok(slot.get_or_init(|| client).clone())
     }
 
     async fn read(&self, mut response: Response, limit: usize) -> Answer {
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
-        let body = if is_encoded(&headers) {
-            Err(BodyError::Encoded)
-        } else {
-            self.read_body(response, limit).await
+        let body = match encoding(&headers) {
+            Encoding::Plain => self.read_body(response, limit).await,
+            Encoding::Gzip => match self.read_body(response, limit).await {
+                Ok(packed) => unpack(&packed, limit),
+                Err(error) => Err(error),
+            },
+            Encoding::Other => Err(BodyError::Encoded),
         };
         Answer {
             status,
@@ -171,6 +266,9 @@ impl Http {
     /// Only fixed texts: the library's own would name addresses, times and other things that
     /// change from poll to poll.
     fn no_answer(&self, error: &reqwest::Error) -> NoAnswer {
+        if find::<InternalAddress>(error).is_some() {
+            return NoAnswer::NotAllowed("leads to a loopback, link-local or metadata address");
+        }
         let (kind, text) = if error.is_timeout() && error.is_connect() {
             let seconds = self.options.connect_timeout.as_secs_f32();
             (
@@ -208,42 +306,71 @@ impl Http {
                 "broke the connection without an answer".to_owned(),
             )
         };
-        NoAnswer { kind, text }
+        NoAnswer::Failed(kind, text)
     }
 }
 
 impl BodyError {
     pub(super) fn kind(&self) -> FailureKind {
         match self {
-            Self::TooLong(_) | Self::Encoded => FailureKind::Malformed,
+            Self::TooLong(_) | Self::Encoded | Self::Corrupt => FailureKind::Malformed,
             Self::Cut => FailureKind::Network,
             Self::Timeout(_) => FailureKind::Timeout,
         }
     }
 }
 
-fn build(options: &CloudOptions, proxies: bool, keep_connections: bool) -> reqwest::Result<Client> {
-    let mut builder = Client::builder()
-        .user_agent(&options.user_agent)
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .connect_timeout(options.connect_timeout)
-        .timeout(options.request_timeout)
-        .pool_idle_timeout(POOL_IDLE);
-    if !proxies {
-        builder = builder.no_proxy();
+impl Answer {
+    /// Bounded label for metrics.
+    fn class(&self) -> &'static str {
+        match self.status {
+            200..=299 => "success",
+            300..=399 => "redirect",
+            401 => "unauthorized",
+            403 => "forbidden",
+            404 => "not_found",
+            429 => "throttled",
+            400..=499 => "client_error",
+            500..=599 => "server_error",
+            _ => "other",
+        }
     }
-    if !keep_connections {
-        builder = builder.pool_max_idle_per_host(0);
-    }
-    builder.build()
 }
 
-fn is_encoded(headers: &HeaderMap) -> bool {
-    headers
+enum Encoding {
+    Plain,
+    /// Not asked for, but some gateways compress all the same.
+    Gzip,
+    Other,
+}
+
+fn encoding(headers: &HeaderMap) -> Encoding {
+    let mut codings = headers
         .get_all(CONTENT_ENCODING)
         .iter()
-        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+        .map(|coding| coding.as_bytes().trim_ascii())
+        .filter(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+    match (codings.next(), codings.next()) {
+        (None, _) => Encoding::Plain,
+        (Some(coding), None)
+            if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") =>
+        {
+            Encoding::Gzip
+        }
+        _ => Encoding::Other,
+    }
+}
+
+fn unpack(packed: &[u8], limit: usize) -> Result<Vec<u8>, BodyError> {
+    let mut body = Vec::new();
+    let read = MultiGzDecoder::new(packed)
+        .take(limit as u64 + 1)
+        .read_to_end(&mut body);
+    match read {
+        Ok(_) if body.len() > limit => Err(BodyError::TooLong(limit / 1024)),
+        Ok(_) => Ok(body),
+        Err(_) => Err(BodyError::Corrupt),
+    }
 }
 
 /// Whether the connection was there and broke before an answer began.
@@ -261,7 +388,7 @@ fn tls_text(error: &rustls::Error) -> String {
             Certificate::NotValidYet | Certificate::NotValidYetContext { .. },
         ) => "its certificate is not valid yet",
         Tls::InvalidCertificate(Certificate::UnknownIssuer) => {
-            "its certificate comes from an unknown authority"
+            "its certificate comes from an unknown authority; put that authority's certificate into key cacert of the Secret"
         }
         Tls::InvalidCertificate(
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },

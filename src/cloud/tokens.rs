@@ -1,7 +1,10 @@
 //! The tokens of one credential: one login for everybody who waits, refreshed at half-life, and a
 //! memory of failed logins so that many objects on a broken credential cause few of them.
 
-use super::keystone::{Grant, LoginProblem, LoginTrouble};
+use super::{
+    Pacing,
+    keystone::{Grant, LoginProblem, LoginTrouble},
+};
 use std::{
     collections::HashMap,
     sync::{
@@ -12,13 +15,6 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Pauses between failed logins: the first one doubles up to the last.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A password that was rejected stays wrong; each repetition brings its owner nearer to a lock.
-const REJECTED_PAUSE: Duration = Duration::from_secs(300);
-/// Nobody's `Retry-After` keeps us away for longer.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 /// From how many projects on tokens that nobody can use any more are looked for and dropped.
 const MANY_PROJECTS: usize = 64;
 
@@ -72,13 +68,15 @@ pub(super) enum NoToken {
 }
 
 /// One slot a login scope.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tokens {
+    pacing: Arc<Pacing>,
     slots: Mutex<HashMap<Option<Box<str>>, Arc<Slot>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slot {
+    pacing: Arc<Pacing>,
     state: Mutex<State>,
     /// Held while signing in. A caller that is cancelled gives it up, and the next one signs in.
     login: tokio::sync::Mutex<()>,
@@ -107,6 +105,13 @@ enum Step {
 }
 
 impl Tokens {
+    pub(super) fn new(pacing: Arc<Pacing>) -> Self {
+        Self {
+            pacing,
+            slots: Mutex::default(),
+        }
+    }
+
     /// The slot of a scope: the project asked for, or `None` where the entry names its own.
     pub(super) fn slot(&self, scope: Option<&str>) -> Arc<Slot> {
         let mut slots = lock(&self.slots);
@@ -115,11 +120,22 @@ impl Tokens {
             let now = Instant::now();
             slots.retain(|_, slot| Arc::strong_count(slot) > 1 || lock(&slot.state).is_of_use(now));
         }
-        Arc::clone(slots.entry(scope).or_default())
+        let slot = slots
+            .entry(scope)
+            .or_insert_with(|| Arc::new(Slot::new(self.pacing.clone())));
+        Arc::clone(slot)
     }
 }
 
 impl Slot {
+    fn new(pacing: Arc<Pacing>) -> Self {
+        Self {
+            pacing,
+            state: Mutex::default(),
+            login: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// A token other than `rejected`, from the cache or by `sign_in`, which is called by one
     /// caller at a time; those who wait share its outcome, also a failed one. `renewable` tells
     /// whether a login can give a token that lives longer than the one before.
@@ -132,7 +148,7 @@ impl Slot {
     where
         F: Future<Output = Result<Grant, LoginTrouble>>,
     {
-        let first = lock(&self.state).step(rejected, renewable, Instant::now());
+        let first = lock(&self.state).step(&self.pacing, rejected, renewable, Instant::now());
         let guard = match first {
             Step::Use(session) => return Ok(session),
             Step::GiveUp(why) => return Err(why),
@@ -143,21 +159,27 @@ impl Slot {
             Step::SignIn => self.login.lock().await,
         };
         // Somebody may have signed in since the first look.
-        match lock(&self.state).step(rejected, renewable, Instant::now()) {
+        match lock(&self.state).step(&self.pacing, rejected, renewable, Instant::now()) {
             Step::Use(session) => return Ok(session),
             Step::GiveUp(why) => return Err(why),
             Step::Refresh(_) | Step::SignIn => {}
         }
         let asked_at = Instant::now();
         let result = sign_in().await;
-        let outcome = lock(&self.state).record(result, rejected, asked_at);
+        let outcome = lock(&self.state).record(&self.pacing, result, rejected, asked_at);
         drop(guard);
         outcome
     }
 }
 
 impl State {
-    fn step(&self, rejected: Option<&Session>, renewable: bool, now: Instant) -> Step {
+    fn step(
+        &self,
+        pacing: &Pacing,
+        rejected: Option<&Session>,
+        renewable: bool,
+        now: Instant,
+    ) -> Step {
         let paused = self.failed.as_ref().filter(|failed| now < failed.until);
         let is_rejected = |session: &Session| {
             rejected.is_some_and(|rejected| rejected.generation >= session.generation)
@@ -166,7 +188,7 @@ impl State {
             Some(session) if is_rejected(session) => {
                 let too_soon = !session.accepted.load(Ordering::Relaxed)
                     && session.in_vain > 0
-                    && now < session.obtained + pause(session.in_vain);
+                    && now < session.obtained + pause(pacing, session.in_vain);
                 if !renewable || too_soon {
                     return Step::GiveUp(NoToken::NoFreshOne);
                 }
@@ -191,6 +213,7 @@ impl State {
     /// `asked_at` is when the login was sent: a token is never believed to live longer than it does.
     fn record(
         &mut self,
+        pacing: &Pacing,
         result: Result<Grant, LoginTrouble>,
         rejected: Option<&Session>,
         asked_at: Instant,
@@ -219,7 +242,7 @@ impl State {
             }
             Err(trouble) => {
                 let in_a_row = self.failed.as_ref().map_or(0, |failed| failed.in_a_row) + 1;
-                let until = now + pause_after(&trouble, in_a_row);
+                let until = now + pause_after(pacing, &trouble, in_a_row);
                 if trouble.problem.is_rejection() {
                     self.session = None;
                 }
@@ -256,22 +279,23 @@ impl FailedLogin {
     }
 }
 
-fn pause_after(trouble: &LoginTrouble, in_a_row: u32) -> Duration {
+fn pause_after(pacing: &Pacing, trouble: &LoginTrouble, in_a_row: u32) -> Duration {
     let own = match &trouble.problem {
-        LoginProblem::Refused(_) if trouble.problem.is_rejection() => REJECTED_PAUSE,
-        LoginProblem::Refused(_) | LoginProblem::Failed(_) => pause(in_a_row),
+        LoginProblem::Barred(_, wait) => *wait,
+        problem if problem.is_rejection() => pacing.login_rejected,
+        LoginProblem::Refused(_) | LoginProblem::Failed(_) => pause(pacing, in_a_row),
     };
     own.max(
         trouble
             .retry_after
             .unwrap_or_default()
-            .min(LONGEST_RETRY_AFTER),
+            .min(pacing.retry_after_max),
     )
 }
 
-fn pause(in_a_row: u32) -> Duration {
+fn pause(pacing: &Pacing, in_a_row: u32) -> Duration {
     let doublings = in_a_row.saturating_sub(1).min(8);
-    (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
+    (pacing.login_retry_min * 2_u32.pow(doublings)).min(pacing.login_retry_max)
 }
 
 /// The data behind these locks is valid at each moment, so a panic elsewhere does not spoil it.
@@ -283,7 +307,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::{
-        cloud::{endpoint::Endpoint, text::Redactor},
+        cloud::{EndpointPolicy, endpoint::Endpoint, text::Redactor},
         observation::{Failure, FailureKind, RefusalReason, Stage},
     };
     use futures::future::join_all;
@@ -292,7 +316,8 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn grant() -> Grant {
-        let endpoint = Endpoint::parse("https://ims.example.com", false).unwrap();
+        let policy = EndpointPolicy::default();
+        let endpoint = Endpoint::parse("https://ims.eu-de.otc.t-systems.com", &policy).unwrap();
         Grant::new(&"token".into(), None, endpoint, HOUR, Redactor::default()).unwrap()
     }
 
@@ -317,10 +342,18 @@ mod tests {
     }
 
     /// A slot and the number of logins it caused.
-    #[derive(Default)]
     struct Counted {
         slot: Slot,
         logins: Cell<u32>,
+    }
+
+    impl Default for Counted {
+        fn default() -> Self {
+            Self {
+                slot: Slot::new(Arc::default()),
+                logins: Cell::default(),
+            }
+        }
     }
 
     impl Counted {
@@ -466,7 +499,7 @@ mod tests {
 
     #[test]
     fn slots_of_projects_that_nobody_asks_for_any_more_are_dropped() {
-        let tokens = Tokens::default();
+        let tokens = Tokens::new(Arc::default());
         let kept = tokens.slot(Some("kept"));
         for project in 0..10 * MANY_PROJECTS {
             tokens.slot(Some(&project.to_string()));

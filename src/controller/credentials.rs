@@ -1,7 +1,7 @@
 //! Secrets: read on the tracker's order, kept parsed with their tokens.
 
 use crate::{
-    cloud::{self, Credential, SecretName},
+    cloud::{self, CloudClient, Credential, SecretName},
     observation::{Failure, FailureKind, Refusal, RefusalReason, Stage},
     telemetry::Metrics,
     tracker::{CredentialError, CredentialRef},
@@ -52,7 +52,7 @@ pub(super) async fn read(
     client: Client,
     store: Arc<CredentialStore>,
     metrics: Arc<Metrics>,
-    allow_http: bool,
+    cloud_client: CloudClient,
     reference: Arc<CredentialRef>,
 ) -> Result<u64, CredentialError> {
     let result = fetch(client, &reference).await.and_then(|secret| {
@@ -60,7 +60,8 @@ pub(super) async fn read(
         let version = cloud::content_version(secret.data.as_ref(), cloud);
         let credential = match store.get(&reference) {
             Some(known) if known.version() == version => known,
-            _ => Credential::parse(&name(&reference), secret.data.as_ref(), cloud, allow_http)
+            _ => cloud_client
+                .credential(&name(&reference), secret.data.as_ref(), cloud)
                 .map(Arc::new)
                 .map_err(CredentialError::Refused)?,
         };
@@ -122,7 +123,7 @@ fn failed(kind: FailureKind, message: String) -> CredentialError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{api::CloudCredentialsRef, tracker::CredentialRef};
+    use crate::{api::CloudCredentialsRef, cloud::CloudOptions, tracker::CredentialRef};
     use std::collections::BTreeMap;
 
     #[test]
@@ -137,13 +138,15 @@ mod tests {
             })
         };
         let yaml = "clouds: {otc: {auth_type: token, auth: {token: t}, \
-                    image_endpoint_override: \"https://ims.example.com\"}}";
+                    image_endpoint_override: \"https://ims.eu-de.otc.t-systems.com\"}}";
         let data = BTreeMap::from([(
             "clouds.yaml".to_owned(),
             k8s_openapi::ByteString(yaml.into()),
         )]);
         let secret = name(&key());
-        let credential = Arc::new(Credential::parse(&secret, Some(&data), "otc", false).unwrap());
+        let credential = Arc::new(
+            Credential::parse(&secret, Some(&data), "otc", &CloudOptions::default()).unwrap(),
+        );
         let store = CredentialStore::default();
         store.put(key(), credential.clone());
         let held = key();

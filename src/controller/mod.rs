@@ -41,8 +41,6 @@ pub struct Controller {
     pub client: Client,
     /// Connection to clouds.
     pub cloud: CloudClient,
-    /// Whether plain http is permitted.
-    pub allow_http: bool,
     /// Namespaces to watch; none: all.
     pub namespaces: Vec<String>,
     /// The tracker's numbers.
@@ -185,7 +183,11 @@ impl Shell {
 
     /// Now and then: costs a pass over all objects.
     fn report(&self) {
-        self.controller.metrics.take(&self.tracker.census());
+        let (census, cloud) = (
+            self.tracker.census(now(self.started)),
+            &self.controller.cloud,
+        );
+        self.controller.metrics.take(&census, cloud.open_breakers());
         self.store.purge();
     }
 
@@ -210,7 +212,7 @@ impl Shell {
                         self.controller.client.clone(),
                         self.store.clone(),
                         self.controller.metrics.clone(),
-                        self.controller.allow_http,
+                        self.controller.cloud.clone(),
                         reference.clone(),
                     );
                     self.spawn(credentials::TIMEOUT, task, move |result| {
@@ -304,6 +306,8 @@ fn observation_of_fault(fault: Fault) -> Observation {
         retry_after: None,
         endpoint: None,
         requests: 1,
+        signed_in: false,
+        request_id: None,
     }
 }
 

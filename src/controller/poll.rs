@@ -32,6 +32,8 @@ pub(super) async fn poll(
             retry_after: None,
             endpoint: None,
             requests: 0,
+            signed_in: false,
+            request_id: None,
         };
     };
     let started = Instant::now();

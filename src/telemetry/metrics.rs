@@ -1,6 +1,9 @@
 //! Counters and gauges. Labels are bounded: no job, project or object ever names a series.
 
-use crate::tracker::{Census, Counters};
+use crate::{
+    cloud::{Observer, Operation},
+    tracker::{Census, Counters},
+};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
@@ -22,10 +25,22 @@ macro_rules! label {
         }
     };
 }
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Request {
+    operation: &'static str,
+    class: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Of {
+    operation: &'static str,
+}
+
 label!(Outcome, outcome);
 label!(WriteOutcome, result);
 label!(Kind, kind);
 label!(Reason, reason);
+label!(State, state);
 
 /// All series.
 #[derive(Debug)]
@@ -34,6 +49,11 @@ pub struct Metrics {
     polls: Family<Outcome, Counter>,
     poll_requests: Counter,
     poll_duration: Histogram,
+    requests: Family<Request, Counter>,
+    request_duration: Family<Of, Histogram, fn() -> Histogram>,
+    credentials: Family<State, Gauge>,
+    breakers_open: Gauge,
+    paused_buckets: Gauge,
     secret_reads: Family<WriteOutcome, Counter>,
     writes: Family<WriteOutcome, Counter>,
     events: Family<WriteOutcome, Counter>,
@@ -56,6 +76,11 @@ impl Default for Metrics {
             polls: Family::default(),
             poll_requests: Counter::default(),
             poll_duration: Histogram::new(DURATIONS),
+            requests: Family::default(),
+            request_duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
+            credentials: Family::default(),
+            breakers_open: Gauge::default(),
+            paused_buckets: Gauge::default(),
             secret_reads: Family::default(),
             writes: Family::default(),
             events: Family::default(),
@@ -90,6 +115,31 @@ impl Metrics {
             "poll_duration_seconds",
             "Time from the start of a poll to its outcome, logins included",
             self.poll_duration.clone(),
+        );
+        registry.register(
+            "cloud_requests",
+            "HTTP requests to clouds, by operation and class of the answer",
+            self.requests.clone(),
+        );
+        registry.register(
+            "cloud_request_duration_seconds",
+            "Time from the start of an HTTP request to the end of its answer",
+            self.request_duration.clone(),
+        );
+        registry.register(
+            "credentials",
+            "Credentials in use, by state",
+            self.credentials.clone(),
+        );
+        registry.register(
+            "login_breakers_open",
+            "Login identities kept from trying, as the cloud rejected them too often",
+            self.breakers_open.clone(),
+        );
+        registry.register(
+            "paused_poll_buckets",
+            "Quota buckets that the cloud asked to wait (throttling, Retry-After)",
+            self.paused_buckets.clone(),
         );
         registry.register(
             "secret_reads",
@@ -187,8 +237,16 @@ impl Metrics {
         self.panics.inc();
     }
 
-    /// Takes over the tracker's figures.
-    pub fn take(&self, census: &Census) {
+    /// Takes over the figures of the tracker and the number of open breakers.
+    pub fn take(&self, census: &Census, breakers_open: usize) {
+        self.breakers_open.set(gauge(breakers_open));
+        self.paused_buckets.set(gauge(census.paused_buckets));
+        self.credentials.clear();
+        for (&state, &count) in &census.credentials {
+            self.credentials
+                .get_or_create(&State { state })
+                .set(gauge(count));
+        }
         self.objects.clear();
         for (&reason, &count) in &census.objects {
             self.objects
@@ -215,6 +273,18 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a String does not fail");
         text
+    }
+}
+
+impl Observer for Metrics {
+    fn request(&self, operation: Operation, class: &'static str, took: Duration) {
+        let operation = operation.label();
+        self.requests
+            .get_or_create(&Request { operation, class })
+            .inc();
+        self.request_duration
+            .get_or_create(&Of { operation })
+            .observe(took.as_secs_f64());
     }
 }
 

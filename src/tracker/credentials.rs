@@ -7,7 +7,7 @@ use super::{
 };
 use crate::observation::{Observation, Outcome, Refusal, RefusalReason};
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -32,6 +32,8 @@ struct Credential {
     version: u64,
     /// A read is queued or under way.
     reading: bool,
+    /// When the latest read ended.
+    read_at: Option<Duration>,
     /// The next planned read.
     next_read: Option<Duration>,
     /// Reads in a row that did not mend it.
@@ -75,6 +77,7 @@ impl Credentials {
             state: State::Unread,
             version: 0,
             reading: false,
+            read_at: None,
             next_read: None,
             retries: 0,
             rejected: false,
@@ -159,6 +162,21 @@ impl Credentials {
         }
     }
 
+    /// How many there are in each state.
+    pub(super) fn census(&self) -> BTreeMap<&'static str, usize> {
+        let mut census = BTreeMap::new();
+        for credential in self.slots.iter().flatten() {
+            let state = match credential.state {
+                State::Unread => "unread",
+                State::Good if credential.rejected => "rejected",
+                State::Good => "usable",
+                State::Broken(_) => "broken",
+            };
+            *census.entry(state).or_default() += 1;
+        }
+        census
+    }
+
     pub(super) fn wake(&mut self, at: Duration) {
         if self.wake_at == Some(at) {
             self.wake_at = None;
@@ -222,6 +240,7 @@ impl Tracker {
             return;
         };
         credential.reading = false;
+        credential.read_at = Some(now.mono);
         match result {
             Ok(version) => {
                 let was_broken = matches!(credential.state, State::Broken(_));
@@ -318,6 +337,8 @@ impl Tracker {
             retry_after: None,
             endpoint: None,
             requests: 0,
+            signed_in: false,
+            request_id: None,
         };
         let was_active = record.is_active();
         let (Next::Pace | Next::Backoff(_) | Next::AfterPause, _) =
@@ -343,6 +364,18 @@ impl Tracker {
         } else if !rejected && credential.retries > 0 {
             credential.retries = 0;
             self.plan_read(now, index);
+        }
+    }
+
+    /// A login was made with what was read some time ago: see whether it still stands there.
+    pub(super) fn credential_signed_in(&mut self, now: Now, index: u32) {
+        let just_read = |at: Duration| now.mono < at + self.config.credential_retry_min;
+        let fresh = self
+            .credentials
+            .get(index)
+            .is_none_or(|credential| credential.read_at.is_none_or(just_read));
+        if !fresh {
+            self.credentials.queue_read(index);
         }
     }
 

@@ -130,6 +130,14 @@ impl Polls {
         }
     }
 
+    /// Buckets that wait because the cloud asked for it.
+    pub(super) fn paused_buckets(&self, now: Duration) -> usize {
+        self.buckets
+            .values()
+            .filter(|bucket| now < bucket.paused_until)
+            .count()
+    }
+
     /// Drops buckets that nobody uses and that hold no pause any more.
     pub(super) fn sweep(&mut self, now: Duration) {
         self.buckets.retain(|_, bucket| !bucket.is_disposable(now));

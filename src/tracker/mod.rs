@@ -101,6 +101,10 @@ pub struct Census {
     pub polls_in_flight: usize,
     /// Status writes that were sent and not yet answered.
     pub writes_in_flight: usize,
+    /// Credentials by state: `unread`, `usable`, `rejected` by the cloud, `broken`.
+    pub credentials: BTreeMap<&'static str, usize>,
+    /// Quota buckets that wait because the cloud asked for it.
+    pub paused_buckets: usize,
     /// Counters since the start.
     pub counters: Counters,
 }
@@ -208,8 +212,10 @@ impl Tracker {
 
     /// Counts the objects. Costs a pass over them.
     #[must_use]
-    pub fn census(&self) -> Census {
+    pub fn census(&self, now: Now) -> Census {
         let mut census = Census {
+            credentials: self.credentials.census(),
+            paused_buckets: self.polls.paused_buckets(now.mono),
             polls_in_flight: self.polls.in_flight,
             writes_in_flight: self.writes.in_flight,
             counters: self.counters,

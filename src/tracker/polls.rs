@@ -331,6 +331,9 @@ impl Tracker {
         if !current {
             return;
         }
+        if seen.signed_in {
+            self.credential_signed_in(now, ticket.credential);
+        }
         match &seen.outcome {
             Outcome::Answered(_) => {
                 self.credential_judged(now, ticket.credential, false);

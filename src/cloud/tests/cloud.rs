@@ -1,6 +1,6 @@
 //! A cloud of two endpoints on loopback, scripted by closures: `/v3/auth/tokens` and the job query.
 
-use super::{super::CloudClient, credential};
+use super::{super::CloudClient, credential, lab};
 use crate::cloud::{CloudOptions, Credential};
 use axum::{
     Router,
@@ -124,9 +124,8 @@ impl Cloud {
 pub(super) fn client() -> CloudClient {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let options = CloudOptions {
-        allow_http: true,
         request_timeout: Duration::from_millis(800),
-        ..CloudOptions::default()
+        ..lab()
     };
     CloudClient::new(options).unwrap()
 }

@@ -32,7 +32,7 @@ fn read(status: u16, headers: &[(&str, &str)], body: Result<&[u8], BodyError>) -
         headers,
         body: body.map(<[u8]>::to_vec),
     };
-    client::read(HOST, &answer, "j1", &session())
+    client::read(HOST, &answer, "j1", &session().grant.redactor)
 }
 
 fn verdict(status: u16, body: &str) -> Verdict {
@@ -62,7 +62,7 @@ fn means(verdict: &Verdict) -> Means {
     match verdict {
         Verdict::Throttled => Means::Throttled,
         Verdict::JobNotFound => Means::NoJob,
-        Verdict::TokenRejected(_) => Means::Token,
+        Verdict::Rejected(_) => Means::Token,
         Verdict::Refused(reason, _) => Means::Refused(*reason),
         Verdict::Failed(kind, _) => Means::Failed(*kind),
     }
@@ -145,7 +145,7 @@ fn each_status_without_a_body_that_can_be_read() {
 #[test]
 fn a_code_may_be_a_number() {
     let body = r#"{"error":{"message":"Unauthorized.","code":401,"title":"Unauthorized"}}"#;
-    let Verdict::TokenRejected(rejection) = verdict(401, body) else {
+    let Verdict::Rejected(rejection) = verdict(401, body) else {
         panic!("not a rejection")
     };
     assert_eq!(
@@ -181,7 +181,7 @@ fn the_text_of_apigw_0301_tells_what_was_wrong() {
     ] {
         for code in ["APIGW.0301", "APIG.0301"] {
             for body in shapes(code, text) {
-                let Verdict::TokenRejected(rejection) = verdict(401, &body) else {
+                let Verdict::Rejected(rejection) = verdict(401, &body) else {
                     panic!("{body}")
                 };
                 assert_eq!(
@@ -300,7 +300,7 @@ proptest! {
             headers.insert("x-request-id", value);
         }
         let answer = Answer { status, headers, body: Ok(body) };
-        let _ = client::read(HOST, &answer, "j1", &session());
+        let _ = client::read(HOST, &answer, "j1", &session().grant.redactor);
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! `clouds.yaml`: what is understood, and what each mistake is answered with (fault G3).
 
-use super::{CANARY, credential, data, secret};
+use super::{CANARY, credential, data, secret, strict};
 use crate::{
     cloud::{
-        Credential,
-        clouds_yaml::{self, DomainRef, Entry, Login, ProjectRef, UserRef},
-        content_version,
+        Credential, JobPath, content_version,
+        entry::{DomainRef, Entry, Identity, Login, ProjectRef, UserRef},
     },
     observation::RefusalReason::{
         self, CredentialsInvalid, CredentialsNotFound, EndpointInvalid, EndpointNotAllowed,
@@ -14,7 +13,18 @@ use crate::{
 use secrecy::ExposeSecret;
 
 fn entry(yaml: &str) -> Entry {
-    clouds_yaml::parse(yaml.as_bytes(), "otc", &secret(), false).unwrap()
+    Entry::parse(yaml.as_bytes(), "otc", &secret(), &strict().policy).unwrap()
+}
+
+/// User and password of an entry.
+fn password(entry: &Entry) -> (&UserRef, &str) {
+    match &entry.login {
+        Login::Keystone {
+            identity: Identity::Password { user, password },
+            ..
+        } => (user, password.expose_secret()),
+        other => panic!("not a password: {other:?}"),
+    }
 }
 
 /// An entry `otc` with these lines.
@@ -42,10 +52,10 @@ fn a_password_entry_as_otc_users_write_it() {
   other: {auth: [not, ours]}
 ",
     );
-    let Login::Password {
+    let Login::Keystone {
         auth_url,
-        user,
-        password,
+        identity: Identity::Password { user, password },
+        agency: None,
     } = entry.login
     else {
         panic!("not a password")
@@ -84,11 +94,11 @@ fn ids_go_before_names_and_the_project_may_be_left_out() {
         "auth: {auth_url: https://iam.example.com, user_id: u1, username: u, password: p}",
         "image_endpoint_override: https://ims.example.com/v2",
     ]));
-    assert!(matches!(entry.login, Login::Password { user: UserRef::Id(id), .. } if id == "u1"));
+    assert!(matches!(password(&entry).0, UserRef::Id(id) if id == "u1"));
     assert_eq!(entry.project, None);
     let endpoint = entry.image_endpoint.unwrap();
     assert_eq!(
-        endpoint.job_url("p", "j").as_str(),
+        endpoint.job_url(JobPath::V1Jobs, "p", "j").as_str(),
         "https://ims.example.com/v1/p/jobs/j"
     );
 }
@@ -112,10 +122,7 @@ fn numbers_and_booleans_are_text_in_their_own_spelling() {
             "auth: {{auth_url: https://iam.example.com, user_id: 7, password: {spelling}, project_id: 123e4}}"
         );
         let entry = entry(&otc(&[&auth]));
-        let Login::Password { password, .. } = entry.login else {
-            panic!("not a password")
-        };
-        assert_eq!(password.expose_secret(), text);
+        assert_eq!(password(&entry).1, text);
         assert_eq!(entry.project, Some(ProjectRef::Id("123e4".into())));
     }
 }
@@ -123,7 +130,7 @@ fn numbers_and_booleans_are_text_in_their_own_spelling() {
 #[test]
 fn anchors_and_merge_keys_work() {
     let yaml = "x: &d {auth_url: https://iam.example.com, password: p}\nclouds: {otc: {auth: {<<: *d, user_id: u}}}";
-    assert!(matches!(entry(yaml).login, Login::Password { .. }));
+    assert_eq!(password(&entry(yaml)).1, "p");
 }
 
 #[test]
@@ -168,7 +175,7 @@ fn a_token_needs_a_place_to_ask_for_the_endpoint_or_the_endpoint() {
 fn expect_refusals(cases: &[(String, RefusalReason, &[&str])]) {
     for (yaml, reason, words) in cases {
         let data = data(yaml.as_str());
-        let refusal = Credential::parse(&secret(), Some(&data), "otc", false).unwrap_err();
+        let refusal = Credential::parse(&secret(), Some(&data), "otc", &strict()).unwrap_err();
         let message = &*refusal.message;
         assert_eq!(refusal.reason, *reason, "{yaml}\n{message}");
         for word in ["Secret team-a/otc"].iter().chain(*words) {
@@ -263,9 +270,12 @@ fn a_missing_or_wrong_field_is_named() {
             &["domain_name is missing"],
         ),
         (
-            with("auth_type: v3applicationcredential"),
+            with("auth_type: v3oidcpassword"),
             CredentialsInvalid,
-            &["clouds.otc.auth_type", "password or token"],
+            &[
+                "clouds.otc.auth_type",
+                "write password, token, v3applicationcredential or aksk",
+            ],
         ),
         (
             with("auth_type: canary-7f3a"),
@@ -312,7 +322,7 @@ fn an_address_that_must_not_be_used_is_named_with_its_field() {
 fn a_cloud_name_is_shown_without_control_characters() {
     let data = data("clouds: {}");
     let refusal =
-        Credential::parse(&secret(), Some(&data), "o\u{202e}t\u{1b}c\n", false).unwrap_err();
+        Credential::parse(&secret(), Some(&data), "o\u{202e}t\u{1b}c\n", &strict()).unwrap_err();
     assert!(
         refusal.message.contains("no cloud \"otc\""),
         "{}",
@@ -323,15 +333,20 @@ fn a_cloud_name_is_shown_without_control_characters() {
 #[test]
 fn a_secret_without_the_key_or_not_utf_8() {
     for data in [None, Some(&std::collections::BTreeMap::new())] {
-        let refusal = Credential::parse(&secret(), data, "otc", false).unwrap_err();
+        let refusal = Credential::parse(&secret(), data, "otc", &strict()).unwrap_err();
         assert_eq!(refusal.reason, CredentialsNotFound);
         assert_eq!(
             &*refusal.message,
             "Secret team-a/otc has no key clouds.yaml"
         );
     }
-    let refusal =
-        Credential::parse(&secret(), Some(&data(b"\xff\xfe".to_vec())), "otc", false).unwrap_err();
+    let refusal = Credential::parse(
+        &secret(),
+        Some(&data(b"\xff\xfe".to_vec())),
+        "otc",
+        &strict(),
+    )
+    .unwrap_err();
     assert_eq!(refusal.reason, CredentialsInvalid);
     assert!(refusal.message.contains("UTF-8"), "{}", refusal.message);
 }
@@ -377,7 +392,7 @@ fn o7_no_debug_form_shows_a_secret() {
 proptest::proptest! {
     #[test]
     fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), text in "[a-z:{}\\[\\]&*<|>!'\"\n -]{0,80}") {
-        let _ = clouds_yaml::parse(&bytes, "otc", &secret(), false);
-        let _ = clouds_yaml::parse(format!("clouds:\n  otc: {text}").as_bytes(), "otc", &secret(), false);
+        let _ = Entry::parse(&bytes, "otc", &secret(), &strict().policy);
+        let _ = Entry::parse(format!("clouds:\n  otc: {text}").as_bytes(), "otc", &secret(), &strict().policy);
     }
 }

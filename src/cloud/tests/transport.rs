@@ -9,8 +9,9 @@ use crate::{
     observation::{Failure, FailureKind, Observation, Outcome, RefusalReason, Stage},
 };
 use axum::body::Body;
+use flate2::{Compression, write::GzEncoder};
 use futures::stream;
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, io::Write, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -118,19 +119,50 @@ async fn e10_a_body_is_read_up_to_its_limit_whatever_its_form() {
     assert_eq!(failure(&poll).kind, FailureKind::Malformed);
 }
 
-#[tokio::test]
-async fn e10_a_compressed_body_is_not_unpacked() {
-    let zipped = |_: &super::cloud::Seen| {
-        let mut response = respond(200, vec![0x1f, 0x8b, 8, 0]);
+/// A poll answered with these bytes, said to be encoded like this.
+async fn encoded_answer(coding: &'static str, bytes: Vec<u8>) -> Observation {
+    let answer = move |_: &super::cloud::Seen| {
+        let mut response = respond(200, bytes.clone());
         response
             .headers_mut()
-            .insert("content-encoding", "gzip".parse().unwrap());
+            .insert("content-encoding", coding.parse().unwrap());
         response
     };
-    let cloud = Cloud::start(accept, zipped).await;
-    let poll = client().query(&cloud.overridden(), PROJECT, JOB).await;
-    assert_eq!(failure(&poll).kind, FailureKind::Malformed);
-    assert!(failure(&poll).message.contains("compressed"), "{poll:?}");
+    let cloud = Cloud::start(accept, answer).await;
+    client().query(&cloud.overridden(), PROJECT, JOB).await
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+    packed.write_all(bytes).unwrap();
+    packed.finish().unwrap()
+}
+
+#[tokio::test]
+async fn e10_a_compressed_body_is_unpacked_up_to_the_limit_though_nobody_asked_for_it() {
+    let body = format!(r#"{{"job_id":"{JOB}","status":"RUNNING"}}"#);
+    let poll = encoded_answer("gzip", gzip(body.as_bytes())).await;
+    assert_eq!(poll.outcome.category(), "answered");
+
+    let bomb = gzip(&vec![b' '; 64 << 20]);
+    assert!(bomb.len() < 256 << 10, "it passes packed");
+    let poll = encoded_answer("gzip", bomb).await;
+    assert!(
+        failure(&poll).message.contains("longer than 256 KiB"),
+        "{poll:?}"
+    );
+}
+
+#[tokio::test]
+async fn e10_an_encoding_that_cannot_be_undone_is_a_malformed_answer() {
+    for (coding, bytes) in [
+        ("gzip", vec![0x1f, 0x8b, 8, 0]),
+        ("br", vec![1, 2, 3]),
+        ("gzip, gzip", gzip(b"{}")),
+    ] {
+        let poll = encoded_answer(coding, bytes).await;
+        assert_eq!(failure(&poll).kind, FailureKind::Malformed, "{coding}");
+    }
 }
 
 #[tokio::test]

@@ -328,10 +328,10 @@ fn live(ops: Vec<Op>) {
     chaos.world.run(1000);
     chaos.expect_truth();
     let writes = chaos.world.landed;
-    let repairs = chaos.world.tracker.census().counters.repairs;
+    let repairs = chaos.world.census().counters.repairs;
     chaos.world.run(1000);
     assert_eq!(chaos.world.landed, writes, "and stays");
-    assert_eq!(chaos.world.tracker.census().counters.repairs, repairs);
+    assert_eq!(chaos.world.census().counters.repairs, repairs);
 }
 
 proptest! {

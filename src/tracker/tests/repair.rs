@@ -63,7 +63,7 @@ fn a_hand_edit_is_repaired_by_one_write_without_a_poll() {
             assert_eq!(world.status("x"), &before, "{what}: restored to the letter");
             assert_eq!((world.writes.len(), world.polls.len()), (2, 1), "{what}");
             assert_eq!(world.events.len(), 1, "{what}: no transition, no event");
-            assert_eq!(world.tracker.census().counters.repairs, 1, "{what}");
+            assert_eq!(world.census().counters.repairs, 1, "{what}");
         }
     }
 }

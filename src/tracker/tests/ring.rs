@@ -49,7 +49,7 @@ fn the_echo_before_the_reply_is_no_edit() {
     world.reply(&write, result);
     world.run(10);
     assert!(world.open_writes.is_empty());
-    assert_eq!(world.tracker.census().counters.repairs, 0);
+    assert_eq!(world.census().counters.repairs, 0);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn the_echo_after_the_reply_is_no_edit() {
     world.see(echo);
     world.run(10);
     assert!(world.open_writes.is_empty());
-    assert_eq!(world.tracker.census().counters.repairs, 0);
+    assert_eq!(world.census().counters.repairs, 0);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn what_lands_late_is_no_edit() {
     world.see(echo);
     world.run(20);
     assert!(world.open_writes.is_empty());
-    assert_eq!(world.tracker.census().counters.repairs, 0);
+    assert_eq!(world.census().counters.repairs, 0);
     assert_eq!(world.reasons_of_events(), ["JobRunning"]);
 }
 
@@ -272,7 +272,7 @@ fn an_answer_for_an_earlier_incarnation_is_dropped() {
         "",
         "a new job: what the old one came to is not its end"
     );
-    assert_eq!(world.tracker.census().counters.dropped_answers, 1);
+    assert_eq!(world.census().counters.dropped_answers, 1);
     world.answer(&new, running());
     world.run(1);
     assert_eq!(world.reason("x"), "JobRunning");

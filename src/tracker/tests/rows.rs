@@ -245,7 +245,7 @@ fn once_success_was_answered_nothing_else_is_shown() {
     let mut world = world_with(success_without_image());
     world.says("x", fail());
     world.run(200);
-    assert_eq!(world.tracker.census().counters.contradictions, 5);
+    assert_eq!(world.census().counters.contradictions, 5);
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn running_then_init_is_counted_and_not_shown() {
     world.says("x", init());
     world.run(100);
     assert_eq!((world.reason("x"), world.writes.len()), ("JobRunning", 1));
-    assert!(world.tracker.census().counters.contradictions >= 3);
+    assert!(world.census().counters.contradictions >= 3);
 }
 
 #[test]

@@ -73,6 +73,8 @@ fn observed(outcome: Outcome) -> Observation {
         retry_after: None,
         endpoint: Some(HOST.into()),
         requests: 1,
+        signed_in: false,
+        request_id: None,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     api::{ImageExportJob, ImageExportJobStatus},
     observation::Observation,
     tracker::{
-        Config, CredentialError, CredentialRef, Effect, EventNote, FetchTicket, Input, Now,
+        Census, Config, CredentialError, CredentialRef, Effect, EventNote, FetchTicket, Input, Now,
         ObjectKey, PollRequest, PollTicket, Source, StatusWrite, Tracker, WriteResult, WriteTicket,
     },
 };
@@ -185,6 +185,10 @@ impl World {
     }
 
     /// Gives the tracker one input and sees to its effects.
+    pub fn census(&self) -> Census {
+        self.tracker.census(self.present())
+    }
+
     pub fn feed(&mut self, input: Input) {
         let mut effects = std::mem::take(&mut self.effects);
         self.tracker.handle(self.present(), input, &mut effects);

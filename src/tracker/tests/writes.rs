@@ -97,7 +97,7 @@ fn a_conflict_with_our_own_write_is_its_reply() {
     world.run(200);
     assert_eq!(world.writes.len(), 2);
     assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
-    assert_eq!(world.tracker.census().counters.repairs, 0);
+    assert_eq!(world.census().counters.repairs, 0);
 }
 
 #[test]
