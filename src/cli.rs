@@ -7,12 +7,13 @@
 )]
 
 use crate::{
-    api::crd,
+    api::{JobId, crd},
     cloud::{
         CloudClient, CloudOptions, EndpointPolicy, JobPath, PUBLIC_CLOUDS, Pacing,
         parse_allowed_host,
     },
     controller::Controller,
+    query::{self, Question},
     telemetry::{self, Health, LogFilter, LogFormat, Metrics},
     tracker::Config,
 };
@@ -22,7 +23,10 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use kube::{client::ClientBuilder, config::KubeConfigOptions};
-use std::{ffi::OsString, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString, io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc,
+    time::Duration,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tower::timeout::TimeoutLayer;
 
@@ -62,8 +66,70 @@ enum Command {
     /// one that the operator runs in. It stops on SIGTERM or SIGINT, after polls and writes under way
     /// have ended or 15 seconds have passed.
     Run(Box<RunArgs>),
+    /// Ask about one job by hand
+    ///
+    /// Signs in and asks as the operator would, with a clouds.yaml of yours, and prints the answer,
+    /// how it was classified, and what the status of an ImageExportJob for the job would be. The
+    /// result alone goes to standard output, everything else to standard error.
+    #[command(after_help = QUERY_HELP)]
+    Query(Box<QueryArgs>),
     /// Print the CustomResourceDefinition as YAML
     Crd,
+}
+
+const QUERY_HELP: &str = "\
+Exit codes:
+  0  the job has succeeded
+  1  nothing could be asked: the file, the cloud or the project is missing
+  2  wrong usage
+  3  the job has failed
+  4  the job has not ended
+  5  the cloud knows no such job
+  6  credentials are missing, wrong or not sufficient
+  7  the cloud cannot be reached, is in trouble or asks to wait
+  8  the endpoint or the request is at fault
+
+With --wait, a job that is not found, an outage and throttling are waited out as the operator does
+it: a missing job for 5 minutes. Credentials, endpoints and requests at fault end the wait.";
+
+#[derive(Args)]
+struct QueryArgs {
+    /// The clouds.yaml. Default: $OS_CLIENT_CONFIG_FILE, else clouds.yaml in the working folder, in
+    /// ~/.config/openstack or in /etc/openstack
+    #[arg(long, value_name = "FILE")]
+    clouds_yaml: Option<PathBuf>,
+
+    /// Entry of the clouds.yaml. Default: the only one
+    #[arg(long, value_name = "NAME", env = "OS_CLOUD")]
+    cloud: Option<String>,
+
+    /// Project (tenant) id of the job. Default: the project_id of the entry
+    #[arg(long, value_name = "ID")]
+    project: Option<String>,
+
+    /// Id of the job
+    #[arg(long, value_name = "ID")]
+    job: JobId,
+
+    #[command(flatten)]
+    options: CloudArgs,
+
+    /// Form of the result
+    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = ["text", "json"])]
+    output: String,
+
+    /// Ask again until the job has ended, with progress on standard error
+    #[arg(long)]
+    wait: bool,
+
+    /// Seconds between two questions while waiting (1 to 86400)
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    poll_period: u64,
+
+    /// error, warn, info, debug or trace, or a filter like info,image_export_operator=debug
+    #[arg(long, value_name = "LEVEL", default_value = "error")]
+    log_level: LogFilter,
 }
 
 #[derive(Args)]
@@ -183,25 +249,54 @@ fn namespace(text: &str) -> Result<String, String> {
 ///
 /// It starts a runtime, the log and the TLS provider of its own: call it once, outside of any
 /// runtime.
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
     let cli = Cli::parse_from(arguments);
     match cli.command {
         Some(Command::Crd) => {
             print!("{}", crd::yaml());
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
+        Some(Command::Query(arguments)) => query(*arguments),
         Some(Command::Run(arguments)) => run(*arguments),
         None => run(cli.run),
     }
 }
 
-#[tokio::main]
-async fn run(arguments: RunArgs) -> anyhow::Result<()> {
-    telemetry::init_logging(arguments.log_format, arguments.log_level.clone());
+#[tokio::main(flavor = "current_thread")]
+async fn query(arguments: QueryArgs) -> anyhow::Result<ExitCode> {
+    telemetry::init_logging(LogFormat::Text, arguments.log_level);
+    install_tls_provider()?;
+    let cloud = CloudClient::new(arguments.options.options())
+        .context("the cloud client cannot be built")?;
+    let question = Question {
+        file: arguments.clouds_yaml.map_or_else(query::find, Ok)?,
+        cloud: arguments.cloud,
+        project: arguments.project,
+        job: arguments.job,
+        period: Duration::from_secs(arguments.poll_period),
+    };
+    let report = query::ask(cloud, question, arguments.wait).await?;
+    let text = match arguments.output.as_str() {
+        "json" => report.json() + "\n",
+        _ => report.to_string(),
+    };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("the result cannot be written")?;
+    Ok(ExitCode::from(report.exit() as u8))
+}
+
+fn install_tls_provider() -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok()
-        .context("another TLS provider is installed already")?;
+        .context("another TLS provider is installed already")
+}
+
+#[tokio::main]
+async fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
+    telemetry::init_logging(arguments.log_format, arguments.log_level.clone());
+    install_tls_provider()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
     if arguments.cloud.allow_http {
         tracing::warn!(
@@ -243,7 +338,7 @@ async fn run(arguments: RunArgs) -> anyhow::Result<()> {
         })
         .await;
     tracing::info!("stopped");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn config(arguments: &RunArgs) -> anyhow::Result<(Config, Pacing)> {

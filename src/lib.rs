@@ -17,12 +17,14 @@
 //!
 //! Data goes round once: *seen → due → polled → decided → written → seen*. [`tracker`] decides and
 //! knows [`api`] and [`observation`] only; [`cloud`] asks and knows [`observation`] only;
-//! [`controller`] is the only place that knows everything. `docs/architecture.md` says why.
+//! [`controller`] is the only place that knows everything. [`query`] is a controller for one job and
+//! one question, without Kubernetes. `docs/architecture.md` says why.
 
 pub mod api;
 pub mod cli;
 pub mod cloud;
 pub mod controller;
 pub mod observation;
+pub mod query;
 pub mod telemetry;
 pub mod tracker;

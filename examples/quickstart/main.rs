@@ -78,7 +78,7 @@ fn start() -> anyhow::Result<ExitCode> {
         .is_some_and(|first| first == OPERATOR_ARGUMENT)
     {
         arguments.remove(1);
-        return cli::main(arguments).map(|()| ExitCode::SUCCESS);
+        return cli::main(arguments);
     }
     let Arguments { stay } = Arguments::parse();
     rustls::crypto::ring::default_provider()

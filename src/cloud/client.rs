@@ -1,7 +1,7 @@
 //! One poll: get a token, ask about the job, say what came of it.
 
 use super::{
-    CloudOptions, Operation, SecretName,
+    CloudOptions, Operation, Origin,
     breaker::{Breakers, Open},
     credential::Credential,
     endpoint::Endpoint,
@@ -53,11 +53,11 @@ impl CloudClient {
     /// [`Credential::parse`] under this client's options.
     pub fn credential(
         &self,
-        secret: &SecretName,
+        origin: &Origin,
         data: Option<&BTreeMap<String, ByteString>>,
         cloud: &str,
     ) -> Result<Credential, Refusal> {
-        Credential::parse(secret, data, cloud, self.http.options())
+        Credential::parse(origin, data, cloud, self.http.options())
     }
 
     /// Login identities that are kept from trying, as they were rejected too often.

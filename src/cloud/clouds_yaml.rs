@@ -4,7 +4,7 @@
 //! Unknown keys are ignored, as are other entries. No message repeats a value: any of them may be
 //! a secret in the wrong place, so the YAML library's own error texts are not used either.
 
-use super::{SecretName, text::Redactor};
+use super::{Origin, text::Redactor};
 use crate::observation::{Refusal, RefusalReason};
 use secrecy::SecretString;
 use serde::{
@@ -18,19 +18,19 @@ const MAX_NAME_CHARS: usize = 64;
 /// How many of the clouds that are there a message names.
 const MAX_NAMED_CLOUDS: usize = 5;
 
-/// Reads entry `cloud` of `yaml`, the value of key `clouds.yaml` of `secret`.
-pub(super) fn read(yaml: &[u8], cloud: &str, secret: &SecretName) -> Result<RawCloud, Refusal> {
+/// Reads entry `cloud` of `yaml`, the value of key `clouds.yaml` of `origin`.
+pub(super) fn read(yaml: &[u8], cloud: &str, origin: &Origin) -> Result<RawCloud, Refusal> {
     let invalid = |message: String| refusal(RefusalReason::CredentialsInvalid, message);
     let text = std::str::from_utf8(yaml)
-        .map_err(|_| invalid(format!("key clouds.yaml of {secret} is not UTF-8 text")))?;
+        .map_err(|_| invalid(format!("key clouds.yaml of {origin} is not UTF-8 text")))?;
     if text.trim().is_empty() {
-        return Err(invalid(format!("key clouds.yaml of {secret} is empty")));
+        return Err(invalid(format!("key clouds.yaml of {origin} is empty")));
     }
     let options = serde_saphyr::options! { with_snippet: false };
     let found = serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
         Root { cloud }.deserialize(yaml)
     })
-    .map_err(|error| invalid(unreadable(secret, &error)))?;
+    .map_err(|error| invalid(unreadable(origin, &error)))?;
 
     let Found {
         entry,
@@ -39,15 +39,27 @@ pub(super) fn read(yaml: &[u8], cloud: &str, secret: &SecretName) -> Result<RawC
     } = found;
     if !has_clouds {
         return Err(invalid(format!(
-            "key clouds.yaml of {secret} has no map \"clouds\""
+            "key clouds.yaml of {origin} has no map \"clouds\""
         )));
     }
     entry.ok_or_else(|| {
         refusal(
             RefusalReason::CredentialsNotFound,
-            no_such_cloud(secret, &shown(cloud), &others),
+            no_such_cloud(origin, &shown(cloud), &others),
         )
     })
+}
+
+/// The names of the clouds in `yaml`, in its order; empty where it cannot be read.
+#[must_use]
+pub fn cloud_names(yaml: &str) -> Vec<String> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::with_deserializer_from_str_with_options(yaml, options, |yaml| {
+        // No cloud has this name, so all are others.
+        Root { cloud: "\0" }.deserialize(yaml)
+    })
+    .map(|found| found.others)
+    .unwrap_or_default()
 }
 
 /// A cloud's name as messages show it.
@@ -64,7 +76,7 @@ pub(super) fn refusal(reason: RefusalReason, message: String) -> Refusal {
     }
 }
 
-fn unreadable(secret: &SecretName, error: &serde_saphyr::Error) -> String {
+fn unreadable(origin: &Origin, error: &serde_saphyr::Error) -> String {
     let place = error
         .location()
         .filter(|place| place.line() > 0)
@@ -72,11 +84,11 @@ fn unreadable(secret: &SecretName, error: &serde_saphyr::Error) -> String {
             format!(" at line {}, column {}", place.line(), place.column())
         });
     format!(
-        "key clouds.yaml of {secret} is not valid YAML, or has a list or map where text belongs{place}"
+        "key clouds.yaml of {origin} is not valid YAML, or has a list or map where text belongs{place}"
     )
 }
 
-fn no_such_cloud(secret: &SecretName, cloud: &str, others: &[String]) -> String {
+fn no_such_cloud(origin: &Origin, cloud: &str, others: &[String]) -> String {
     let names: Vec<_> = others
         .iter()
         .take(MAX_NAMED_CLOUDS)
@@ -92,7 +104,7 @@ fn no_such_cloud(secret: &SecretName, cloud: &str, others: &[String]) -> String 
         };
         format!("{}{more}", names.join(", "))
     };
-    format!("clouds.yaml of {secret} has no cloud \"{cloud}\"; it has {there}")
+    format!("clouds.yaml of {origin} has no cloud \"{cloud}\"; it has {there}")
 }
 
 /// The values of one entry as they stand there. Keys and agencies stand beside `auth` in some files

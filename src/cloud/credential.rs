@@ -1,7 +1,7 @@
 //! One cloud entry of a Secret with the tokens it was given.
 
 use super::{
-    CloudOptions, JobPath, SecretName,
+    CloudOptions, JobPath, Origin,
     breaker::Breakers,
     clouds_yaml,
     endpoint::Endpoint,
@@ -28,12 +28,14 @@ use std::{
 /// Keys of the Secret.
 const CLOUDS: &str = "clouds.yaml";
 const CACERT: &str = "cacert";
+/// Tells certificates from the path of their file.
+const PEM: &str = "-----BEGIN";
 
 /// One cloud entry of a Secret, parsed, with the tokens it was given. Meant to be shared (by an
 /// `Arc`) by all objects that name it: they then share its logins.
 #[derive(Debug)]
 pub struct Credential {
-    secret: SecretName,
+    origin: Origin,
     /// As messages show it.
     cloud: String,
     version: u64,
@@ -69,11 +71,11 @@ pub fn content_version(data: Option<&BTreeMap<String, ByteString>>, cloud: &str)
 }
 
 impl Credential {
-    /// Parses entry `cloud` of the key `clouds.yaml` in `data`, the content of `secret`, with the
+    /// Parses entry `cloud` of the key `clouds.yaml` in `data`, the content of `origin`, with the
     /// certificates of its key `cacert`, if there are any. A refusal names Secret, entry and field,
     /// never a value.
     pub fn parse(
-        secret: &SecretName,
+        origin: &Origin,
         data: Option<&BTreeMap<String, ByteString>>,
         cloud: &str,
         options: &CloudOptions,
@@ -81,28 +83,28 @@ impl Credential {
         let key = |name| data.and_then(|data| data.get(name));
         let yaml = key(CLOUDS).ok_or_else(|| Refusal {
             reason: RefusalReason::CredentialsNotFound,
-            message: format!("{secret} has no key {CLOUDS}").into(),
+            message: format!("{origin} has no key {CLOUDS}").into(),
         })?;
-        let entry = Entry::parse(&yaml.0, cloud, secret, &options.policy)?;
+        let entry = Entry::parse(&yaml.0, cloud, origin, &options.policy)?;
         let invalid = |message: String| Refusal {
             reason: RefusalReason::CredentialsInvalid,
             message: message.into(),
         };
         let access = Access::of(&entry, options).ok_or_else(|| {
             invalid(format!(
-                "in {CLOUDS} of {secret}, the token of clouds.{} fits into no header",
+                "in {CLOUDS} of {origin}, the token of clouds.{} fits into no header",
                 clouds_yaml::shown(cloud)
             ))
         })?;
         let own = key(CACERT).map(|pem| pem.0.as_slice());
         let trust = trust(&entry, own).ok_or_else(|| {
             invalid(format!(
-                "key {CACERT} of {secret} is not a list of certificates in PEM"
+                "key {CACERT} of {origin} is not a list of certificates in PEM"
             ))
         })?;
         let clients = trust.differs().then(|| Clients::new(trust));
         Ok(Self {
-            secret: secret.clone(),
+            origin: origin.clone(),
             cloud: clouds_yaml::shown(cloud),
             version: content_version(data, cloud),
             entry,
@@ -119,7 +121,7 @@ impl Credential {
 
     /// Its place, for messages.
     pub(super) fn described(&self) -> String {
-        format!("cloud \"{}\" in {}", self.cloud, self.secret)
+        format!("cloud \"{}\" in {}", self.cloud, self.origin)
     }
 
     pub(super) fn entry(&self) -> &Entry {
@@ -129,6 +131,22 @@ impl Credential {
     /// Knows the entry's own secrets.
     pub(super) fn redactor(&self) -> Redactor {
         self.entry.redactor()
+    }
+
+    /// The project that the entry itself names by id.
+    #[must_use]
+    pub fn project_id(&self) -> Option<&str> {
+        match &self.entry.project {
+            Some(ProjectRef::Id(id)) => Some(id),
+            Some(ProjectRef::Name { .. }) | None => None,
+        }
+    }
+
+    /// The file of certificates that the entry names. In a Secret such a path leads nowhere.
+    #[must_use]
+    pub fn cacert_path(&self) -> Option<&str> {
+        let cacert = self.entry.cacert.as_deref()?;
+        (!cacert.contains(PEM)).then_some(cacert)
     }
 
     /// HTTP clients of its own, where it has authorities of its own.
@@ -254,7 +272,7 @@ fn trust(entry: &Entry, cacert: Option<&[u8]>) -> Option<Trust> {
     let in_entry = entry
         .cacert
         .as_deref()
-        .filter(|text| text.contains("-----BEGIN"))
+        .filter(|text| text.contains(PEM))
         .map(str::as_bytes);
     let authorities = match cacert.or(in_entry) {
         Some(pem) => Certificate::from_pem_bundle(pem)

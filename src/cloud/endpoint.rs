@@ -244,7 +244,7 @@ fn is_version(segment: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cloud::SecretName;
+    use crate::cloud::Origin;
 
     fn lab() -> EndpointPolicy {
         EndpointPolicy {
@@ -261,8 +261,8 @@ mod tests {
         }
     }
 
-    fn secret() -> SecretName {
-        SecretName {
+    fn secret() -> Origin {
+        Origin::Secret {
             namespace: "team-a".into(),
             name: "otc".into(),
         }

@@ -1,7 +1,7 @@
 //! What one entry of a `clouds.yaml` means: raw values in, a checked [`Entry`] out.
 
 use super::{
-    SecretName,
+    Origin,
     clouds_yaml::{self, RawAuth, RawCloud, Secret, refusal},
     endpoint::{Endpoint, JobPath},
     hosts::EndpointPolicy,
@@ -98,17 +98,17 @@ pub(super) enum DomainRef {
 }
 
 impl Entry {
-    /// Parses entry `cloud` of `yaml`, the value of key `clouds.yaml` of `secret`.
+    /// Parses entry `cloud` of `yaml`, the value of key `clouds.yaml` of `origin`.
     pub(super) fn parse(
         yaml: &[u8],
         cloud: &str,
-        secret: &SecretName,
+        origin: &Origin,
         policy: &EndpointPolicy,
     ) -> Result<Self, Refusal> {
-        let raw = clouds_yaml::read(yaml, cloud, secret)?;
+        let raw = clouds_yaml::read(yaml, cloud, origin)?;
         let place = Place {
             cloud: &clouds_yaml::shown(cloud),
-            secret,
+            origin,
         };
         place.entry(raw, policy)
     }
@@ -143,7 +143,7 @@ struct Places {
 /// Names the entry and its fields in messages.
 struct Place<'a> {
     cloud: &'a str,
-    secret: &'a SecretName,
+    origin: &'a Origin,
 }
 
 impl Place<'_> {
@@ -153,7 +153,7 @@ impl Place<'_> {
         let image_endpoint = text(raw.image_endpoint_override.take())
             .map(|url| {
                 Endpoint::image(&url, None, policy)
-                    .map_err(|bad| bad.refusal(&self.field("image_endpoint_override"), self.secret))
+                    .map_err(|bad| bad.refusal(&self.field("image_endpoint_override"), self.origin))
             })
             .transpose()?;
         let job_path = text(raw.image_job_path.take())
@@ -400,7 +400,7 @@ impl Place<'_> {
         };
         endpoint
             .ok_or_else(|| self.missing("image_endpoint_override"))?
-            .map_err(|bad| bad.refusal(&self.field("region_name"), self.secret))
+            .map_err(|bad| bad.refusal(&self.field("region_name"), self.origin))
     }
 
     /// OTC's own examples write `https://iam.{region_name}.otc.t-systems.com/v3`.
@@ -417,7 +417,7 @@ impl Place<'_> {
             None => url.to_owned(),
         };
         Endpoint::keystone(&url, policy)
-            .map_err(|bad| bad.refusal(&self.field("auth.auth_url"), self.secret))
+            .map_err(|bad| bad.refusal(&self.field("auth.auth_url"), self.origin))
     }
 
     /// A token goes into a header, where line breaks and the like cannot go.
@@ -443,7 +443,7 @@ impl Place<'_> {
     fn invalid(&self, problem: &str) -> Refusal {
         refusal(
             RefusalReason::CredentialsInvalid,
-            format!("in clouds.yaml of {}, {problem}", self.secret),
+            format!("in clouds.yaml of {}, {problem}", self.origin),
         )
     }
 }

@@ -33,6 +33,7 @@ mod tokens;
 mod tests;
 
 pub use client::{ClientError, CloudClient};
+pub use clouds_yaml::cloud_names;
 pub use credential::{Credential, content_version};
 pub use endpoint::JobPath;
 pub use hosts::{EndpointPolicy, PUBLIC_CLOUDS, parse_allowed_host};
@@ -157,17 +158,25 @@ impl Operation {
     }
 }
 
-/// Names a Secret in messages.
+/// Where a `clouds.yaml` stands, for messages.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SecretName {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
+pub enum Origin {
+    /// A Secret of the cluster.
+    Secret {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// A file, by its path.
+    File(String),
 }
 
-impl fmt::Display for SecretName {
+impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret {}/{}", self.namespace, self.name)
+        match self {
+            Self::Secret { namespace, name } => write!(f, "Secret {namespace}/{name}"),
+            Self::File(path) => write!(f, "file {path}"),
+        }
     }
 }

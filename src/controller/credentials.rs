@@ -1,7 +1,7 @@
 //! Secrets: read on the tracker's order, kept parsed with their tokens.
 
 use crate::{
-    cloud::{self, CloudClient, Credential, SecretName},
+    cloud::{self, CloudClient, Credential, Origin},
     observation::{Failure, FailureKind, Refusal, RefusalReason, Stage},
     telemetry::Metrics,
     tracker::{CredentialError, CredentialRef},
@@ -77,8 +77,8 @@ pub(super) async fn read(
     result.map(|version| version.max(1))
 }
 
-fn name(reference: &CredentialRef) -> SecretName {
-    SecretName {
+fn name(reference: &CredentialRef) -> Origin {
+    Origin::Secret {
         namespace: reference.namespace.to_string(),
         name: reference.cloud.secret_name.as_str().to_owned(),
     }
@@ -93,23 +93,28 @@ async fn fetch(client: Client, reference: &CredentialRef) -> Result<Secret, Cred
             message: message.into(),
         })
     };
-    secrets.get(&name.name).await.map_err(|error| match &error {
-        kube::Error::Api(status) if status.code == 404 => missing(format!("{name} does not exist")),
-        kube::Error::Api(status) if status.code == 403 => missing(format!(
-            "the operator may not read {name}: its role needs the verb get on secrets there"
-        )),
-        kube::Error::Api(status) => failed(
-            FailureKind::Http,
-            format!(
-                "{name} cannot be read, the API server answered {}",
-                status.code
+    secrets
+        .get(reference.cloud.secret_name.as_str())
+        .await
+        .map_err(|error| match &error {
+            kube::Error::Api(status) if status.code == 404 => {
+                missing(format!("{name} does not exist"))
+            }
+            kube::Error::Api(status) if status.code == 403 => missing(format!(
+                "the operator may not read {name}: its role needs the verb get on secrets there"
+            )),
+            kube::Error::Api(status) => failed(
+                FailureKind::Http,
+                format!(
+                    "{name} cannot be read, the API server answered {}",
+                    status.code
+                ),
             ),
-        ),
-        _ => failed(
-            FailureKind::Network,
-            format!("{name} cannot be read, the API server does not answer"),
-        ),
-    })
+            _ => failed(
+                FailureKind::Network,
+                format!("{name} cannot be read, the API server does not answer"),
+            ),
+        })
 }
 
 fn failed(kind: FailureKind, message: String) -> CredentialError {

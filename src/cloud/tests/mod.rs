@@ -6,10 +6,11 @@ mod errors;
 mod forms;
 mod login;
 mod secrets;
+mod tls;
 mod transport;
 
 use super::{
-    CloudOptions, Credential, EndpointPolicy, SecretName, endpoint::Endpoint, keystone::Grant,
+    CloudOptions, Credential, EndpointPolicy, Origin, endpoint::Endpoint, keystone::Grant,
     text::Redactor, tokens::Session,
 };
 use crate::observation::Refusal;
@@ -20,8 +21,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 /// Stands wherever a secret stands; it must come out nowhere.
 pub(super) const CANARY: &str = "canary-7f3a";
 
-fn secret() -> SecretName {
-    SecretName {
+fn secret() -> Origin {
+    Origin::Secret {
         namespace: "team-a".into(),
         name: "otc".into(),
     }

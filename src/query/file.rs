@@ -1,0 +1,128 @@
+//! The user's `clouds.yaml`: where it is, and what is in it.
+
+use crate::{
+    api::CloudName,
+    cloud::{self, CloudClient, Credential, Origin},
+    observation::Refusal,
+};
+use k8s_openapi::ByteString;
+use std::{
+    collections::BTreeMap,
+    env, fmt, io,
+    path::{Path, PathBuf},
+};
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// None of the usual places has one.
+    #[error("there is no clouds.yaml; name one with --clouds-yaml, or put one at {0}")]
+    NoneFound(String),
+    /// It cannot be read.
+    #[error("{path} cannot be read: {error}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Nobody's clouds.yaml is that long.
+    #[error("{0} is longer than 1 MiB")]
+    TooLong(String),
+}
+
+/// As much as a Secret holds.
+const LONGEST: u64 = 1024 * 1024;
+
+/// Where `OpenStack` tools look, in their order: `OS_CLIENT_CONFIG_FILE`, the working folder, the
+/// user's configuration, the machine's.
+pub fn find() -> Result<PathBuf, FileError> {
+    if let Some(named) = env::var_os("OS_CLIENT_CONFIG_FILE").filter(|path| !path.is_empty()) {
+        return Ok(named.into());
+    }
+    let user = env::var_os("XDG_CONFIG_HOME")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".config")))
+        .map(|folder| folder.join("openstack"));
+    let folders = [
+        Some(PathBuf::new()),
+        user,
+        Some(PathBuf::from("/etc/openstack")),
+    ];
+    let places: Vec<PathBuf> = folders
+        .into_iter()
+        .flatten()
+        .flat_map(|folder| ["clouds.yaml", "clouds.yml"].map(|name| folder.join(name)))
+        .collect();
+    let found = places.iter().find(|place| place.is_file()).cloned();
+    found.ok_or_else(|| {
+        let shown: Vec<_> = places
+            .iter()
+            .filter(|place| place.extension().is_some_and(|end| end == "yaml"))
+            .map(|place| place.display().to_string())
+            .collect();
+        FileError::NoneFound(shown.join(", "))
+    })
+}
+
+/// A `clouds.yaml` that is read whenever it is needed, so that edits count.
+pub(super) struct CloudsFile(PathBuf);
+
+impl fmt::Display for CloudsFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+impl CloudsFile {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// The clouds in it; none where it is not YAML, which reading an entry will tell.
+    pub(super) fn names(&self) -> Result<Vec<String>, FileError> {
+        let yaml = read(&self.0)?;
+        Ok(cloud::cloud_names(&String::from_utf8_lossy(&yaml)))
+    }
+
+    /// The entry of that name, together with the file of certificates that it names.
+    pub(super) fn credential(
+        &self,
+        client: &CloudClient,
+        name: &CloudName,
+    ) -> Result<Result<Credential, Refusal>, FileError> {
+        let origin = Origin::File(self.to_string());
+        let mut data = BTreeMap::from([("clouds.yaml".to_owned(), ByteString(read(&self.0)?))]);
+        let parsed = client.credential(&origin, Some(&data), name.as_str());
+        let certificates = parsed.as_ref().ok().and_then(Credential::cacert_path);
+        let Some(certificates) = certificates else {
+            return Ok(parsed);
+        };
+        data.insert(
+            "cacert".to_owned(),
+            ByteString(read(&at_home(certificates))?),
+        );
+        Ok(client.credential(&origin, Some(&data), name.as_str()))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    let unreadable = |error| FileError::Unreadable {
+        path: path.display().to_string(),
+        error,
+    };
+    let length = std::fs::metadata(path).map_err(unreadable)?.len();
+    if length > LONGEST {
+        return Err(FileError::TooLong(path.display().to_string()));
+    }
+    std::fs::read(path).map_err(unreadable)
+}
+
+/// `~/x` as shells understand it.
+fn at_home(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), env::var_os("HOME")) {
+        (Some(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => path.into(),
+    }
+}

@@ -1,0 +1,214 @@
+//! What is printed about an answer, for people and for programs, and the exit code.
+
+use super::follow::{Ended, word};
+use crate::{
+    api::{ImageExportJobStatus, JobId, ProjectId},
+    observation::{JobAnswer, JobState, Outcome, RefusalReason},
+};
+use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
+use std::fmt;
+
+/// How the asking ended; the numbers are the exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Exit {
+    /// The job has succeeded.
+    Success = 0,
+    /// The job has failed.
+    Failed = 3,
+    /// The job has not ended, or its status is a word that nobody documented.
+    Running = 4,
+    /// The cloud knows no such job.
+    NotFound = 5,
+    /// Credentials are missing, wrong or not sufficient.
+    NotAuthorized = 6,
+    /// No answer, an unreadable one, or one that asks to wait.
+    Unreachable = 7,
+    /// The endpoint or the request is at fault.
+    Misdirected = 8,
+}
+
+/// Everything that is known at the end.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    #[serde(rename = "projectID")]
+    project_id: ProjectId,
+    #[serde(rename = "jobID")]
+    job_id: JobId,
+    /// `null` where there was no well-formed answer about the job.
+    answer: Option<Answer>,
+    classification: Classification,
+    /// What an `ImageExportJob` for the job would show.
+    status: ImageExportJobStatus,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_type: Option<String>,
+    #[serde(rename = "imageID", skip_serializing_if = "Option::is_none")]
+    image_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fail_reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    begin_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_time: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Classification {
+    result: Exit,
+    /// The label of the operator's metrics.
+    category: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    /// Who answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    /// The cloud's name for the request, for its support.
+    #[serde(rename = "requestID", skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_seconds: Option<u64>,
+}
+
+impl Report {
+    /// How the asking ended.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.classification.result
+    }
+
+    /// One JSON object.
+    #[must_use]
+    pub fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("texts and times have a JSON form")
+    }
+}
+
+impl From<Ended> for Report {
+    fn from(ended: Ended) -> Self {
+        let observation = ended.observation;
+        let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
+        let (answer, message) = match &observation.outcome {
+            Outcome::Answered(answer) => (Some(Answer::from(&**answer)), None),
+            Outcome::Refused(refusal) => (None, Some(refusal.message.to_string())),
+            Outcome::Failed(failure) => (None, Some(failure.message.to_string())),
+            Outcome::JobNotFound | Outcome::Throttled => (None, None),
+        };
+        Self {
+            project_id: ended.project,
+            job_id: ended.job,
+            answer,
+            classification: Classification {
+                result: Exit::of(&observation.outcome),
+                category: observation.outcome.category(),
+                message,
+                endpoint: text(&observation.endpoint),
+                request_id: text(&observation.request_id),
+                retry_after_seconds: observation.retry_after.map(|wait| wait.as_secs()),
+            },
+            status: ended.status,
+        }
+    }
+}
+
+impl From<&JobAnswer> for Answer {
+    fn from(answer: &JobAnswer) -> Self {
+        let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
+        Self {
+            status: word(&answer.state).to_owned(),
+            job_type: text(&answer.job_type),
+            image_id: text(&answer.image_id),
+            fail_reason: text(&answer.fail_reason),
+            error_code: text(&answer.error_code),
+            begin_time: answer.begin_time,
+            end_time: answer.end_time,
+        }
+    }
+}
+
+impl Exit {
+    fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Answered(answer) => match answer.state {
+                JobState::Success => Self::Success,
+                JobState::Fail => Self::Failed,
+                JobState::Init | JobState::Running | JobState::Unrecognized(_) => Self::Running,
+            },
+            Outcome::JobNotFound => Self::NotFound,
+            Outcome::Throttled | Outcome::Failed(_) => Self::Unreachable,
+            Outcome::Refused(refusal) => match refusal.reason {
+                RefusalReason::CredentialsNotFound
+                | RefusalReason::CredentialsInvalid
+                | RefusalReason::AccessDenied => Self::NotAuthorized,
+                RefusalReason::EndpointInvalid
+                | RefusalReason::EndpointNotAllowed
+                | RefusalReason::RequestRejected => Self::Misdirected,
+            },
+        }
+    }
+}
+
+/// For people.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, value: &str| writeln!(f, "{:<13} {value}", format!("{name}:"));
+        line("job", self.job_id.as_str())?;
+        line("project", self.project_id.as_str())?;
+        if let Some(answer) = &self.answer {
+            line("answer", &answer.status)?;
+            let times =
+                [answer.begin_time, answer.end_time].map(|time| time.map(|t| t.to_string()));
+            let [begin, end] = times;
+            for (name, value) in [
+                ("job type", &answer.job_type),
+                ("image id", &answer.image_id),
+                ("fail reason", &answer.fail_reason),
+                ("error code", &answer.error_code),
+                ("began", &begin),
+                ("ended", &end),
+            ] {
+                if let Some(value) = value {
+                    line(name, value)?;
+                }
+            }
+        }
+        let class = &self.classification;
+        let seconds = class
+            .retry_after_seconds
+            .map(|seconds| format!("{seconds} s"));
+        line("class", class.category)?;
+        for (name, value) in [
+            ("because", &class.message),
+            ("endpoint", &class.endpoint),
+            ("request id", &class.request_id),
+            ("retry after", &seconds),
+        ] {
+            if let Some(value) = value {
+                line(name, value)?;
+            }
+        }
+        writeln!(f, "\nAn ImageExportJob for it would show:")?;
+        let mut said = "";
+        for condition in &self.status.conditions {
+            let (type_, status) = (&condition.type_, &condition.status);
+            writeln!(f, "  {type_}={status} ({})", condition.reason)?;
+            // All conditions mostly say the same.
+            if condition.message != said {
+                writeln!(f, "    {}", condition.message)?;
+                said = &condition.message;
+            }
+        }
+        Ok(())
+    }
+}
