@@ -133,6 +133,15 @@ impl Identity {
     }
 }
 
+/// `auth_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Password,
+    Token,
+    ApplicationCredential,
+    Keys,
+}
+
 /// What an entry says about where services are.
 struct Places {
     auth_url: Option<Endpoint>,
@@ -195,17 +204,18 @@ impl Place<'_> {
         let user_domain =
             self::domain(auth.user_domain_id.take(), auth.user_domain_name.take()).or(domain);
         let project = self.project(auth, user_domain.as_ref())?;
-        let auth_type = text(raw.auth_type.take());
-        let auth_type = auth_type.as_deref();
+        let method = self.method(text(raw.auth_type.take()).as_deref())?;
         let keys = self.keys(raw, auth)?;
         let agency = self.agency(raw, auth)?;
 
-        let by_keys = match auth_type {
-            Some(given) => matches!(given, "aksk" | "ak_sk" | "v3aksk"),
-            // Keys often stand beside a password: other services of the same cloud take only them.
-            None => keys.is_some() && auth.password.is_none() && auth.token.is_none(),
-        };
-        if by_keys {
+        // Keys often stand beside a password: other services of the same cloud take only them.
+        let only_keys = keys.is_some() && auth.password.is_none() && auth.token.is_none();
+        let method = method.unwrap_or(if only_keys {
+            Method::Keys
+        } else {
+            Method::Password
+        });
+        if method == Method::Keys {
             let keys = keys.ok_or_else(|| self.missing("ak"))?;
             if agency.is_some() {
                 return Err(self.invalid(
@@ -219,12 +229,12 @@ impl Place<'_> {
             return Ok((Login::Keys { keys, endpoint }, project));
         }
 
-        let is_token = matches!(auth_type, Some("token" | "v3token"));
-        let as_it_is = is_token && places.image_endpoint.is_some() && agency.is_none();
+        let as_it_is =
+            method == Method::Token && places.image_endpoint.is_some() && agency.is_none();
         if places.auth_url.is_none() && !as_it_is {
             return Err(self.missing("auth.auth_url"));
         }
-        let identity = self.identity(auth_type, auth, user_domain)?;
+        let identity = self.identity(method, auth, user_domain)?;
         let auth_url = match (&identity, &places.auth_url) {
             (Identity::Token(token), _) if as_it_is => {
                 return Ok((Login::Token(token.clone()), project));
@@ -281,9 +291,25 @@ impl Place<'_> {
         }
     }
 
+    fn method(&self, auth_type: Option<&str>) -> Result<Option<Method>, Refusal> {
+        match auth_type {
+            None => Ok(None),
+            Some("password" | "v3password") => Ok(Some(Method::Password)),
+            Some("token" | "v3token") => Ok(Some(Method::Token)),
+            Some("v3applicationcredential" | "application_credential") => {
+                Ok(Some(Method::ApplicationCredential))
+            }
+            Some("aksk") => Ok(Some(Method::Keys)),
+            Some(_) => Err(self.invalid(&format!(
+                "{} is not supported; write password, token, v3applicationcredential or aksk",
+                self.field("auth_type")
+            ))),
+        }
+    }
+
     fn identity(
         &self,
-        auth_type: Option<&str>,
+        method: Method,
         auth: &mut RawAuth,
         user_domain: Option<DomainRef>,
     ) -> Result<Identity, Refusal> {
@@ -297,17 +323,17 @@ impl Place<'_> {
             (None, None) => None,
         };
         let user = || user.unwrap_or_else(|| Err(self.missing("auth.username")));
-        match auth_type.unwrap_or("password") {
-            "password" | "v3password" => Ok(Identity::Password {
+        match method {
+            Method::Password | Method::Keys => Ok(Identity::Password {
                 user: user()?,
                 password: present(auth.password.take())
                     .ok_or_else(|| self.missing("auth.password"))?,
             }),
-            "token" | "v3token" => {
+            Method::Token => {
                 let token = present(auth.token.take()).ok_or_else(|| self.missing("auth.token"))?;
                 Ok(Identity::Token(self.header_safe("auth.token", &token)?))
             }
-            "v3applicationcredential" | "application_credential" | "applicationcredential" => {
+            Method::ApplicationCredential => {
                 let credential = match (
                     text(auth.application_credential_id.take()),
                     text(auth.application_credential_name.take()),
@@ -325,10 +351,6 @@ impl Place<'_> {
                         .ok_or_else(|| self.missing("auth.application_credential_secret"))?,
                 })
             }
-            _ => Err(self.invalid(&format!(
-                "{} is not supported; write password, token, v3applicationcredential or aksk",
-                self.field("auth_type")
-            ))),
         }
     }
 

@@ -15,7 +15,7 @@ use testbed::{
 };
 
 /// Each flag with its environment variable and values that must be refused.
-const FLAGS: [(&str, &str, &[&str]); 7] = [
+const FLAGS: [(&str, &str, &[&str]); 9] = [
     (
         "--namespace",
         "IMAGE_EXPORT_NAMESPACES",
@@ -32,6 +32,16 @@ const FLAGS: [(&str, &str, &[&str]); 7] = [
         &["0", "0.09", "1001", "-1", "NaN", "inf", "many"],
     ),
     ("--allow-http", "IMAGE_EXPORT_ALLOW_HTTP", &[]),
+    (
+        "--allow-host",
+        "IMAGE_EXPORT_ALLOWED_HOSTS",
+        &["", "*", "https://example.com", "example.com:443"],
+    ),
+    (
+        "--job-path",
+        "IMAGE_EXPORT_JOB_PATH",
+        &["", "v2", "V1-JOBS"],
+    ),
     (
         "--http-listen",
         "IMAGE_EXPORT_HTTP_LISTEN",
@@ -94,7 +104,7 @@ fn help_names_each_flag_with_its_environment_variable() {
         assert_eq!((code, errors.as_str()), (Some(0), ""));
         for (flag, variable, _) in FLAGS {
             assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")));
-            assert!(help.contains(&format!("[env: {variable}=]")), "{variable}");
+            assert!(help.contains(&format!("[env: {variable}=")), "{variable}");
         }
         let variables = help.matches("[env: ").count();
         assert_eq!(variables, FLAGS.len(), "a flag that is not tested here");

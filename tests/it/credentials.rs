@@ -121,7 +121,7 @@ fn wrong_secrets() -> Vec<Wrong> {
         invalid("no-region", entry(&format!("auth: {{auth_url: 'https://iam.{{region_name}}.example.com', user_id: u, password: {PASSWORD}}}")),
             "in clouds.yaml of {secret}, clouds.otc.region_name is missing or empty"),
         invalid("auth-type", entry(&format!("auth_type: v3totp, auth: {{passcode: {PASSWORD}}}")),
-            "in clouds.yaml of {secret}, clouds.otc.auth_type is not supported; write password or token"),
+            "in clouds.yaml of {secret}, clouds.otc.auth_type is not supported; write password, token, v3applicationcredential or aksk"),
         file("no-url", "EndpointInvalid", entry(&format!("auth_type: token, auth: {{token: {TOKEN}}}, image_endpoint_override: {TOKEN}")),
             "clouds.otc.image_endpoint_override in {secret} is not a URL such as https://ims.eu-de.otc.t-systems.com"),
         file("user-info", "EndpointInvalid", entry(&format!("auth: {{auth_url: 'https://u:{PASSWORD}@iam.example.com'}}")),

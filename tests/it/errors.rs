@@ -82,7 +82,7 @@ fn passing() -> Vec<(&'static str, Answer, &'static str)> {
         (
             "compressed",
             Answer::json(200, "not looked at").header("Content-Encoding", "gzip"),
-            "the answer of {host} is compressed, which was not asked for",
+            "the answer of {host} is not the gzip that it claims to be",
         ),
     ]
 }

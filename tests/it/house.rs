@@ -146,12 +146,13 @@ fn use_lines_are_read_as_the_compiler_reads_them() {
 
 #[test]
 fn each_layer_knows_only_the_layers_below_it() {
-    let layers: [(&str, &[&str]); 5] = [
+    let layers: [(&str, &[&str]); 6] = [
         ("src/api", &[]),
         ("src/observation.rs", &[]),
         ("src/cloud", &["observation"]),
         ("src/tracker", &["api", "observation"]),
-        ("src/telemetry", &["tracker"]),
+        ("src/telemetry", &["cloud", "tracker"]),
+        ("src/query", &["api", "cloud", "observation", "tracker"]),
     ];
     for (layer, below) in layers {
         let path = root().join(layer);

@@ -114,7 +114,7 @@ async fn a_login_that_cannot_work_is_named_and_heals_with_its_secret() {
                 "password: canary-wrong-password",
             ),
             "CredentialsInvalid",
-            "identity service {host} rejects the login of {me} (401); check user, password or token, domain and project",
+            "identity service {host} rejects the login of {me} (401); check user, password, domain and project",
         ),
         (
             "region",

@@ -267,6 +267,17 @@ async fn probes_and_metrics_tell_what_the_operator_is_doing() {
             transitions,
         ),
         (r#"imageexport_secret_reads_total{result="usable"}"#, 1.0),
+        (
+            r#"imageexport_cloud_requests_total{operation="job_query",class="success"}"#,
+            3.0,
+        ),
+        (
+            r#"imageexport_cloud_request_duration_seconds_count{operation="job_query"}"#,
+            3.0,
+        ),
+        (r#"imageexport_credentials{state="usable"}"#, 1.0),
+        ("imageexport_login_breakers_open", 0.0),
+        ("imageexport_paused_poll_buckets", 0.0),
         ("imageexport_polls_in_flight", 0.0),
         ("imageexport_status_writes_in_flight", 0.0),
         ("imageexport_task_panics_total", 0.0),
@@ -344,21 +355,31 @@ fn open_metrics(text: &str) -> BTreeMap<&str, f64> {
 
 fn assert_buckets_add_up(families: &BTreeMap<&str, &str>, samples: &BTreeMap<&str, f64>) {
     for (family, _) in families.iter().filter(|(_, kind)| **kind == "histogram") {
-        let prefix = format!("{family}_bucket{{le=\"");
-        let mut buckets: Vec<(f64, f64)> = samples
-            .iter()
-            .filter_map(|(series, count)| {
-                let bound = series.strip_prefix(&prefix)?.strip_suffix("\"}")?;
-                Some((bound.parse().expect("a bound"), *count))
-            })
-            .collect();
-        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-        assert!(buckets.is_sorted_by(|a, b| a.1 <= b.1), "{family}");
-        let last = buckets.last().expect("buckets");
-        assert!(last.0.is_infinite(), "{family} ends with +Inf");
-        assert_eq!(
-            Some(&last.1),
-            samples.get(format!("{family}_count").as_str())
-        );
+        // The buckets of each set of other labels.
+        let mut histograms: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+        let prefix = format!("{family}_bucket{{");
+        for (series, count) in samples {
+            let Some(labels) = series.strip_prefix(&prefix) else {
+                continue;
+            };
+            let (others, bound) = labels.split_once("le=\"").expect(series);
+            // Whatever side the library puts it on.
+            let (bound, after) = bound.split_once('"').expect(series);
+            let others = format!("{others}{}", after.trim_end_matches('}'));
+            let others = others.trim_matches(',').to_owned();
+            let buckets = histograms.entry(others).or_default();
+            buckets.push((bound.parse().expect("a bound"), *count));
+        }
+        for (labels, mut buckets) in histograms {
+            buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+            assert!(buckets.is_sorted_by(|a, b| a.1 <= b.1), "{family}");
+            let last = buckets.last().expect("buckets");
+            assert!(last.0.is_infinite(), "{family} ends with +Inf");
+            let count = match labels.as_str() {
+                "" => format!("{family}_count"),
+                labels => format!("{family}_count{{{labels}}}"),
+            };
+            assert_eq!(Some(&last.1), samples.get(count.as_str()), "{count}");
+        }
     }
 }
