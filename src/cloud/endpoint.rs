@@ -5,6 +5,9 @@ use crate::observation::{Refusal, RefusalReason};
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 use url::{Host, Url};
 
+/// Longest name that DNS knows. The URL parser permits longer ones, and messages name hosts.
+const MAX_HOST_BYTES: usize = 253;
+
 /// Under which path an endpoint answers the job query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum JobPath {
@@ -77,7 +80,7 @@ impl Endpoint {
         let mut url = Url::parse(raw.trim()).map_err(|_| BadUrl::NotAUrl)?;
         let host = url
             .host_str()
-            .filter(|host| !host.is_empty())
+            .filter(|host| (1..=MAX_HOST_BYTES).contains(&host.len()))
             .ok_or(BadUrl::NotAUrl)?;
         let host: Arc<str> = match url.port() {
             Some(port) => format!("{host}:{port}").into(),

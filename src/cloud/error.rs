@@ -74,6 +74,8 @@ impl ErrorBody {
             ])
             .and_then(token)
             .map(|code| canonical_code(&code))
+            // Once more, as another spelling may be longer, or that of a secret.
+            .and_then(token)
             .filter(|code| *code != status.to_string()),
             text: first(&[
                 &error["message"],
@@ -216,9 +218,11 @@ fn canonical_code(code: &str) -> String {
     }
 }
 
-/// Codes and request ids are single words; prose in their place is not repeated.
+/// Codes and request ids are single words, without a full stop at their end; prose in their place is
+/// not repeated.
 fn is_token(text: &str) -> bool {
     (1..=MAX_CODE_BYTES).contains(&text.len())
+        && !text.ends_with('.')
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))

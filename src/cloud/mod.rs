@@ -19,6 +19,8 @@ mod credential;
 mod endpoint;
 mod entry;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hosts;
 mod http;
 mod job;

@@ -62,11 +62,11 @@ impl Redactor {
         Some(text)
     }
 
-    /// [`Self::clean`], cut to `max_chars` characters.
+    /// [`Self::clean`], cut to `max_chars` characters, without space at the cut.
     pub(super) fn clean_chars(&self, raw: &str, max_chars: usize) -> Option<String> {
         let mut text = self.clean(raw)?;
         if let Some((end, _)) = text.char_indices().nth(max_chars) {
-            text.truncate(end);
+            text.truncate(text[..end].trim_end().len());
         }
         Some(text)
     }

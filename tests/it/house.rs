@@ -414,3 +414,97 @@ fn what_the_readme_tells_people_to_do_works() {
         assert_eq!(output.stderr, "");
     }
 }
+
+/// The names of the test functions in a source file.
+fn tests_in(source: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut is_test = false;
+    for line in source.lines().map(str::trim) {
+        if line.starts_with("#[") {
+            is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            continue;
+        }
+        let name = line
+            .strip_prefix("async ")
+            .unwrap_or(line)
+            .strip_prefix("fn ");
+        if let Some(name) = name.filter(|_| is_test) {
+            found.extend(name.split(['(', '<']).next());
+        }
+        is_test = false;
+    }
+    found
+}
+
+#[test]
+fn each_fault_of_the_cloud_side_has_a_test_of_its_name() {
+    let sources = [root().join("src"), root().join("tests/it")];
+    let texts: Vec<String> = sources
+        .iter()
+        .flat_map(|folder| files(folder))
+        .map(|file| fs::read_to_string(file).expect("a source file"))
+        .collect();
+    let tests: Vec<&str> = texts.iter().flat_map(|text| tests_in(text)).collect();
+    let ids = [("e", 1..=14), ("f", 1..=13), ("g", 1..=8), ("h", 4..=4)]
+        .into_iter()
+        .flat_map(|(letter, numbers)| numbers.map(move |number| format!("{letter}{number}_")));
+    let untested: Vec<String> = ids
+        .filter(|id| !tests.iter().any(|test| test.starts_with(id)))
+        .collect();
+    assert_eq!(untested, [""; 0], "faults without a test");
+}
+
+#[test]
+fn only_functions_that_are_run_as_tests_count_as_tests() {
+    let source = "
+        #[tokio::test(flavor = \"multi_thread\")]
+        #[rustfmt::skip]
+        async fn e1_one() {}
+        #[test]
+        fn e2_two() {}
+        /// Once a test.
+        fn e3_three() {}
+        #[test]
+        // fn e4_four
+        fn e5_five<'a>() {}";
+    assert_eq!(tests_in(source), ["e1_one", "e2_two"]);
+}
+
+/// The fragments of each message in the table of `docs/cloud.md` occur in the sources.
+#[test]
+fn the_messages_of_the_manual_are_those_of_the_code() {
+    let sources: String = ["src/cloud", "src/controller", "src/tracker"]
+        .iter()
+        .flat_map(|folder| files(&root().join(folder)))
+        .map(|source| fs::read_to_string(source).expect("a source file"))
+        .collect();
+    let manual = fs::read_to_string(root().join("docs/cloud.md")).expect("docs/cloud.md");
+    let mut rows = 0;
+    let mut missing = Vec::new();
+    for row in manual.lines() {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let [_, reason, messages, remedy, _] = cells.as_slice() else {
+            continue;
+        };
+        if !messages.starts_with('`') || !reason.starts_with(|c: char| c.is_ascii_uppercase()) {
+            continue;
+        }
+        rows += 1;
+        assert!(!remedy.is_empty(), "{row}");
+        let in_code = |fragment: &str| {
+            let fragment = fragment.trim_matches([' ', '(', ')', ',', ';', ':']);
+            let escaped = fragment.replace('"', "\\\"");
+            fragment.len() < 4 || sources.contains(fragment) || sources.contains(&escaped)
+        };
+        for message in messages.split('`').skip(1).step_by(2) {
+            missing.extend(
+                message
+                    .split('…')
+                    .filter(|fragment| !in_code(fragment))
+                    .map(|fragment| format!("{fragment:?} of {message}")),
+            );
+        }
+    }
+    assert_eq!(missing, Vec::<String>::new());
+    assert!(rows > 40, "{rows} rows");
+}

@@ -253,7 +253,7 @@ impl Login<'_> {
             Identity::Password { .. } => "user, password, domain and project",
             Identity::Token(_) => "the token, its age and the project",
             Identity::ApplicationCredential { .. } => {
-                "id and secret of the application credential, and that it has not expired"
+                "id, secret and age of the application credential"
             }
         }
     }
@@ -380,6 +380,14 @@ impl Login<'_> {
                 RefusalReason::EndpointInvalid,
                 format!(
                     "auth_url of {credential} leads to {host}, which redirects to another address ({status}); name the final one"
+                ),
+            ),
+            // Keystone's answer to an unknown id of an application credential; seen with 30.0.
+            404 if matches!(self.identity, Identity::ApplicationCredential { .. }) => refused(
+                RefusalReason::CredentialsInvalid,
+                format!(
+                    "identity service {host} does not know the application credential of {credential} (404); check auth_url, and {}",
+                    self.what_to_check()
                 ),
             ),
             400 | 404 => refused(

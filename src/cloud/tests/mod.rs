@@ -2,6 +2,7 @@
 
 mod answers;
 mod cloud;
+mod corpus;
 mod errors;
 mod forms;
 mod login;

@@ -50,8 +50,17 @@ impl Team {
         Self::without_operator_on(cluster(), name).await
     }
 
+    /// The same with a cloud that is set up otherwise.
+    pub async fn with_cloud(name: &str, cloud: ims::Config) -> Self {
+        Self::set_up(cluster(), name, cloud).await
+    }
+
     /// The same on another API server than the shared one.
     pub async fn without_operator_on(cluster: &'static Cluster, name: &str) -> Self {
+        Self::set_up(cluster, name, ims::Config::default()).await
+    }
+
+    async fn set_up(cluster: &'static Cluster, name: &str, cloud: ims::Config) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let namespace = format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         cluster
@@ -59,7 +68,7 @@ impl Team {
             .success()
             .expect("a namespace");
         let client = client(cluster).await;
-        let sim = Simulator::start(ims::Config::default()).expect("a simulator");
+        let sim = Simulator::start(cloud).expect("a simulator");
         sim.add_token(TOKEN, Some(PROJECT));
         let jobs: Api<ImageExportJob> = Api::namespaced(client.clone(), &namespace);
         let seen = record(Api::namespaced(client.clone(), &namespace));

@@ -7,6 +7,11 @@
 //! Everything is blocking std code unless its module says otherwise, binds to loopback only, and
 //! any number of testbeds may run at once.
 
+mod cache;
 pub mod ims;
+pub mod keystone;
 pub mod kubernetes;
 pub mod process;
+mod progress;
+pub mod python;
+mod scratch;

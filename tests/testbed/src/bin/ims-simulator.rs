@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     time::Duration,
 };
-use testbed::ims::{Config, End, Job, Simulator, Start, User};
+use testbed::ims::{AccessKey, Config, End, Job, Quota, Simulator, Start, User};
 
 const PROJECT: &str = "ac234de25c6741d2b1273da49eea1b9e";
 const PROJECT_NAME: &str = "eu-de_demo";
@@ -16,7 +16,8 @@ const DOMAIN: &str = "demo";
 const DEFAULT_TOKEN: &str = "demo-token";
 
 /// Simulates the asynchronous job query of Open Telekom Cloud's Image Management Service, with as
-/// much identity service as a password login needs. It knows no real account and calls nobody.
+/// much identity service as logins need. It knows no real account, and calls nobody but the Keystone
+/// named by --keystone. docs/simulator.md is its manual.
 #[derive(Parser)]
 #[command(version, after_long_help = AFTER_HELP)]
 struct Args {
@@ -57,6 +58,34 @@ struct Args {
     #[arg(long, default_value_t = 86_400)]
     token_lifetime: u64,
 
+    /// Least length of tokens from logins, in characters.
+    #[arg(long, default_value_t = 0)]
+    token_length: usize,
+
+    /// Access key whose signatures are accepted for all projects; needs --secret-key.
+    #[arg(long, requires = "secret_key")]
+    access_key: Option<String>,
+
+    /// Secret key that belongs to it.
+    #[arg(long, hide_env_values = true, env = "IMS_SIMULATOR_SECRET_KEY")]
+    secret_key: Option<SecretString>,
+
+    /// Seconds that an access key is locked after the sixth wrong signature in a row.
+    #[arg(long, default_value_t = 300)]
+    key_lock: u64,
+
+    /// Seconds that an account is locked after the sixth wrong password in a row; 0: not at all.
+    #[arg(long, default_value_t = 300)]
+    account_lock: u64,
+
+    /// Job queries of each project that pass in a period, and its seconds, for example 200/5.
+    #[arg(long, value_parser = quota)]
+    quota: Option<Quota>,
+
+    /// URL of a real Keystone, ending in /v3, that is asked about tokens nobody here knows.
+    #[arg(long)]
+    keystone: Option<String>,
+
     /// Create the demo jobs listed below.
     #[arg(long)]
     demo: bool,
@@ -67,8 +96,10 @@ struct Args {
 }
 
 const AFTER_HELP: &str = r#"What it serves:
-  GET    /v1/{project_id}/jobs/{job_id}   the job query, header X-Auth-Token
-  POST   /v3/auth/tokens[?nocatalog]      password login; the token comes in X-Subject-Token
+  GET    /v1/{project_id}/jobs/{job_id}   the job query: X-Auth-Token, or a signature
+  GET    /v1/cloudimages/job/{job_id}     the same, the project by token or X-Project-Id
+  POST   /v3/auth/tokens[?nocatalog]      login by password, application_credential, token or
+                                          assume_role; the token comes in X-Subject-Token
   DELETE /v3/auth/tokens                  revokes the token named by X-Subject-Token
   any other path                          404 APIGW.0101, as from a wrong endpoint
 
@@ -91,15 +122,35 @@ Admin API (JSON, no password; 204 where nothing is said, 400 or 422 with the rea
   DELETE /admin/answers                   takes all scripted answers and outages back
   POST   /admin/outage                    ANSWER (default 503) for some seconds
          {"on":ON,"seconds":30,"start":"now"|"first_query","answer":ANSWER}
+  GET    /admin/gates                     how many requests each gate holds
+  POST   /admin/gates/{name}              opens a gate
+  POST   /admin/users                     {"name":"U","domain":"D","password":"..."} and, optional:
+         "id", "domain_id", "projects":[{"id":"P","name":"N"}], "default_project":"P"
+  POST   /admin/application-credentials   {"id","name","secret","user_id","project_id"}
+  DELETE /admin/application-credentials/{id}
+  POST   /admin/agencies                  {"name":"A","domain":"D"} and, optional: "domain_id",
+         "projects", "trusted_domains":["D2"], "trusted_users":["U-id"]
+  POST   /admin/keys                      {"access_key":"AK","secret_key":"SK"} and, optional:
+         "projects":["P"] (absent: all), "security_token"
+  PATCH  /admin/keys/{access_key}         {"enabled":false}
+  DELETE /admin/keys/{access_key}         forgets the key
+  DELETE /admin/locks                     ends the locks of keys and accounts
+  POST   /admin/tokens                    {"token":"T","project_id":"P"} (absent: all projects)
+  PATCH  /admin/tokens                    {"lifetime_seconds":60,"length":5000} of later logins
   DELETE /admin/tokens                    revokes all tokens that logins gave out
+  POST   /admin/clock                     {"ahead_seconds":1000}: the clock for signatures
+  POST   /admin/quota                     {"requests":200,"seconds":5} for each project
+  DELETE /admin/quota                     ends it
   GET    /admin/counters                  sums, and polls by job
   GET    /admin/requests                  the latest requests
   GET    /admin/presets                   names of the faults that ANSWER may use
 
   ON      "jobs" | "login" | {"job":{"project_id":"P","job_id":"J"}}
-  ANSWER  {"preset":"throttled"} or {"status":503,"headers":{"Retry-After":"5"},"body":"..."};
-          each may add "delay_seconds":1.5 and "cut_after":20 (bytes); without preset and status
-          the service answers, late: {"delay_seconds":5}
+  ANSWER  {"preset":"throttled"}, {"status":503,"headers":{"Retry-After":"5"},"body":"..."} or
+          {"raw":"bytes in place of HTTP"}; each may add "delay_seconds":1.5, "gate":"G" (held
+          until that gate is opened), "drip_seconds":1 (before each byte), "cut_after":20 (bytes),
+          "repeated":1000 or "endless":true (the body); without preset, status and raw the
+          service answers: {"delay_seconds":5}
 
 Example: the next two queries of any job find the service down.
   curl -X POST $URL/admin/answers -H 'Content-Type: application/json' \
@@ -127,8 +178,16 @@ fn main() -> anyhow::Result<()> {
         allow_remote: args.allow_remote,
         region: args.region,
         token_lifetime: Duration::from_secs(args.token_lifetime),
+        token_length: args.token_length,
         users: vec![user],
+        keystone: args.keystone,
+        quota: args.quota,
+        key_lock: Duration::from_secs(args.key_lock),
+        account_lock: (args.account_lock > 0).then(|| Duration::from_secs(args.account_lock)),
     })?;
+    if let (Some(access_key), Some(secret_key)) = (args.access_key, args.secret_key) {
+        simulator.add_key(AccessKey::new(&access_key, secret_key));
+    }
     // The demo token is public; any other one stays out of the output.
     let shown_token = match args.token.expose_secret() {
         DEFAULT_TOKEN => DEFAULT_TOKEN,
@@ -140,9 +199,20 @@ fn main() -> anyhow::Result<()> {
             simulator.put_job(job);
         }
     }
-    greet(&simulator.url(), &args.project, shown_token, args.demo)
+    greet(&simulator, &args.project, shown_token, args.demo)
         .context("cannot write to standard output")?;
     wait_for_the_end()
+}
+
+/// Reads `REQUESTS/SECONDS`.
+fn quota(text: &str) -> anyhow::Result<Quota> {
+    let (requests, seconds) = text
+        .split_once('/')
+        .context("a quota is of the form REQUESTS/SECONDS")?;
+    let per = Duration::try_from_secs_f64(seconds.parse()?)?;
+    ensure!(!per.is_zero(), "a period has to last");
+    let requests = requests.parse()?;
+    Ok(Quota { requests, per })
 }
 
 fn demo_jobs(project: &str) -> [Job; 4] {
@@ -161,10 +231,11 @@ fn demo_jobs(project: &str) -> [Job; 4] {
     ]
 }
 
-fn greet(url: &str, project: &str, token: &str, demo: bool) -> std::io::Result<()> {
+fn greet(simulator: &Simulator, project: &str, token: &str, demo: bool) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
+    let url = simulator.url();
     writeln!(out, "The IMS simulator listens on {url}")?;
-    writeln!(out, "Identity service (auth_url): {url}/v3")?;
+    writeln!(out, "Identity service (auth_url): {}", simulator.auth_url())?;
     if demo {
         writeln!(out, "\nTry:")?;
         writeln!(

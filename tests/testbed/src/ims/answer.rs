@@ -3,6 +3,7 @@
 //! The simulator's own errors and the scripted ones are the same type, so both look alike to a
 //! client. Named faults are in [`super::preset`].
 
+use super::{Gate, line::Takeover};
 use anyhow::{Context, ensure};
 use axum::{
     body::{Body as HttpBody, Bytes},
@@ -11,11 +12,13 @@ use axum::{
 };
 use futures::stream;
 use serde::Serialize;
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
-use tokio::sync::watch;
+use std::{convert::Infallible, io, time::Duration};
 
 /// The text of a body that is replaced by the id of the job asked for.
 const JOB_ID: &str = "{job_id}";
+
+/// The text of a body that is replaced by the caller's own token.
+const TOKEN: &str = "{token}";
 
 /// How long the part before a cut gets to reach the client, so that it is the body that breaks and
 /// not the whole answer.
@@ -34,6 +37,15 @@ enum Reply {
     Pass,
     Hang,
     Http(Box<Http>),
+    /// Not HTTP: these bytes, the pause before each, then the end of the connection.
+    Raw(Bytes, Option<Duration>),
+}
+
+/// What an answer may have to know about the request.
+pub(super) struct Asked {
+    pub(super) job_id: String,
+    pub(super) token: String,
+    pub(super) takeover: Option<Takeover>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,7 +59,7 @@ struct Http {
 struct Body {
     bytes: Bytes,
     pace: Pace,
-    /// Whether [`JOB_ID`] is filled in.
+    /// Whether [`JOB_ID`] and [`TOKEN`] are filled in.
     template: bool,
 }
 
@@ -58,6 +70,8 @@ enum Pace {
     CutAfter(usize),
     /// One byte after each of these.
     Drip(Duration),
+    /// The bytes so many times, the length of all announced.
+    Times(u64),
     /// The bytes again and again.
     Endless,
 }
@@ -96,7 +110,8 @@ impl Answer {
         Ok(Self::http(status, HeaderMap::new(), Bytes::new()))
     }
 
-    /// An answer with a JSON body, in which `{job_id}` stands for the id of the job asked for.
+    /// An answer with a JSON body, in which `{job_id}` stands for the id of the job asked for and
+    /// `{token}` for the caller's own token.
     #[must_use]
     pub fn json(status: u16, body: impl Into<String>) -> Self {
         Self::status(status)
@@ -182,7 +197,17 @@ impl Answer {
         }
     }
 
-    /// Adds a header. Panics if HTTP does not allow it. Without effect on `pass` and `hang`.
+    /// Sends these bytes where an HTTP answer belongs, and closes the connection. `{job_id}` and
+    /// `{token}` are filled in where the bytes are text. Logged as 200.
+    #[must_use]
+    pub fn raw(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            reply: Reply::Raw(bytes.into(), None),
+            ..Self::pass()
+        }
+    }
+
+    /// Adds a header. Panics if HTTP does not allow it. Without effect on `pass`, `hang` and `raw`.
     #[must_use]
     pub fn header(self, name: &str, value: &str) -> Self {
         self.try_header(name, value)
@@ -200,7 +225,7 @@ impl Answer {
         Ok(self)
     }
 
-    /// Sets the body, byte for byte. Without effect on `pass` and `hang`.
+    /// Sets the body, byte for byte. Without effect on `pass`, `hang` and `raw`.
     #[must_use]
     pub fn body(self, bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
@@ -216,10 +241,19 @@ impl Answer {
         self.change_body(|body| body.pace = Pace::CutAfter(bytes))
     }
 
-    /// Sends the body byte by byte, each one `every` after the one before.
+    /// Sends the body, or all that is raw, byte by byte, each one `every` after the one before.
     #[must_use]
-    pub fn drip(self, every: Duration) -> Self {
+    pub fn drip(mut self, every: Duration) -> Self {
+        if let Reply::Raw(_, pause) = &mut self.reply {
+            *pause = Some(every);
+        }
         self.change_body(|body| body.pace = Pace::Drip(every))
+    }
+
+    /// Sends the body so many times, and announces the length of all that.
+    #[must_use]
+    pub fn repeated(self, times: u64) -> Self {
+        self.change_body(|body| body.pace = Pace::Times(times))
     }
 
     /// Sends the body again and again, without an end.
@@ -250,7 +284,7 @@ impl Answer {
     }
 
     /// Waits as scripted and builds the response; `None` for [`pass`](Self::pass).
-    pub(super) async fn play(&self, job_id: &str) -> Option<Response> {
+    pub(super) async fn play(&self, asked: &Asked) -> Option<Response> {
         if let Some(gate) = &self.gate {
             gate.pass().await;
         }
@@ -261,20 +295,38 @@ impl Answer {
             Reply::Pass => None,
             Reply::Hang => std::future::pending().await,
             Reply::Http(http) => {
-                let mut response = http.body.response(job_id);
+                let mut response = http.body.response(asked);
                 *response.status_mut() = http.status;
                 response.headers_mut().extend(http.headers.clone());
                 Some(response)
+            }
+            Reply::Raw(bytes, every) => {
+                if let Some(takeover) = &asked.takeover {
+                    takeover.send(asked.fill_in(bytes), *every);
+                }
+                // Makes the server write, and so the bytes go out.
+                Some(Response::new(HttpBody::empty()))
             }
         }
     }
 }
 
+impl Asked {
+    fn fill_in(&self, bytes: &Bytes) -> Bytes {
+        std::str::from_utf8(bytes).map_or_else(
+            |_| bytes.clone(),
+            |text| {
+                let filled = text.replace(JOB_ID, &self.job_id);
+                Bytes::from(filled.replace(TOKEN, &self.token))
+            },
+        )
+    }
+}
+
 impl Body {
-    fn response(&self, job_id: &str) -> Response {
+    fn response(&self, asked: &Asked) -> Response {
         let bytes = if self.template {
-            let text = String::from_utf8_lossy(&self.bytes);
-            Bytes::from(text.replace(JOB_ID, job_id))
+            asked.fill_in(&self.bytes)
         } else {
             self.bytes.clone()
         };
@@ -308,6 +360,16 @@ impl Body {
                 });
                 Response::new(HttpBody::from_stream(drops))
             }
+            Pace::Times(times) => {
+                let announced = times.saturating_mul(bytes.len() as u64);
+                let parts = usize::try_from(times).unwrap_or(usize::MAX);
+                let parts = std::iter::repeat_n(Ok::<_, Infallible>(bytes), parts);
+                let mut response = Response::new(HttpBody::from_stream(stream::iter(parts)));
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_LENGTH, HeaderValue::from(announced));
+                response
+            }
             Pace::Endless => Response::new(HttpBody::from_stream(stream::repeat_with(move || {
                 Ok::<_, Infallible>(bytes.clone())
             }))),
@@ -317,54 +379,4 @@ impl Body {
 
 fn text(body: &impl Serialize) -> String {
     serde_json::to_string(body).expect("strings and numbers always serialise")
-}
-
-/// Holds answers until a test opens it. Clones are the same gate.
-#[derive(Clone, Debug, Default)]
-pub struct Gate(Arc<GateState>);
-
-#[derive(Debug, Default)]
-struct GateState {
-    open: watch::Sender<bool>,
-    waiting: watch::Sender<usize>,
-}
-
-impl Gate {
-    /// A closed gate.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Lets all held answers go, and later ones through.
-    pub fn open(&self) {
-        self.0.open.send_replace(true);
-    }
-
-    /// How many requests are held now.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        *self.0.waiting.borrow()
-    }
-
-    /// Returns once at least `count` requests are held at the same time.
-    pub async fn arrived(&self, count: usize) {
-        let mut waiting = self.0.waiting.subscribe();
-        // The sender lives in `self`, so the wait cannot fail.
-        let _ = waiting.wait_for(|waiting| *waiting >= count).await;
-    }
-
-    async fn pass(&self) {
-        /// Counts down also when the client goes away and the request is dropped.
-        struct Held<'a>(&'a watch::Sender<usize>);
-        impl Drop for Held<'_> {
-            fn drop(&mut self) {
-                self.0.send_modify(|waiting| *waiting -= 1);
-            }
-        }
-        let mut open = self.0.open.subscribe();
-        self.0.waiting.send_modify(|waiting| *waiting += 1);
-        let _held = Held(&self.0.waiting);
-        let _ = open.wait_for(|open| *open).await;
-    }
 }

@@ -26,7 +26,9 @@ pub enum Credential {
     RevokedToken,
     /// A token that the simulator has never seen.
     UnknownToken,
-    /// An `Authorization: SDK-HMAC-SHA256 …` header. Signatures are not accepted yet.
+    /// A token that a real Keystone has just vouched for.
+    KeystoneToken,
+    /// An `Authorization: SDK-HMAC-SHA256 …` header, right or wrong.
     Signature,
 }
 
@@ -60,6 +62,18 @@ pub struct Counters {
     pub answers: BTreeMap<u16, u64>,
     /// Requests that ended without an answer, because the client went away.
     pub unanswered: u64,
+    /// Signatures that did not match.
+    pub signature_failures: u64,
+    /// Times that an access key was locked.
+    pub key_locks: u64,
+    /// Logins with a wrong password of a known user.
+    pub password_failures: u64,
+    /// Times that an account was locked.
+    pub account_locks: u64,
+    /// Job queries refused by the quota.
+    pub throttled: u64,
+    /// Questions put to a real Keystone.
+    pub keystone_validations: u64,
     /// Most job queries that were in work at the same time.
     pub peak_polls_in_flight: u64,
 }
@@ -126,13 +140,21 @@ impl Log {
             Some(status) => *self.counters.answers.entry(status).or_default() += 1,
             None => self.counters.unanswered += 1,
         }
-        let record = number
-            .checked_sub(self.first)
-            .and_then(|place| usize::try_from(place).ok())
-            .and_then(|place| self.requests.get_mut(place));
-        if let Some(record) = record {
+        if let Some(record) = self.record(number) {
             record.status = status;
         }
+    }
+
+    /// Notes what request `number` turned out to bring.
+    pub(super) fn proved(&mut self, number: u64, credential: Credential) {
+        if let Some(record) = self.record(number) {
+            record.credential = credential;
+        }
+    }
+
+    fn record(&mut self, number: u64) -> Option<&mut RequestRecord> {
+        let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.requests.get_mut(place)
     }
 
     pub(super) fn polls_of(&self, key: &JobKey) -> u64 {

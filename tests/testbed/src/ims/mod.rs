@@ -1,33 +1,49 @@
-//! A simulator of the Image Management Service: the asynchronous job query, and as much identity
-//! service as a password login needs.
+//! A simulator of the Image Management Service: the asynchronous job query on both its paths, the
+//! gateway's guard before it, and as much identity service as logins need.
 //!
 //! Tests run it in their own process ([`Simulator`]), people as a program (`ims-simulator`). It is
 //! driven by the wall clock. Each request is logged, then met by a scripted answer if there is one
-//! ([`Simulator::script`]), else served from the jobs and users that the simulator was given.
-//!
-//! Not simulated yet: AK/SK signatures, the newer path of the job query, and validation of tokens by
-//! a real Keystone.
+//! ([`Simulator::script`]), else served from the jobs, users and keys that the simulator was given.
+//! `docs/simulator.md` is its manual.
 
 mod admin;
 mod answer;
+mod gate;
 mod iam;
 mod job;
+mod line;
 mod log;
 mod preset;
+mod quota;
+mod refusal;
 mod script;
 mod server;
+mod service;
+mod signature;
+mod validation;
+mod visit;
 
-use self::server::Shared;
 pub use self::{
-    answer::{Answer, Gate},
-    iam::{Project, User},
+    admin::admin_routes,
+    answer::Answer,
+    gate::Gate,
+    iam::{AccessKey, Agency, ApplicationCredential, Project, SIGNATURE_WINDOW, User},
     job::{End, Job, JobKey, Layout, Start},
     log::{Counters, Credential, RequestRecord},
     preset::{PRESETS, Preset},
+    quota::Quota,
     script::{OutageStart, Target},
+    signature::{SignatureError, verify_signature},
+};
+use self::{
+    iam::Rules,
+    line::{Lines, Takeover},
+    server::Shared,
+    validation::Keystone,
 };
 use anyhow::{Context, ensure};
 use axum::Router;
+use k8s_openapi::jiff::SignedDuration;
 use secrecy::SecretString;
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -48,9 +64,23 @@ pub struct Config {
     pub region: String,
     /// How long tokens from logins live. Default 24 h.
     pub token_lifetime: Duration,
+    /// Tokens from logins are at least so long, in characters. Default 0: as they are.
+    pub token_length: usize,
     /// Who may log in. Default nobody.
     pub users: Vec<User>,
+    /// URL of a real Keystone, ending in `/v3`, that is asked about tokens nobody here knows.
+    pub keystone: Option<String>,
+    /// How many job queries of each project pass. Default any number.
+    pub quota: Option<Quota>,
+    /// How long an access key is locked after the sixth wrong signature in a row. Default 5 min.
+    pub key_lock: Duration,
+    /// How long an account is locked after the sixth wrong password in a row; `None`: not at all.
+    /// Default 5 min.
+    pub account_lock: Option<Duration>,
 }
+
+/// Length of a lock of an access key, as published; the same for accounts.
+const LOCK: Duration = Duration::from_secs(5 * 60);
 
 impl Default for Config {
     fn default() -> Self {
@@ -59,7 +89,12 @@ impl Default for Config {
             allow_remote: false,
             region: "eu-de".to_owned(),
             token_lifetime: Duration::from_hours(24),
+            token_length: 0,
             users: Vec::new(),
+            keystone: None,
+            quota: None,
+            key_lock: LOCK,
+            account_lock: Some(LOCK),
         }
     }
 }
@@ -83,6 +118,14 @@ impl Simulator {
              allow that explicitly, or listen on 127.0.0.1",
             config.listen
         );
+        let keystone = config.keystone.as_deref().map(Keystone::new).transpose()?;
+        let rules = Rules {
+            token_lifetime: config.token_lifetime,
+            token_length: config.token_length,
+            key_lock: config.key_lock,
+            account_lock: config.account_lock,
+            clock_offset: SignedDuration::ZERO,
+        };
         let listener = TcpListener::bind(config.listen)
             .with_context(|| format!("cannot listen on {}", config.listen))?;
         listener.set_nonblocking(true)?;
@@ -90,13 +133,16 @@ impl Simulator {
         let shared = Arc::new(Shared::new(
             reachable(address).to_string(),
             config.region,
+            keystone,
             config.users,
-            config.token_lifetime,
+            rules,
+            config.quota,
         ));
         let router = Router::new()
             .nest("/admin", admin::router())
             .fallback(server::serve)
-            .with_state(Arc::clone(&shared));
+            .with_state(Arc::clone(&shared))
+            .into_make_service_with_connect_info::<Takeover>();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -108,7 +154,7 @@ impl Simulator {
                     let listener = tokio::net::TcpListener::from_std(listener)
                         .expect("a fresh listener joins a fresh runtime");
                     tokio::select! {
-                        _ = axum::serve(listener, router).into_future() => {}
+                        _ = axum::serve(Lines(listener), router).into_future() => {}
                         _ = stopped => {}
                     }
                 });
@@ -133,6 +179,21 @@ impl Simulator {
     #[must_use]
     pub fn job_url(&self, key: &JobKey) -> String {
         format!("{}{key}", self.url())
+    }
+
+    /// The URL of a job's query on the newer path, which leaves the project to the credential.
+    #[must_use]
+    pub fn newer_job_url(&self, key: &JobKey) -> String {
+        format!("{}/v1/cloudimages/job/{}", self.url(), key.job)
+    }
+
+    /// `auth_url` for logins: the real Keystone's if there is one, else the simulator's own.
+    #[must_use]
+    pub fn auth_url(&self) -> String {
+        match &self.shared.keystone {
+            Some(keystone) => keystone.url().to_owned(),
+            None => format!("{}/v3", self.url()),
+        }
     }
 
     /// Adds a job, or starts it anew.
@@ -178,6 +239,51 @@ impl Simulator {
         self.shared.iam().add_user(user);
     }
 
+    /// Adds an application credential, or replaces the one with the same id.
+    pub fn add_application_credential(&self, credential: ApplicationCredential) {
+        self.shared.iam().add_credential(credential);
+    }
+
+    /// Deletes an application credential. Its tokens stay valid.
+    pub fn remove_application_credential(&self, id: &str) {
+        self.shared.iam().remove_credential(id);
+    }
+
+    /// Adds an agency, or replaces the one with the same name and domain.
+    pub fn add_agency(&self, agency: Agency) {
+        self.shared.iam().add_agency(agency);
+    }
+
+    /// Accepts requests signed with this key; replaces the one with the same access key.
+    pub fn add_key(&self, key: AccessKey) {
+        self.shared.iam().add_key(key);
+    }
+
+    /// Forgets a key.
+    pub fn remove_key(&self, access_key: &str) {
+        self.shared.iam().remove_key(access_key);
+    }
+
+    /// Disables a key, so that it seems not to exist, or enables it again.
+    pub fn set_key_enabled(&self, access_key: &str, enabled: bool) {
+        self.shared.iam().enable_key(access_key, enabled);
+    }
+
+    /// Ends the locks of all access keys and accounts.
+    pub fn unlock(&self) {
+        self.shared.iam().unlock();
+    }
+
+    /// Sets the clock that dates of signatures are compared with so much ahead of the real one.
+    pub fn set_clock_offset(&self, offset: SignedDuration) {
+        self.shared.iam().rules.clock_offset = offset;
+    }
+
+    /// Lets so many job queries of each project pass per period; `None` ends that. Periods begin anew.
+    pub fn set_quota(&self, quota: impl Into<Option<Quota>>) {
+        *self.shared.throttle() = quota::Throttle::new(quota.into());
+    }
+
     /// Accepts this token for the project, or for all projects, until it is revoked.
     pub fn add_token(&self, token: impl Into<SecretString>, project: Option<&str>) {
         self.shared.iam().add_fixed_token(&token.into(), project);
@@ -195,7 +301,12 @@ impl Simulator {
 
     /// Sets how long tokens live that are issued from now on.
     pub fn set_token_lifetime(&self, lifetime: Duration) {
-        self.shared.iam().set_lifetime(lifetime);
+        self.shared.iam().rules.token_lifetime = lifetime;
+    }
+
+    /// Makes tokens that are issued from now on at least so long, in characters.
+    pub fn set_token_length(&self, characters: usize) {
+        self.shared.iam().rules.token_length = characters;
     }
 
     /// Queries of this job that arrived so far.
@@ -213,7 +324,7 @@ impl Simulator {
     /// All sums.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.shared.log().counters.clone()
+        self.shared.counters()
     }
 
     /// The latest 100,000 requests, oldest first. The admin API is not among them.

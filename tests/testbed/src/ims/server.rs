@@ -1,32 +1,33 @@
 //! The HTTP side: which request is for whom, and in which order things get a say.
 //!
-//! First the log, then the scripts, then the services. A second path of the job query would be one
-//! more line in [`route`].
+//! First the log, then the scripts, then the services of [`super::service`].
 
 use super::{
-    Answer, Job, JobKey, User,
-    iam::Iam,
+    Counters, Job, JobKey, Quota, User,
+    answer::Asked,
+    gate::Gate,
+    iam::{Iam, Rules},
     job::wall_clock,
-    log::{Credential, Kind, Log},
-    preset,
+    line::Takeover,
+    log::Log,
+    quota::Throttle,
     script::Scripts,
+    service,
+    validation::Keystone,
+    visit::Visit,
 };
 use axum::{
-    body::to_bytes,
-    extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
-    response::{IntoResponse, Response},
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, HeaderValue, Method},
+    response::Response,
 };
 use k8s_openapi::jiff::Timestamp;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
-
-/// Longest login request read, bytes.
-const LOGIN_LIMIT: usize = 64 * 1024;
 
 struct Life {
     job: Job,
@@ -38,11 +39,14 @@ struct Life {
 pub(super) struct Shared {
     started: Instant,
     /// Host and port, for catalogs of clients that send no Host header.
-    authority: String,
-    region: String,
+    pub(super) authority: String,
+    pub(super) region: String,
+    pub(super) keystone: Option<Keystone>,
     jobs: Mutex<HashMap<JobKey, Life>>,
     scripts: Mutex<Scripts>,
+    gates: Mutex<BTreeMap<String, Gate>>,
     iam: Mutex<Iam>,
+    throttle: Mutex<Throttle>,
     log: Mutex<Log>,
     arrivals: watch::Sender<()>,
 }
@@ -51,16 +55,21 @@ impl Shared {
     pub(super) fn new(
         authority: String,
         region: String,
+        keystone: Option<Keystone>,
         users: Vec<User>,
-        lifetime: Duration,
+        rules: Rules,
+        quota: Option<Quota>,
     ) -> Self {
         Self {
             started: Instant::now(),
             authority,
             region,
+            keystone,
             jobs: Mutex::default(),
             scripts: Mutex::default(),
-            iam: Mutex::new(Iam::new(users, lifetime)),
+            gates: Mutex::default(),
+            iam: Mutex::new(Iam::new(users, rules)),
+            throttle: Mutex::new(Throttle::new(quota)),
             log: Mutex::default(),
             arrivals: watch::Sender::default(),
         }
@@ -70,12 +79,40 @@ impl Shared {
         lock(&self.scripts)
     }
 
+    pub(super) fn gates(&self) -> MutexGuard<'_, BTreeMap<String, Gate>> {
+        lock(&self.gates)
+    }
+
     pub(super) fn iam(&self) -> MutexGuard<'_, Iam> {
         lock(&self.iam)
     }
 
+    pub(super) fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        lock(&self.throttle)
+    }
+
     pub(super) fn log(&self) -> MutexGuard<'_, Log> {
         lock(&self.log)
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        let sums = self.iam().sums();
+        Counters {
+            signature_failures: sums.signature_failures,
+            key_locks: sums.key_locks,
+            password_failures: sums.password_failures,
+            account_locks: sums.account_locks,
+            ..self.log().counters.clone()
+        }
+    }
+
+    /// Time since the start.
+    pub(super) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) fn announce_arrival(&self) {
+        self.arrivals.send_replace(());
     }
 
     /// A signal for each arrival.
@@ -96,7 +133,14 @@ impl Shared {
         lock(&self.jobs).remove(key).is_some()
     }
 
-    fn job_body(&self, key: &JobKey) -> Option<String> {
+    /// A project that has a job of this id.
+    fn project_of(&self, job: &str) -> Option<String> {
+        let jobs = lock(&self.jobs);
+        let key = jobs.keys().find(|key| key.job == job)?;
+        Some(key.project.clone())
+    }
+
+    pub(super) fn job_body(&self, key: &JobKey) -> Option<String> {
         let mut jobs = lock(&self.jobs);
         let life = jobs.get_mut(key)?;
         let (since, began) = *life
@@ -111,18 +155,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-enum Route {
-    Poll(JobKey),
-    Login { catalog: bool },
+pub(super) enum Route {
+    Poll {
+        /// On the newer path, which names no project, the one that it is apparently about.
+        key: JobKey,
+        newer: bool,
+    },
+    Login {
+        catalog: bool,
+    },
     Revoke,
     Unknown,
 }
 
-fn route(request: &Request) -> Route {
+fn route(shared: &Shared, request: &Request) -> Route {
     let path = request.uri().path();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match (request.method(), segments.as_slice()) {
-        (&Method::GET, ["v1", project, "jobs", job]) => Route::Poll(JobKey::new(*project, *job)),
+        (&Method::GET, ["v1", "cloudimages", "job", job]) => {
+            let project = shared.iam().apparent_project(request.headers());
+            let project = project.or_else(|| shared.project_of(job));
+            Route::Poll {
+                key: JobKey::new(project.unwrap_or_default(), *job),
+                newer: true,
+            }
+        }
+        (&Method::GET, ["v1", project, "jobs", job]) => Route::Poll {
+            key: JobKey::new(*project, *job),
+            newer: false,
+        },
         (&Method::POST, ["v3", "auth", "tokens"]) => {
             let query = request.uri().query().unwrap_or_default();
             let named = |part: &str| part == "nocatalog" || part.starts_with("nocatalog=");
@@ -136,10 +197,25 @@ fn route(request: &Request) -> Route {
 }
 
 /// Answers everything but the admin API.
-pub(super) async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let route = route(&request);
-    let visit = Visit::begin(&shared, &route, &request);
-    let mut response = answer(&shared, &route, request).await;
+pub(super) async fn serve(
+    ConnectInfo(takeover): ConnectInfo<Takeover>,
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Response {
+    let route = route(&shared, &request);
+    let mut visit = Visit::begin(&shared, &route, &request);
+    let asked = Asked {
+        job_id: match &route {
+            Route::Poll { key, .. } => key.job.clone(),
+            _ => String::new(),
+        },
+        token: text(request.headers(), "x-auth-token").to_owned(),
+        takeover: Some(takeover),
+    };
+    let mut response = match scripted(&shared, &route, &asked).await {
+        Some(response) => response,
+        None => service::answer(&shared, &route, request, &asked, &mut visit).await,
+    };
     let id = format!("{:032x}", visit.number);
     response
         .headers_mut()
@@ -149,141 +225,20 @@ pub(super) async fn serve(State(shared): State<Arc<Shared>>, request: Request) -
     response
 }
 
-async fn answer(shared: &Shared, route: &Route, request: Request) -> Response {
+async fn scripted(shared: &Shared, route: &Route, asked: &Asked) -> Option<Response> {
     let now = Instant::now();
-    let (job_id, scripted) = match route {
-        Route::Poll(key) => (key.job.as_str(), shared.scripts().next_for_job(key, now)),
-        Route::Login { .. } => ("", shared.scripts().next_for_login(now)),
-        Route::Revoke | Route::Unknown => ("", None),
+    let answer = match route {
+        Route::Poll { key, .. } => shared.scripts().next_for_job(key, now),
+        Route::Login { .. } => shared.scripts().next_for_login(now),
+        Route::Revoke | Route::Unknown => None,
     };
-    if let Some(scripted) = scripted
-        && let Some(response) = scripted.play(job_id).await
-    {
-        return response;
-    }
-    let served = match route {
-        Route::Poll(key) => poll(shared, key, request.headers()),
-        Route::Login { catalog } => match login(shared, request, *catalog).await {
-            Ok(response) => return response,
-            Err(refusal) => refusal,
-        },
-        Route::Revoke => revoke(shared, request.headers()),
-        Route::Unknown => preset::api_not_published(),
-    };
-    served
-        .play(job_id)
-        .await
-        .expect("the services always answer themselves")
+    answer?.play(asked).await
 }
 
-fn poll(shared: &Shared, key: &JobKey, headers: &HeaderMap) -> Answer {
-    if let Err(refusal) = shared.iam().authorize(headers, &key.project) {
-        return refusal;
-    }
-    shared
-        .job_body(key)
-        .map_or_else(preset::job_not_found, |body| Answer::json(200, body))
-}
-
-async fn login(shared: &Shared, request: Request, catalog: bool) -> Result<Response, Answer> {
-    // The catalog names the simulator as the client reached it.
-    let authority = request
-        .headers()
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or(&shared.authority);
-    let image_url = catalog.then(|| format!("http://{authority}"));
-    let body = to_bytes(request.into_body(), LOGIN_LIMIT)
-        .await
-        .map_err(|error| {
-            Answer::keystone_error(413, "Request Entity Too Large", &error.to_string())
-        })?;
-    let issued = shared
-        .iam()
-        .login(&body, image_url.as_deref(), &shared.region)?;
-    shared.log().counters.tokens_issued += 1;
-    let mut token =
-        HeaderValue::try_from(issued.token).expect("issued tokens are plain characters");
-    token.set_sensitive(true);
-    let mut response = (StatusCode::CREATED, axum::Json(issued.body)).into_response();
-    response.headers_mut().insert("X-Subject-Token", token);
-    Ok(response)
-}
-
-/// A valid token may revoke itself or another.
-fn revoke(shared: &Shared, headers: &HeaderMap) -> Answer {
-    let mut iam = shared.iam();
-    let subject = headers
-        .get("x-subject-token")
-        .and_then(|token| token.to_str().ok())
-        .unwrap_or_default();
-    match iam.credential(headers) {
-        Credential::FixedToken | Credential::IssuedToken if iam.revoke(subject) => {
-            Answer::status(204)
-        }
-        Credential::FixedToken | Credential::IssuedToken => Answer::preset("iam-not-found"),
-        _ => preset::login_refused(),
-    }
-}
-
-/// A request in work: logged when it comes and, however that happens, when it ends.
-struct Visit {
-    shared: Arc<Shared>,
-    kind: Kind,
-    number: u64,
-    method: Method,
-    path: String,
-    credential: Credential,
-    since: Instant,
-    status: Option<StatusCode>,
-}
-
-impl Visit {
-    fn begin(shared: &Arc<Shared>, route: &Route, request: &Request) -> Self {
-        let kind = match route {
-            Route::Poll(key) => Kind::Poll(key.clone()),
-            Route::Login { .. } => Kind::Login,
-            Route::Revoke | Route::Unknown => Kind::Other,
-        };
-        let method = request.method().clone();
-        let path = request.uri().path().to_owned();
-        let credential = shared.iam().credential(request.headers());
-        let number = shared.log().arrived(
-            &kind,
-            shared.started.elapsed(),
-            method.as_str(),
-            &path,
-            credential,
-        );
-        shared.arrivals.send_replace(());
-        Self {
-            shared: Arc::clone(shared),
-            kind,
-            number,
-            method,
-            path,
-            credential,
-            since: Instant::now(),
-            status: None,
-        }
-    }
-
-    fn end(mut self, status: StatusCode) {
-        self.status = Some(status);
-    }
-}
-
-impl Drop for Visit {
-    fn drop(&mut self) {
-        let status = self.status.map(|status| status.as_u16());
-        self.shared.log().ended(&self.kind, self.number, status);
-        tracing::info!(
-            method = %self.method,
-            path = self.path,
-            credential = ?self.credential,
-            status,
-            milliseconds = self.since.elapsed().as_millis(),
-            "request"
-        );
-    }
+/// The value of a header; empty where it is absent or no text.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }

@@ -1,15 +1,16 @@
 //! Where kube-apiserver, etcd and kubectl come from: `$KUBEBUILDER_ASSETS`, the testbed's cache,
 //! or one Go build that fills the cache. The Go module beside this crate names their versions.
 
-use super::progress::{Progress, say, seconds};
-use crate::process::{self, Supervised, last_lines};
+use crate::{
+    cache::{hash, lock},
+    process::{self, Supervised, last_lines},
+    progress::{Progress, say, seconds},
+};
 use anyhow::{Context, bail, ensure};
 use std::{
-    env,
-    fs::{self, File, TryLockError},
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    thread,
     time::Duration,
 };
 
@@ -145,12 +146,12 @@ impl Recipe {
         let (go_mod, go_sum) = (read("go.mod")?, read("go.sum")?);
         let version = kubernetes_version(&go_mod)?.to_owned();
         let flags = build_flags(&version)?;
-        let hash = fnv1a(
-            [&go_mod, &go_sum]
-                .into_iter()
-                .chain(&flags)
-                .map(String::as_bytes),
-        );
+        let parts: Vec<&str> = [&go_mod, &go_sum]
+            .into_iter()
+            .chain(&flags)
+            .map(String::as_str)
+            .collect();
+        let hash = hash(&parts);
         Ok(Self {
             module: module.to_owned(),
             version,
@@ -175,33 +176,15 @@ impl Recipe {
             return Ok(found);
         }
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-        let _lock = self.lock(&cache.join(format!("{}.lock", self.key())))?;
+        let _lock = lock(
+            &cache.join(format!("{}.lock", self.key())),
+            &format!("builds Kubernetes {}", self.version),
+        )?;
         let missing: Vec<&str> = missing(&folder).collect();
         if !missing.is_empty() {
             self.build(&folder, &missing)?;
         }
         Ok(found)
-    }
-
-    /// Held until the file is dropped, or the process ends in whatever way.
-    fn lock(&self, path: &Path) -> anyhow::Result<File> {
-        let context = || format!("locking {}", path.display());
-        let file = File::create(path).with_context(context)?;
-        let what = format!(
-            "waiting for another process that builds Kubernetes {}",
-            self.version
-        );
-        let mut progress = Progress::new(what, PROGRESS_INTERVAL);
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) => {
-                    progress.tick();
-                    thread::sleep(Duration::from_millis(200));
-                }
-                Err(TryLockError::Error(error)) => return Err(error).with_context(context),
-            }
-        }
     }
 
     fn build(&self, folder: &Path, programs: &[&str]) -> anyhow::Result<()> {
@@ -324,16 +307,6 @@ fn build_flags(version: &str) -> anyhow::Result<Vec<String>> {
     ])
 }
 
-/// FNV-1a over the parts, each followed by its length, so that moving a byte from one part to the
-/// next changes the hash. The standard library's hasher may differ between Rust releases.
-fn fnv1a<'a>(parts: impl Iterator<Item = &'a [u8]>) -> u64 {
-    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    parts.fold(0xcbf2_9ce4_8422_2325, |hash, part| {
-        let hash = part.iter().fold(hash, step);
-        part.len().to_le_bytes().iter().fold(hash, step)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,13 +333,5 @@ mod tests {
             "v1.31.0"
         );
         assert!(kubernetes_version("k8s.io/kubernetes/cmd/kubectl").is_err());
-    }
-
-    #[test]
-    fn the_hash_is_the_same_everywhere_and_keeps_parts_apart() {
-        let hash = |parts: &[&str]| fnv1a(parts.iter().map(|part| part.as_bytes()));
-        assert_eq!(hash(&[]), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(hash(&["a", "b"]), hash(&["a", "b"]));
-        assert_ne!(hash(&["ab", "c"]), hash(&["a", "bc"]));
     }
 }

@@ -3,10 +3,12 @@
 use super::{
     Binaries, Kubectl,
     identity::{Identity, write_private},
+};
+use crate::{
+    process::{Output, Supervised, last_lines},
     progress::Progress,
     scratch::Scratch,
 };
-use crate::process::{Output, Supervised, last_lines};
 use anyhow::{Context, anyhow, bail, ensure};
 use serde_json::json;
 use std::{

@@ -10,8 +10,6 @@ mod binaries;
 mod cluster;
 mod identity;
 mod kubectl;
-mod progress;
-mod scratch;
 
 pub use binaries::{Binaries, Lookup};
 pub use cluster::Cluster;

@@ -2,6 +2,7 @@
 
 use crate::{PROJECT, ask, ask_for_json, client, finished_job, simulator};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 use testbed::ims::{JobKey, PRESETS, Simulator};
 
 async fn post(simulator: &Simulator, path: &str, body: &Value) -> (u16, String) {
@@ -133,8 +134,19 @@ async fn nonsense_is_refused_with_the_reason() {
         (
             "answers",
             json!({ "on": "jobs", "answer": { "preset": "fail", "status": 500 } }),
-            "not both",
+            "not two of them",
         ),
+        (
+            "answers",
+            json!({ "on": "jobs", "answer": { "raw": "x", "preset": "fail" } }),
+            "not two of them",
+        ),
+        (
+            "quota",
+            json!({ "requests": 1, "seconds": -1 }),
+            "no number of seconds",
+        ),
+        ("users", json!({ "name": "n" }), "missing field `domain`"),
         (
             "answers",
             json!({ "on": "jobs", "answer": { "status": 99 } }),
@@ -170,4 +182,162 @@ async fn nonsense_is_refused_with_the_reason() {
         assert!(matches!(status, 400 | 422), "{body}: {status}");
         assert!(text.contains(reason), "{body}: {text}");
     }
+}
+
+#[tokio::test]
+async fn it_shapes_bodies_and_sends_raw_bytes() {
+    let simulator = simulator();
+    let key = finished_job(&simulator);
+    let answers = [
+        json!({ "status": 200, "body": "ab", "repeated": 3 }),
+        json!({ "status": 200, "body": "abc", "drip_seconds": 0.05 }),
+        json!({ "raw": "HTTP/1.1 299 Odd\r\n\r\n{job_id}" }),
+    ];
+    for answer in answers {
+        let script = json!({ "on": "jobs", "answer": answer });
+        assert_eq!(post(&simulator, "answers", &script).await, done());
+    }
+    assert_eq!(ask(&simulator, &key).await.text().await.unwrap(), "ababab");
+    let asked = Instant::now();
+    assert_eq!(ask(&simulator, &key).await.text().await.unwrap(), "abc");
+    assert!(asked.elapsed() >= Duration::from_millis(150));
+    let raw = ask(&simulator, &key).await;
+    assert_eq!(raw.status(), 299);
+    assert_eq!(raw.text().await.unwrap(), key.job);
+
+    let endless =
+        json!({ "on": "jobs", "answer": { "status": 200, "body": "x", "endless": true } });
+    assert_eq!(post(&simulator, "answers", &endless).await, done());
+    let mut response = ask(&simulator, &key).await;
+    let mut got = 0;
+    while got < 100 {
+        got += response.chunk().await.unwrap().unwrap().len();
+    }
+}
+
+#[tokio::test]
+async fn a_named_gate_holds_answers_until_it_is_opened() {
+    let simulator = simulator();
+    let key = finished_job(&simulator);
+    let held = json!({ "on": "jobs", "answer": { "gate": "g" }, "times": 2 });
+    assert_eq!(post(&simulator, "answers", &held).await, done());
+    assert_eq!(get(&simulator, "gates").await, json!({ "g": 0 }));
+    let open = async {
+        while get(&simulator, "gates").await != json!({ "g": 1 }) {}
+        assert_eq!(post(&simulator, "gates/g", &json!(null)).await, done());
+    };
+    let (answer, ()) = tokio::join!(ask(&simulator, &key), open);
+    assert_eq!(answer.status(), 200);
+    assert_eq!(ask(&simulator, &key).await.status(), 200, "it stays open");
+    assert_eq!(post(&simulator, "gates/g", &json!(null)).await.0, 404);
+}
+
+#[tokio::test]
+async fn it_keeps_users_agencies_and_application_credentials() {
+    let simulator = simulator();
+    let key = finished_job(&simulator);
+    let project = json!([{ "id": PROJECT, "name": "eu-de" }]);
+    for (path, body) in [
+        (
+            "users",
+            json!({ "name": "kim", "domain": "OTC0009", "password": "pw", "projects": project, "default_project": PROJECT }),
+        ),
+        (
+            "application-credentials",
+            json!({ "id": "c", "name": "n", "secret": "s", "user_id": "kim-id", "project_id": PROJECT }),
+        ),
+        (
+            "agencies",
+            json!({ "name": "a", "domain": "OTC0008", "projects": project, "trusted_users": ["kim-id"] }),
+        ),
+    ] {
+        assert_eq!(post(&simulator, path, &body).await, done(), "{path}");
+    }
+    let kim = json!({ "id": "kim-id", "password": "pw" });
+    let credential = json!({ "methods": ["application_credential"], "application_credential": { "id": "c", "secret": "s" } });
+    let assume = json!({ "methods": ["assume_role"], "assume_role": { "agency_name": "a", "domain_name": "OTC0008" } });
+    let mut token = String::new();
+    for (identity, scope) in [
+        (
+            json!({ "methods": ["password"], "password": { "user": kim } }),
+            Value::Null,
+        ),
+        (credential, Value::Null),
+        (assume, json!({ "project": { "id": PROJECT } })),
+    ] {
+        let mut request = json!({ "auth": { "identity": identity } });
+        if !scope.is_null() {
+            request["auth"]["scope"] = scope;
+        }
+        let url = format!("{}/v3/auth/tokens", simulator.url());
+        let request = client()
+            .post(url)
+            .header("X-Auth-Token", &token)
+            .json(&request);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 201, "{identity}");
+        token = crate::iam::subject_token(&response);
+        assert_eq!(
+            crate::ask_with(&simulator, &key, &token).await.status(),
+            200
+        );
+    }
+    assert_eq!(delete(&simulator, "application-credentials/c").await, 204);
+    assert_eq!(delete(&simulator, "application-credentials/c").await, 404);
+}
+
+async fn patch(simulator: &Simulator, path: &str, body: &Value) -> u16 {
+    let url = format!("{}/admin/{path}", simulator.url());
+    let response = client()
+        .patch(url)
+        .json(body)
+        .send()
+        .await
+        .expect("an answer");
+    response.status().as_u16()
+}
+
+#[tokio::test]
+async fn it_keeps_keys_tokens_the_clock_and_the_quota() {
+    let simulator = simulator();
+    let key = finished_job(&simulator);
+    let access_key = json!({ "access_key": "AK", "secret_key": "SK", "projects": [PROJECT], "security_token": "t" });
+    assert_eq!(post(&simulator, "keys", &access_key).await, done());
+    assert_eq!(
+        patch(&simulator, "keys/AK", &json!({ "enabled": false })).await,
+        204
+    );
+    assert_eq!(
+        patch(&simulator, "keys/none", &json!({ "enabled": false })).await,
+        404
+    );
+    assert_eq!(delete(&simulator, "keys/AK").await, 204);
+    assert_eq!(delete(&simulator, "keys/AK").await, 404);
+    assert_eq!(delete(&simulator, "locks").await, 204);
+    assert_eq!(
+        post(&simulator, "clock", &json!({ "ahead_seconds": -3600 })).await,
+        done()
+    );
+
+    let token = json!({ "token": "mine", "project_id": "elsewhere" });
+    assert_eq!(post(&simulator, "tokens", &token).await, done());
+    assert_eq!(
+        crate::ask_with(&simulator, &key, "mine").await.status(),
+        400
+    );
+    let shape = json!({ "lifetime_seconds": 60, "length": 5000 });
+    assert_eq!(patch(&simulator, "tokens", &shape).await, 204);
+    assert_eq!(crate::iam::log_in(&simulator).await.len(), 5000);
+    assert_eq!(
+        patch(&simulator, "tokens", &json!({ "length": 1_000_000 })).await,
+        400
+    );
+
+    let quota = json!({ "requests": 1, "seconds": 3600 });
+    assert_eq!(post(&simulator, "quota", &quota).await, done());
+    assert_eq!(ask(&simulator, &key).await.status(), 200);
+    assert_eq!(ask(&simulator, &key).await.status(), 429);
+    assert_eq!(delete(&simulator, "quota").await, 204);
+    assert_eq!(ask(&simulator, &key).await.status(), 200);
+    assert_eq!(get(&simulator, "counters").await["throttled"], 1);
 }

@@ -203,6 +203,10 @@ async fn documented_errors_have_their_status_and_code() {
         ("throttled-503", 503, "APIGW.0308"),
         ("internal-error", 500, "500"),
         ("unavailable", 503, "503"),
+        ("ak-locked", 401, "APIGW.0301"),
+        ("security-token-wrong", 401, "APIGW.0301"),
+        ("iam-unavailable", 503, "APIGW.0613"),
+        ("iam-locked", 401, "401"),
     ] {
         simulator.script(key.clone(), [Answer::preset(preset)]);
         let answered = error(ask(&simulator, &key).await).await;
@@ -244,6 +248,20 @@ async fn passing_trouble_may_come_without_json() {
         ("unavailable-retry-after", 503, "retry-after", "2"),
         ("redirect", 302, "location", "http://elsewhere.invalid/"),
         ("throttled-retry-after", 429, "retry-after", "2"),
+        (
+            "throttled-retry-after-huge",
+            429,
+            "retry-after",
+            "99999999999999999999",
+        ),
+        ("throttled-retry-after-negative", 429, "retry-after", "-5"),
+        ("throttled-retry-after-garbage", 429, "retry-after", "soon"),
+        ("status-405", 405, "allow", "POST"),
+        ("status-407", 407, "proxy-authenticate", "Basic"),
+        ("gzip", 200, "content-encoding", "gzip"),
+        ("one-gib", 200, "content-length", "1073741824"),
+        ("length-too-short", 200, "content-length", "20"),
+        ("second-answer", 200, "content-length", "2"),
     ] {
         simulator.script(key.clone(), [Answer::preset(preset)]);
         let response = ask(&simulator, &key).await;
@@ -264,6 +282,11 @@ async fn unreadable_presets_are_unreadable_and_odd_ones_are_about_the_job_asked_
         "nan",
         "deep",
         "cut",
+        "bom",
+        "gzip",
+        "gzip-bomb",
+        "length-too-long",
+        "length-too-short",
     ] {
         simulator.script(key.clone(), [Answer::preset(preset)]);
         let response = ask(&simulator, &key).await;
@@ -290,13 +313,157 @@ async fn unreadable_presets_are_unreadable_and_odd_ones_are_about_the_job_asked_
         "failed",
         "fail-huge-reason",
         "sub-job-failed",
+        "array-status",
+        "success-old-times",
+        "success-other-type",
+        "fail-reason-1-mib",
+        "fail-own-token",
     ] {
         simulator.script(key.clone(), [Answer::preset(preset)]);
         let body = ask_for_json(&simulator, &key).await;
         assert_eq!(body["job_id"], "the-job", "{preset}");
     }
-    for preset in ["other-job", "no-job-id"] {
+    for preset in ["other-job", "no-job-id", "number-job-id"] {
         simulator.script(key.clone(), [Answer::preset(preset)]);
         assert_ne!(ask_for_json(&simulator, &key).await["job_id"], "the-job");
     }
+}
+
+#[tokio::test]
+async fn statuses_that_no_page_lists_come_with_a_success_where_they_may_have_a_body() {
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "the-job");
+    for status in [206, 299, 999] {
+        simulator.script(key.clone(), [Answer::preset(&format!("status-{status}"))]);
+        let response = ask(&simulator, &key).await;
+        assert_eq!(response.status(), status);
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(
+            (&body["status"], &body["job_id"]),
+            (&"SUCCESS".into(), &"the-job".into())
+        );
+    }
+    for status in [405, 406, 407, 408, 409, 501] {
+        simulator.script(key.clone(), [Answer::preset(&format!("status-{status}"))]);
+        assert_eq!(ask(&simulator, &key).await.status(), status);
+    }
+}
+
+#[tokio::test]
+async fn a_retry_after_may_be_a_date_ahead() {
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "j");
+    simulator.script(key.clone(), [Answer::preset("throttled-retry-after-date")]);
+    let response = ask(&simulator, &key).await;
+    let date = response.headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let date = k8s_openapi::jiff::fmt::rfc2822::parse(&date).unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_secs();
+    let ahead = date.timestamp().as_second() - i64::try_from(now).unwrap();
+    assert!((0..=2).contains(&ahead), "{ahead}");
+}
+
+#[tokio::test]
+async fn raw_bytes_stand_where_an_answer_belongs() {
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "the-job");
+    let every = Duration::from_millis(20);
+    let head = "HTTP/1.1 299 Odd\r\nX-Job: {job_id}\r\n\r\n";
+    simulator.script(key.clone(), [Answer::raw(head).drip(every)]);
+    let asked = Instant::now();
+    let response = ask(&simulator, &key).await;
+    assert_eq!(response.status(), 299);
+    assert_eq!(response.headers()["x-job"], "the-job");
+    let bytes = u32::try_from(head.len()).unwrap();
+    assert!(asked.elapsed() >= every * (bytes - 1));
+
+    for preset in ["no-http", "closed", "length-twice", "huge-head"] {
+        simulator.script(key.clone(), [Answer::preset(preset)]);
+        let failed = client().get(simulator.job_url(&key)).send().await;
+        assert!(failed.is_err(), "{preset}");
+    }
+    simulator.script(key.clone(), [Answer::preset("drip-head")]);
+    let slow = client().get(simulator.job_url(&key)).timeout(SHORT).send();
+    assert!(slow.await.unwrap_err().is_timeout());
+    let key = finished_job(&simulator);
+    assert_eq!(
+        ask(&simulator, &key).await.status(),
+        200,
+        "others are unharmed"
+    );
+}
+
+#[tokio::test]
+async fn a_second_answer_follows_unasked() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "the-job");
+    simulator.script(key.clone(), [Answer::preset("second-answer")]);
+    let address = simulator.url().replace("http://", "");
+    let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let request = format!("GET {key} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut received = String::new();
+    stream.read_to_string(&mut received).await.unwrap();
+    assert_eq!(received.matches("HTTP/1.1 200 OK").count(), 2, "{received}");
+    assert!(
+        received.contains(r#""job_id":"the-job","status":"SUCCESS""#),
+        "{received}"
+    );
+}
+
+#[tokio::test]
+async fn a_reason_may_be_long_dirty_or_tell_the_callers_own_token() {
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "j");
+    for (preset, least) in [
+        ("fail-huge-reason", 100 * 1024),
+        ("fail-reason-1-mib", 1000 * 1024),
+    ] {
+        simulator.script(key.clone(), [Answer::preset(preset)]);
+        let body = ask(&simulator, &key).await.bytes().await.unwrap();
+        assert!(body.len() > least, "{preset}: {}", body.len());
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let reason = body["fail_reason"].as_str().unwrap();
+        assert!(reason.starts_with("<b>bold</b>\u{7}\u{1b}[31m"), "{preset}");
+    }
+    simulator.script(key.clone(), [Answer::preset("fail-own-token")]);
+    let body = ask_for_json(&simulator, &key).await;
+    assert_eq!(
+        body["fail_reason"],
+        format!("cannot read with {}", crate::TOKEN)
+    );
+}
+
+#[tokio::test]
+async fn logins_may_bring_a_token_that_is_missing_or_too_long() {
+    let simulator = simulator();
+    let login = async |preset: &str| {
+        simulator.script(Target::Login, [Answer::preset(preset)]);
+        let url = format!("{}/v3/auth/tokens", simulator.url());
+        client().post(url).body("{}").send().await.unwrap()
+    };
+    let response = login("iam-no-token").await;
+    assert_eq!(response.status(), 201);
+    assert_eq!(response.headers().get("x-subject-token"), None);
+    let response = login("iam-long-token").await;
+    assert_eq!(response.headers()["x-subject-token"].len(), 64 * 1024);
+}
+
+#[tokio::test]
+async fn a_gzip_bomb_is_small_until_it_is_unpacked() {
+    use std::io::Read;
+    let simulator = simulator();
+    let key = JobKey::new(PROJECT, "j");
+    simulator.script(key.clone(), [Answer::preset("gzip-bomb")]);
+    let packed = ask(&simulator, &key).await.bytes().await.unwrap();
+    assert!(packed.len() < 128 * 1024, "{}", packed.len());
+    let mut unpacked = flate2::read::GzDecoder::new(&packed[..]);
+    let size = std::io::copy(&mut unpacked.by_ref().take(u64::MAX), &mut std::io::sink()).unwrap();
+    assert!(size > 64 * 1024 * 1024, "{size}");
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use testbed::ims::{Answer, Simulator, Target, User};
 
-async fn post_login(simulator: &Simulator, query: &str, body: &Value) -> Response {
+pub async fn post_login(simulator: &Simulator, query: &str, body: &Value) -> Response {
     client()
         .post(format!("{}/v3/auth/tokens{query}", simulator.url()))
         .json(body)
@@ -15,11 +15,11 @@ async fn post_login(simulator: &Simulator, query: &str, body: &Value) -> Respons
         .expect("an answer")
 }
 
-fn by_name() -> Value {
+pub fn by_name() -> Value {
     json!({ "name": "kay", "domain": { "name": "OTC0001" }, "password": "correct horse" })
 }
 
-fn login_request(user: &Value, scope: Option<Value>) -> Value {
+pub fn login_request(user: &Value, scope: Option<Value>) -> Value {
     let mut request = json!({
         "auth": { "identity": { "methods": ["password"], "password": { "user": user } } }
     });
@@ -29,14 +29,14 @@ fn login_request(user: &Value, scope: Option<Value>) -> Value {
     request
 }
 
-async fn log_in(simulator: &Simulator) -> String {
+pub async fn log_in(simulator: &Simulator) -> String {
     let request = login_request(&by_name(), Some(json!({ "id": PROJECT })));
     let response = post_login(simulator, "?nocatalog", &request).await;
     assert_eq!(response.status(), 201);
     subject_token(&response)
 }
 
-fn subject_token(response: &Response) -> String {
+pub fn subject_token(response: &Response) -> String {
     response.headers()["x-subject-token"]
         .to_str()
         .unwrap()

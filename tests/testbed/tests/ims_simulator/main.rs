@@ -2,9 +2,14 @@
 
 mod admin;
 mod faults;
+mod gateway;
 mod iam;
+mod keystone;
+mod logins;
+mod manual;
 mod program;
 mod query;
+mod signing;
 
 use reqwest::{Client, Response, redirect};
 use serde_json::Value;
@@ -70,11 +75,18 @@ async fn ask_for_json(simulator: &Simulator, key: &JobKey) -> Value {
 
 /// Status and error code of an answer, whichever of the three shapes its body has.
 async fn error(response: Response) -> (u16, String) {
+    let (status, code, _) = message(response).await;
+    (status, code)
+}
+
+/// The same, and the text.
+async fn message(response: Response) -> (u16, String, String) {
     let status = response.status().as_u16();
     let body: Value = response.json().await.expect("JSON");
     let code = body.get("error_code").unwrap_or(&body["error"]["code"]);
     let code = code
         .as_str()
         .map_or_else(|| code.to_string(), str::to_owned);
-    (status, code)
+    let text = body.get("error_msg").unwrap_or(&body["error"]["message"]);
+    (status, code, text.as_str().unwrap_or_default().to_owned())
 }

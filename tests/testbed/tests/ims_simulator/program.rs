@@ -85,3 +85,66 @@ fn it_refuses_to_listen_to_other_machines_unless_told_so() {
     let (_running, greeting) = start(&["--listen", "0.0.0.0:0", "--allow-remote"]);
     assert!(greeting.contains("http://127.0.0.1:"), "{greeting}");
 }
+
+#[tokio::test]
+async fn its_flags_give_it_a_key_a_quota_a_keystone_and_long_tokens() {
+    let (_running, greeting) = start(&[
+        "--demo",
+        "--access-key",
+        "AK",
+        "--secret-key",
+        "canary-3",
+        "--quota",
+        "2/60",
+        "--token-length",
+        "500",
+        "--keystone",
+        "http://127.0.0.1:9/v3",
+        "--key-lock",
+        "1",
+        "--account-lock",
+        "0",
+    ]);
+    assert!(
+        greeting.contains("(auth_url): http://127.0.0.1:9/v3"),
+        "{greeting}"
+    );
+    assert!(!greeting.contains("canary"), "{greeting}");
+    let url = greeting
+        .lines()
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .last()
+        .unwrap();
+    let login = serde_json::json!({ "auth": { "identity": {
+        "methods": ["password"],
+        "password": { "user": { "name": "demo", "domain": { "name": "demo" }, "password": "demo" } },
+    } } });
+    let tokens = format!("{url}/v3/auth/tokens");
+    let response = client().post(tokens).json(&login).send().await.unwrap();
+    assert_eq!(response.headers()["x-subject-token"].len(), 500);
+    let job = format!("{url}/v1/cloudimages/job/demo-stuck");
+    let ask = |token: &str| client().get(&job).header("X-Auth-Token", token).send();
+    for status in [200, 200, 429] {
+        assert_eq!(ask("demo-token").await.unwrap().status(), status);
+    }
+    assert_eq!(ask("perhaps").await.unwrap().status(), 503);
+    let signed = client().get(&job).header(
+        "Authorization",
+        "SDK-HMAC-SHA256 Access=AK, SignedHeaders=host;x-sdk-date, Signature=0",
+    );
+    let text = signed.send().await.unwrap().text().await.unwrap();
+    assert!(text.contains("a signed header is missing"), "{text}");
+}
+
+#[test]
+fn a_quota_that_makes_no_sense_is_refused() {
+    for quota in ["2", "x/1", "1/-1", "1/0"] {
+        let refused = Command::new(PROGRAM)
+            .args(["--quota", quota])
+            .output()
+            .unwrap();
+        assert!(!refused.status.success(), "{quota}");
+    }
+}

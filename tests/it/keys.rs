@@ -1,0 +1,250 @@
+//! Access keys and agencies, and the breaker that keeps shared ones from being locked.
+
+use crate::{
+    credentials::{PASSWORD, own_secret, put, running},
+    harness::{PROJECT, Team, in_progress, key, message, summary},
+};
+use testbed::ims::{self, AccessKey, Agency, Answer, Job, Target, User};
+
+const AK: &str = "QTWAOYTTINDUT2QVKYUC";
+const SK: &str = "canary-secret-key-1c2d";
+const DOMAIN: &str = "OTC00000000001000000101";
+
+fn clouds(team: &Team, fields: &str) -> String {
+    format!(
+        "clouds: {{otc: {{image_endpoint_override: '{}', {fields}}}}}",
+        team.sim.url()
+    )
+}
+
+async fn follow(team: &Team, job: Job, fields: &str) {
+    let name = job.key().job;
+    team.sim.put_job(job);
+    put(team, &name, "clouds.yaml", clouds(team, fields)).await;
+    team.create_with(&name, own_secret(&name)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_sign_each_poll_on_both_paths() {
+    let team = Team::start("keys").await;
+    team.sim.add_key(AccessKey::new(AK, SK).project(PROJECT));
+    let mut temporary = AccessKey::new("TEMPORARY1", SK).project(PROJECT);
+    temporary.security_token = Some("canary-security-token".into());
+    team.sim.add_key(temporary);
+    let cases = [
+        ("beside", format!("ak: {AK}, sk: {SK}")),
+        (
+            "inside",
+            format!("auth: {{access_key: {AK}, secret_key: {SK}}}"),
+        ),
+        (
+            "temporary",
+            format!("ak: TEMPORARY1, sk: {SK}, security_token: canary-security-token"),
+        ),
+        (
+            "newer-path",
+            format!("ak: {AK}, sk: {SK}, image_job_path: cloudimages"),
+        ),
+    ];
+    for (name, fields) in &cases {
+        follow(&team, Job::new(PROJECT, *name), fields).await;
+    }
+    for (name, _) in &cases {
+        team.until_reason(name, "JobSucceeded").await;
+        assert_eq!(team.course(name), ["JobSucceeded"], "{name}");
+    }
+    let counters = team.sim.counters();
+    assert_eq!((counters.logins, counters.signature_failures), (0, 0));
+    let paths: Vec<_> = team.sim.requests().into_iter().map(|r| r.path).collect();
+    assert!(
+        paths.contains(&"/v1/cloudimages/job/newer-path".to_owned()),
+        "{paths:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operators_own_setting_of_the_path_is_used_where_the_entry_has_none() {
+    let mut team = Team::without_operator("newer-path").await;
+    team.start_operator_with(&["--job-path", "cloudimages"]);
+    team.follow(Job::new(PROJECT, "newer")).await;
+    team.until_reason("newer", "JobSucceeded").await;
+    let paths: Vec<_> = team.sim.requests().into_iter().map(|r| r.path).collect();
+    assert_eq!(paths, ["/v1/cloudimages/job/newer"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_key_is_told_apart() {
+    let team = Team::start("wrong-keys").await;
+    for (name, fields, cause) in [
+        (
+            "unknown",
+            "ak: NOSUCHKEY, sk: canary-x".to_owned(),
+            "the access key does not exist",
+        ),
+        (
+            "secret",
+            "ak: WRONGSECRET, sk: canary-x".to_owned(),
+            "the secret key does not fit the access key",
+        ),
+    ] {
+        team.sim.add_key(AccessKey::new("WRONGSECRET", SK));
+        follow(&team, running(name), &fields).await;
+        let status = team.until_reason(name, "CredentialsInvalid").await;
+        assert_eq!(summary(&status), in_progress("CredentialsInvalid"));
+        let words = message(&status);
+        assert!(
+            words.contains(cause) && words.contains("check ak, sk and security_token"),
+            "{words}"
+        );
+    }
+    team.sim.add_key(AccessKey::new("CLOCK", SK));
+    team.sim
+        .set_clock_offset(k8s_openapi::jiff::SignedDuration::from_mins(20));
+    follow(&team, running("clock"), &format!("ak: CLOCK, sk: {SK}")).await;
+    let status = team.until_reason("clock", "CredentialsInvalid").await;
+    assert!(
+        message(&status).contains("differ by more than 15 minutes"),
+        "{}",
+        message(&status)
+    );
+}
+
+/// Ten teams' Secrets with the same wrong key must not lock it for its owner.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_secret_key_in_many_secrets_never_locks_the_key_of_its_owner() {
+    let team = Team::start("breaker").await;
+    team.sim.add_key(AccessKey::new(AK, SK));
+    follow(&team, running("owner"), &format!("ak: {AK}, sk: {SK}")).await;
+    team.until_reason("owner", "JobRunning").await;
+    for n in 0..10 {
+        let name = format!("stranger-{n}");
+        follow(
+            &team,
+            running(&name),
+            &format!("ak: {AK}, sk: canary-wrong-{n}"),
+        )
+        .await;
+    }
+    for n in 0..10 {
+        let name = format!("stranger-{n}");
+        let status = team.until_reason(&name, "CredentialsInvalid").await;
+        assert_eq!(summary(&status), in_progress("CredentialsInvalid"));
+    }
+    team.operator()
+        .until_metric("imageexport_login_breakers_open", 1.0)
+        .await;
+    team.until("stranger-0", "to be kept from trying", |status| {
+        message(status).contains("to keep the key from being locked")
+    })
+    .await;
+    let polls = team.polls("owner");
+    team.sim.polled(&key("owner"), polls + 20).await;
+    assert_eq!(team.course("owner"), ["JobRunning"]);
+    let counters = team.sim.counters();
+    assert_eq!(counters.key_locks, 0, "{counters:?}");
+    assert!(
+        (3..=6).contains(&counters.signature_failures),
+        "{counters:?}"
+    );
+
+    // Mended, it is used as soon as one may be tried again.
+    put(
+        &team,
+        "stranger-7",
+        "clouds.yaml",
+        clouds(&team, &format!("ak: {AK}, sk: {SK}")),
+    )
+    .await;
+    team.until_reason("stranger-7", "JobRunning").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_in_many_secrets_never_locks_the_account() {
+    let team = Team::start("accounts").await;
+    let user = User::new("ieo", DOMAIN, PASSWORD).project(PROJECT, "eu-de_images");
+    team.sim.put_user(user);
+    let auth = |password: &str| {
+        format!(
+            "auth: {{auth_url: '{}/v3', username: ieo, user_domain_name: {DOMAIN}, password: {password}}}",
+            team.sim.url()
+        )
+    };
+    for n in 0..10 {
+        follow(
+            &team,
+            running(&format!("wrong-{n}")),
+            &auth(&format!("canary-{n}")),
+        )
+        .await;
+    }
+    for n in 0..10 {
+        team.until_reason(&format!("wrong-{n}"), "CredentialsInvalid")
+            .await;
+    }
+    follow(&team, running("right"), &auth(PASSWORD)).await;
+    team.until_reason("right", "JobRunning").await;
+    let counters = team.sim.counters();
+    assert_eq!(counters.account_locks, 0, "{counters:?}");
+    assert!(counters.password_failures <= 5, "{counters:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agency_is_assumed_with_the_callers_token() {
+    let team = Team::start("agency").await;
+    let user = User::new("ieo", DOMAIN, PASSWORD).project("callers-project", "eu-de_ours");
+    team.sim.put_user(user);
+    let mut agency = Agency::new("exporter", "OTC2");
+    agency.trusted_domains.push(DOMAIN.to_owned());
+    agency.projects.push(ims::Project {
+        id: PROJECT.to_owned(),
+        name: "eu-de_theirs".to_owned(),
+    });
+    team.sim.add_agency(agency);
+    let auth = format!(
+        "auth: {{auth_url: '{}/v3', username: ieo, user_domain_name: {DOMAIN}, password: {PASSWORD}, project_name: eu-de_ours}}",
+        team.sim.url()
+    );
+    let by = |more: &str| format!("{auth}, agency_domain_name: OTC2, {more}");
+    follow(
+        &team,
+        Job::new(PROJECT, "by-id"),
+        &by("agency_name: exporter"),
+    )
+    .await;
+    follow(
+        &team,
+        Job::new(PROJECT, "by-name"),
+        &by("agency_name: exporter, delegated_project: eu-de_theirs"),
+    )
+    .await;
+    follow(&team, running("no-such-agency"), &by("agency_name: other")).await;
+    for name in ["by-id", "by-name"] {
+        team.until_reason(name, "JobSucceeded").await;
+    }
+    let status = team
+        .until("no-such-agency", "to be refused", |s| {
+            !message(s).is_empty()
+        })
+        .await;
+    assert!(
+        message(&status).contains("agency other"),
+        "{}",
+        message(&status)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn throttled_logins_are_retried_and_blame_nobody() {
+    let team = Team::start("login-throttled").await;
+    let user = User::new("ieo", DOMAIN, PASSWORD).project(PROJECT, "eu-de_images");
+    team.sim.put_user(user);
+    team.sim
+        .script(Target::Login, [Answer::preset("throttled")]);
+    let auth = format!(
+        "auth: {{auth_url: '{}/v3', username: ieo, user_domain_name: {DOMAIN}, password: {PASSWORD}}}",
+        team.sim.url()
+    );
+    follow(&team, running("job"), &auth).await;
+    team.until_reason("job", "JobRunning").await;
+    assert_eq!(team.course("job"), ["JobRunning"]);
+}

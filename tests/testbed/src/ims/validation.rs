@@ -1,0 +1,127 @@
+//! Tokens of a real Keystone, asked about there each time: nothing is remembered, so that expiry and
+//! revocation count at once.
+
+use super::iam::{Caller, Scope};
+use anyhow::{Context, ensure};
+use reqwest::{Client, StatusCode, redirect};
+use rustls::{ClientConfig, RootCertStore};
+use serde::Deserialize;
+use std::{sync::Arc, time::Duration};
+
+/// Longest that one question to Keystone may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) struct Keystone {
+    /// Ends in `/v3`.
+    url: String,
+    client: Client,
+}
+
+/// What Keystone says about a valid token.
+pub(super) struct Validated {
+    pub(super) scope: Scope,
+    pub(super) holder: Caller,
+}
+
+/// Why a token is not taken.
+pub(super) enum Unvouched {
+    /// Keystone does not know it, or not any more.
+    Dead,
+    /// Keystone says neither yes nor no.
+    Unavailable,
+}
+
+impl Keystone {
+    pub(super) fn new(url: &str) -> anyhow::Result<Self> {
+        let url = url.trim_end_matches('/').to_owned();
+        ensure!(
+            url.starts_with("http://") && url.ends_with("/v3"),
+            "the URL of a Keystone is of the form http://127.0.0.1:5000/v3, not {url}"
+        );
+        // Never used, but reqwest wants one, and the process may have no default.
+        let tls =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()?
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth();
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .timeout(TIMEOUT)
+            .pool_max_idle_per_host(0)
+            .build()
+            .context("cannot prepare the client for Keystone")?;
+        Ok(Self { url, client })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Asks with the token about itself.
+    pub(super) async fn validate(&self, token: &str) -> Result<Validated, Unvouched> {
+        let unavailable = |error: reqwest::Error| {
+            tracing::warn!(error = %error.without_url(), "no answer from Keystone");
+            Unvouched::Unavailable
+        };
+        let response = self
+            .client
+            .get(format!("{}/auth/tokens?nocatalog", self.url))
+            .header("X-Auth-Token", token)
+            .header("X-Subject-Token", token)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND => {
+                return Err(Unvouched::Dead);
+            }
+            status => {
+                tracing::warn!(status = status.as_u16(), "Keystone is in trouble");
+                return Err(Unvouched::Unavailable);
+            }
+        }
+        let body: Body = response.json().await.map_err(unavailable)?;
+        let Token { user, project } = body.token;
+        Ok(Validated {
+            scope: project.map_or(Scope::Unscoped, |project| Scope::Project(project.id)),
+            holder: Caller {
+                id: user.id,
+                name: user.name,
+                domain: user.domain.name,
+                domain_id: user.domain.id,
+            },
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Body {
+    token: Token,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    user: User,
+    project: Option<Project>,
+}
+
+#[derive(Deserialize)]
+struct User {
+    id: String,
+    name: String,
+    domain: Domain,
+}
+
+#[derive(Deserialize)]
+struct Project {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Domain {
+    id: String,
+    name: String,
+}
