@@ -36,6 +36,12 @@ pub(super) struct Attempt {
     unlimited: bool,
 }
 
+impl Attempt {
+    fn key(self) -> (u64, u64) {
+        (self.content, self.scope)
+    }
+}
+
 /// All breakers.
 #[derive(Debug)]
 pub(super) struct Breakers {
@@ -62,6 +68,8 @@ struct State {
     answer: Arc<str>,
     /// What was rejected since the latest acceptance.
     tried: HashSet<(u64, u64)>,
+    /// What was not, and when it last asked in vain: it comes first.
+    waiting: HashMap<(u64, u64), Instant>,
     contents: HashMap<u64, Content>,
 }
 
@@ -188,6 +196,7 @@ impl Permit<'_> {
         if !self.trusted {
             state.rejected = 0;
             state.tried.clear();
+            state.waiting.clear();
         }
     }
 
@@ -243,13 +252,8 @@ impl State {
             return Step::Go { trusted: true };
         }
         if self.rejected >= limit {
-            let mut pause = pacing.breaker_pause;
-            if self.tried.contains(&(attempt.content, attempt.scope)) {
-                pause += pacing.breaker_pause / TRIED_BEFORE;
-            }
-            let since = self.rejected_at.map_or(pause, |at| now - at);
-            if since < pause {
-                return Step::Stop(self.stop(pause.saturating_sub(since)));
+            if let Some(wait) = self.wait(pacing, attempt, now) {
+                return Step::Stop(self.stop(wait));
             }
             if self.under_way > 0 {
                 return Step::Wait;
@@ -257,9 +261,29 @@ impl State {
         } else if self.rejected + self.under_way >= limit {
             return Step::Wait;
         }
+        let content = self.contents.entry(attempt.content).or_default();
         content.under_way += 1;
         self.under_way += 1;
+        self.waiting.remove(&attempt.key());
         Step::Go { trusted: false }
+    }
+
+    /// How long an open breaker keeps this attempt from being made.
+    fn wait(&mut self, pacing: &Pacing, attempt: Attempt, now: Instant) -> Option<Duration> {
+        let pause = pacing.breaker_pause;
+        self.waiting.retain(|_, asked| now - *asked < 2 * pause);
+        let since = self.rejected_at.map_or(pause, |at| now - at);
+        let until = if !self.tried.contains(&attempt.key()) {
+            if since < pause {
+                self.waiting.insert(attempt.key(), now);
+            }
+            pause
+        } else if self.waiting.is_empty() {
+            pause + pause / TRIED_BEFORE
+        } else {
+            since.max(pause) + pause / TRIED_BEFORE
+        };
+        (since < until).then(|| until.saturating_sub(since))
     }
 
     fn stop(&self, wait: Duration) -> Open {
@@ -381,6 +405,23 @@ mod tests {
             3,
             "counted anew"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_untried_is_not_overtaken_by_what_was_rejected() {
+        let breakers = breakers();
+        let (wrong, right) = (login(&breakers, "wrong"), login(&breakers, "right"));
+        rejected_until_stopped(&breakers, wrong).await;
+        assert!(breakers.enter(right).await.is_err());
+        tokio::time::advance(9 * MINUTE).await;
+        let open = breakers.enter(wrong).await.unwrap_err();
+        assert_eq!(open.wait, MINUTE, "the other one has its turn");
+        accept(&breakers, right).await;
+        // One that does not come back is not waited for for ever.
+        rejected_until_stopped(&breakers, wrong).await;
+        assert!(breakers.enter(login(&breakers, "gone")).await.is_err());
+        tokio::time::advance(11 * MINUTE).await;
+        assert!(reject(&breakers, wrong).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,8 +26,7 @@ pub(super) fn read(yaml: &[u8], cloud: &str, origin: &Origin) -> Result<RawCloud
     if text.trim().is_empty() {
         return Err(invalid(format!("key clouds.yaml of {origin} is empty")));
     }
-    let options = serde_saphyr::options! { with_snippet: false };
-    let found = serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
+    let found = serde_saphyr::with_deserializer_from_str_with_options(text, options(), |yaml| {
         Root { cloud }.deserialize(yaml)
     })
     .map_err(|error| invalid(unreadable(origin, &error)))?;
@@ -50,11 +49,20 @@ pub(super) fn read(yaml: &[u8], cloud: &str, origin: &Origin) -> Result<RawCloud
     })
 }
 
+/// Room for thousands of clouds, and no room for aliases of aliases of aliases, with which a few
+/// lines unfold to millions.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        with_snippet: false,
+        budget: serde_saphyr::budget! { max_nodes: 100_000, max_events: 200_000 },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 10_000 },
+    }
+}
+
 /// The names of the clouds in `yaml`, in its order; empty where it cannot be read.
 #[must_use]
 pub fn cloud_names(yaml: &str) -> Vec<String> {
-    let options = serde_saphyr::options! { with_snippet: false };
-    serde_saphyr::with_deserializer_from_str_with_options(yaml, options, |yaml| {
+    serde_saphyr::with_deserializer_from_str_with_options(yaml, options(), |yaml| {
         // No cloud has this name, so all are others.
         Root { cloud: "\0" }.deserialize(yaml)
     })

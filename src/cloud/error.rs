@@ -113,6 +113,9 @@ impl ErrorBody {
             Some("APIGW.0301") if text.contains("verify aksk signature fail") => {
                 Some("the secret key does not fit the access key")
             }
+            Some("APIGW.0301") if text.contains("failed to reach the limit") => {
+                Some("the access key is locked for some minutes after too many wrong signatures")
+            }
             Some("APIGW.0301") if text.contains("decrypt token fail") => {
                 Some("the token is dead or belongs to another cloud")
             }
@@ -160,6 +163,12 @@ pub(super) fn classify(host: &str, status: u16, error: &ErrorBody) -> Verdict {
             RefusalReason::EndpointInvalid,
             format!(
                 "{host} redirects to another address ({answer}), which is never followed; name the final endpoint"
+            ),
+        ),
+        431 => refused(
+            RefusalReason::RequestRejected,
+            format!(
+                "{host} finds the request's headers too long ({answer}), most likely for its token; set image_endpoint_override, which asks for one without a catalog"
             ),
         ),
         407 | 408 => Verdict::Failed(FailureKind::Http, format!("{host} answered {answer}")),

@@ -95,8 +95,8 @@ pub(super) enum BodyError {
     Corrupt,
     #[error("broke off")]
     Cut,
-    #[error("did not end within {0} s")]
-    Timeout(u64),
+    #[error("did not end within {} s", .0.as_secs_f32())]
+    Timeout(Duration),
 }
 
 /// Why there was no answer: half a sentence that follows the host's name.
@@ -256,7 +256,7 @@ impl Http {
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => return Ok(body),
                 Err(error) if error.is_timeout() => {
-                    return Err(BodyError::Timeout(self.options.request_timeout.as_secs()));
+                    return Err(BodyError::Timeout(self.options.request_timeout));
                 }
                 Err(_) => return Err(BodyError::Cut),
             }

@@ -182,3 +182,27 @@ impl fmt::Display for Origin {
         }
     }
 }
+
+#[cfg(test)]
+mod defaults {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_the_manual() {
+        let seconds = Duration::from_secs;
+        let pinned = Pacing {
+            login_retry_min: seconds(5),
+            login_retry_max: seconds(60),
+            login_rejected: seconds(300),
+            retry_after_max: seconds(900),
+            breaker_rejections: 3,
+            breaker_pause: seconds(300),
+            breaker_trust: seconds(86_400),
+        };
+        assert_eq!(Pacing::default(), pinned);
+        let options = CloudOptions::default();
+        assert_eq!(options.connect_timeout, seconds(5));
+        assert_eq!(options.request_timeout, seconds(20));
+        assert_eq!(options.body_limit, 256 * 1024);
+    }
+}

@@ -132,7 +132,7 @@ struct Shell {
     started: Instant,
     effects: Vec<Effect>,
     store: Arc<CredentialStore>,
-    /// Bounds what refused writes log.
+    /// Bounds what refused writes and polls in trouble log.
     gate: Arc<LogGate>,
     events: events::Queue,
     sender: mpsc::UnboundedSender<Input>,
@@ -201,6 +201,7 @@ impl Shell {
                         self.controller.cloud.clone(),
                         self.store.clone(),
                         self.controller.metrics.clone(),
+                        self.gate.clone(),
                         *request,
                     );
                     self.spawn(poll::TIMEOUT, task, move |observation| {

@@ -4,7 +4,7 @@ use super::credentials::CredentialStore;
 use crate::{
     cloud::CloudClient,
     observation::{Failure, FailureKind, Observation, Outcome, Stage},
-    telemetry::Metrics,
+    telemetry::{LogGate, Metrics},
     tracker::PollRequest,
 };
 use std::{
@@ -19,6 +19,7 @@ pub(super) async fn poll(
     cloud: CloudClient,
     store: Arc<CredentialStore>,
     metrics: Arc<Metrics>,
+    gate: Arc<LogGate>,
     request: PollRequest,
 ) -> Observation {
     let Some(credential) = store.get(&request.credential) else {
@@ -43,10 +44,33 @@ pub(super) async fn poll(
     let elapsed = started.elapsed();
     let outcome = observation.outcome.category();
     metrics.polled(outcome, elapsed, observation.requests);
+    let (endpoint, request_id) = (&observation.endpoint, &observation.request_id);
+    // What the cloud's support asks for; one line a minute for each kind of trouble.
+    let trouble = match &observation.outcome {
+        Outcome::Answered(_) => None,
+        Outcome::JobNotFound => Some("the cloud knows no such job"),
+        Outcome::Throttled => Some("the cloud asks to wait"),
+        Outcome::Refused(refusal) => Some(&*refusal.message),
+        Outcome::Failed(failure) => Some(&*failure.message),
+    };
+    if let Some(trouble) = trouble
+        && gate.opens(outcome)
+    {
+        tracing::info!(
+            object = %request.key,
+            job = &*request.job,
+            outcome,
+            endpoint = endpoint.as_deref(),
+            request_id = request_id.as_deref(),
+            "{trouble}"
+        );
+    }
     tracing::debug!(
         object = %request.key,
         job = &*request.job,
         outcome,
+        endpoint = endpoint.as_deref(),
+        request_id = request_id.as_deref(),
         requests = observation.requests,
         milliseconds = elapsed.as_millis(),
         "polled"

@@ -8,10 +8,13 @@ use crate::{
 use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{Api, api::ListParams};
 use serde_json::Value;
-use testbed::ims::{Answer, Target, User};
+use testbed::ims::{AccessKey, Agency, Answer, ApplicationCredential, Target, User};
 
 const WRONG_PASSWORD: &str = "canary-wrong-password";
 const DOMAIN: &str = "OTC00000000001000000101";
+const SECRET_KEY: &str = "canary-secret-key";
+const SECURITY_TOKEN: &str = "canary-security-token";
+const ROBOTS_SECRET: &str = "canary-secret-of-the-robot";
 
 /// A cloud that repeats what it was sent, in every place that anybody reads, and what becomes of it.
 #[rustfmt::skip]
@@ -33,9 +36,12 @@ fn echoes() -> Vec<(&'static str, Answer, &'static str)> {
 
 /// Secrets good and bad, and what becomes of them.
 #[rustfmt::skip]
-fn secrets(url: &str) -> [(&'static str, String, &'static str); 5] {
+fn secrets(url: &str) -> [(&'static str, String, &'static str); 9] {
     let login = |password: &str| format!(
         "clouds: {{otc: {{auth: {{auth_url: '{url}', username: ieo, user_domain_name: {DOMAIN}, password: {password}}}}}}}"
+    );
+    let keys = |access: &str, token: &str| format!(
+        "clouds: {{otc: {{ak: {access}, sk: {SECRET_KEY}, security_token: {token}, image_endpoint_override: '{url}'}}}}"
     );
     [
         ("login", login(PASSWORD), "JobRunning"),
@@ -43,14 +49,38 @@ fn secrets(url: &str) -> [(&'static str, String, &'static str); 5] {
         ("misplaced", login(PASSWORD).replace("username: ieo", &format!("username: [{PASSWORD}]")), "CredentialsInvalid"),
         ("as-url", login(PASSWORD).replace("http://", &format!("http://ieo:{PASSWORD}@")), "EndpointInvalid"),
         ("open-quote", format!("clouds: {{otc: '{TOKEN}"), "CredentialsInvalid"),
+        ("keys", keys("TEMPORARY", SECURITY_TOKEN), "JobRunning"),
+        ("wrong-keys", keys("OTHER", SECURITY_TOKEN), "CredentialsInvalid"),
+        ("robot", format!("clouds: {{otc: {{auth_type: v3applicationcredential, auth: {{auth_url: '{url}', application_credential_id: robot-id, application_credential_secret: {ROBOTS_SECRET}}}}}}}"), "JobRunning"),
+        ("agency", login(PASSWORD).replace("username", "agency_name: exporter, agency_domain_name: OTC2, username"), "JobRunning"),
     ]
+}
+
+/// Makes known whom the Secrets name.
+fn admit(team: &Team) {
+    let user = User::new("ieo", DOMAIN, PASSWORD).project(PROJECT, "eu-de");
+    team.sim.put_user(user.clone());
+    let key_pair = AccessKey::new("TEMPORARY", SECRET_KEY).security_token(SECURITY_TOKEN);
+    team.sim.add_key(key_pair);
+    team.sim
+        .add_key(AccessKey::new("OTHER", "another-secret-key"));
+    team.sim.add_application_credential(ApplicationCredential {
+        id: "robot-id".to_owned(),
+        name: "robot".to_owned(),
+        secret: ROBOTS_SECRET.into(),
+        user_id: user.id.clone(),
+        project_id: PROJECT.to_owned(),
+    });
+    let agency = Agency::new("exporter", "OTC2")
+        .project(PROJECT, "eu-de_theirs")
+        .trusts_domain(DOMAIN);
+    team.sim.add_agency(agency);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_shows_anywhere() {
     let mut team = Team::without_operator("canary").await;
-    let user = User::new("ieo", DOMAIN, PASSWORD).project(PROJECT, "eu-de");
-    team.sim.put_user(user);
+    admit(&team);
     let kubeconfig = cluster()
         .kubeconfig_for_service_account(OPERATOR_NAMESPACE, "image-export-operator")
         .expect("a token");
@@ -117,6 +147,9 @@ async fn no_secret_shows_anywhere() {
         TOKEN.to_owned(),
         PASSWORD.to_owned(),
         WRONG_PASSWORD.to_owned(),
+        SECRET_KEY.to_owned(),
+        SECURITY_TOKEN.to_owned(),
+        ROBOTS_SECRET.to_owned(),
         // What the simulator's tokens from logins begin with.
         "issued-".to_owned(),
         own_token.expect("a token").to_owned(),

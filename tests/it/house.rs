@@ -339,11 +339,15 @@ fn flags(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn documents_and_manifests_name_flags_and_variables_that_exist() {
-    let help = Command::new(env!("CARGO_BIN_EXE_image-export-operator"))
-        .args(["run", "--help"])
-        .output()
-        .expect("the operator runs");
-    let help = String::from_utf8(help.stdout).expect("text");
+    let help: String = ["run", "query"]
+        .map(|command| {
+            let help = Command::new(env!("CARGO_BIN_EXE_image-export-operator"))
+                .args([command, "--help"])
+                .output()
+                .expect("the operator runs");
+            String::from_utf8(help.stdout).expect("text")
+        })
+        .concat();
     let known = flags(&help);
 
     let documents = files(root())

@@ -9,6 +9,7 @@ mod canary;
 mod cli;
 mod crash;
 mod credentials;
+mod error_table;
 mod errors;
 mod faults;
 mod harness;

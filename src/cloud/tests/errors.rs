@@ -233,7 +233,7 @@ fn a_body_that_breaks_off_counts_only_where_the_status_says_all() {
         Means::Failed(FailureKind::Network)
     );
     assert_eq!(
-        after(200, BodyError::Timeout(20)),
+        after(200, BodyError::Timeout(Duration::from_secs(20))),
         Means::Failed(FailureKind::Timeout)
     );
     assert_eq!(

@@ -133,6 +133,20 @@ fn anchors_and_merge_keys_work() {
     assert_eq!(password(&entry(yaml)).1, "p");
 }
 
+/// Found by fuzzing: a few lines that unfold to 8⁵ values.
+#[test]
+fn g3_aliases_that_multiply_are_refused() {
+    let mut lines = vec!["a0: &a0 [x, x, x, x, x, x, x, x]".to_owned()];
+    for n in 1..5 {
+        let before = vec![format!("*a{}", n - 1); 8].join(", ");
+        lines.push(format!("a{n}: &a{n} [{before}]"));
+    }
+    lines.push("clouds: {otc: *a4}".to_owned());
+    let yaml = lines.join("\n");
+    let refusal = credential(&yaml).unwrap_err();
+    assert_eq!(refusal.reason, CredentialsInvalid);
+}
+
 #[test]
 fn a_token_needs_a_place_to_ask_for_the_endpoint_or_the_endpoint() {
     for (lines, good) in [

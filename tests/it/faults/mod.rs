@@ -39,9 +39,9 @@ impl Lab {
         Self::with(options()).await
     }
 
-    /// Where silence of half a second is a time-out.
+    /// Where a second is the longest that an answer may take.
     async fn impatient() -> Self {
-        let request_timeout = Duration::from_millis(500);
+        let request_timeout = Duration::from_secs(1);
         Self::with(CloudOptions {
             request_timeout,
             ..options()

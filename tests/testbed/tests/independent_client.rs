@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use testbed::{
-    ims::{Answer, Config, JobKey, Simulator},
+    ims::{Config, Job, JobKey, Simulator, Start},
     keystone::{self, Keystone, User},
     process::{Output, Supervised},
     python::Environment,
@@ -21,10 +21,7 @@ const PROJECT_NAME: &str = "eu-de_images";
 #[tokio::test]
 async fn otcextensions_waits_until_a_job_has_succeeded_or_failed() {
     let cloud = Cloud::start().await;
-    let job = cloud.job(
-        "9a175ac892fa134201930039db1a27b1",
-        ["INIT", "RUNNING", "SUCCESS"],
-    );
+    let job = cloud.job("9a175ac892fa134201930039db1a27b1", |job| job);
     let (code, stdout, stderr) = cloud.wait_for(&job);
     assert_eq!(code, 0, "{stderr}");
     let seen: Value = serde_json::from_str(&stdout).unwrap();
@@ -35,14 +32,19 @@ async fn otcextensions_waits_until_a_job_has_succeeded_or_failed() {
         seen["entities"]["image_id"],
         "1ab4df10-fe18-48b7-91c9-53695fcd9df5"
     );
-    assert_eq!(cloud.simulator.polls(&job), 3);
+    assert!(cloud.simulator.polls(&job) >= 2);
 
-    let job = cloud.job("ff80808280c204e30180d2784c3c0d86", ["RUNNING", "FAIL"]);
+    let job = cloud.job("ff80808280c204e30180d2784c3c0d86", |job| {
+        job.fails("IMG.0148", "The OBS bucket does not exist.")
+    });
     let (code, _, stderr) = cloud.wait_for(&job);
     assert_eq!(code, 1, "{stderr}");
     let expected = format!("RuntimeError: Asynchronous job {} failed.", job.job);
     assert!(stderr.contains(&expected), "{stderr}");
-    assert_eq!(cloud.simulator.polls(&job), 2);
+    assert!(cloud.simulator.polls(&job) >= 2);
+    let counters = cloud.simulator.counters();
+    assert_eq!(counters.keystone_validations, counters.polls);
+    assert_eq!(counters.answers.keys().collect::<Vec<_>>(), [&200]);
 }
 
 /// Keystone, the simulator in its catalog, and somebody who may log in.
@@ -56,7 +58,11 @@ struct Cloud {
 impl Cloud {
     async fn start() -> Self {
         let keystone = Keystone::start(keystone::Config::default()).unwrap();
-        let simulator = Simulator::start(Config::default()).unwrap();
+        let simulator = Simulator::start(Config {
+            keystone: Some(keystone.url().to_owned()),
+            ..Config::default()
+        })
+        .unwrap();
         keystone.set_image_endpoint(&simulator.url()).await.unwrap();
         let project = keystone.create_project(PROJECT_NAME, DOMAIN).await.unwrap();
         let user = keystone
@@ -71,23 +77,15 @@ impl Cloud {
         }
     }
 
-    /// A job that is in one status after the other, a query each.
-    fn job<const N: usize>(&self, id: &str, statuses: [&str; N]) -> JobKey {
-        let key = JobKey::new(&self.project, id);
-        let answers = statuses.map(|status| {
-            let body = json!({
-                "job_id": id,
-                "job_type": "imsNativeExportImageJob",
-                "begin_time": "2024-11-06T06:46:51.929Z",
-                "end_time": if status == "SUCCESS" { "2024-11-06T06:49:53.657Z" } else { "" },
-                "status": status,
-                "error_code": null,
-                "fail_reason": null,
-                "entities": { "image_id": "1ab4df10-fe18-48b7-91c9-53695fcd9df5" },
-            });
-            Answer::json(200, body.to_string())
-        });
-        self.simulator.script(key.clone(), answers);
+    /// A job that begins when it is first asked about.
+    fn job(&self, id: &str, end: impl FnOnce(Job) -> Job) -> JobKey {
+        let job = Job::new(self.project.as_str(), id)
+            .starts(Start::FirstQuery)
+            .init_for(Duration::from_millis(300))
+            .running_for(Duration::from_millis(700));
+        let job = end(job);
+        let key = job.key();
+        self.simulator.put_job(job);
         key
     }
 
