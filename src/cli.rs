@@ -20,7 +20,7 @@ use crate::{
 use anyhow::Context;
 use clap::{
     Args, Parser, Subcommand,
-    builder::{PossibleValuesParser, TypedValueParser},
+    builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser},
 };
 use kube::{client::ClientBuilder, config::KubeConfigOptions};
 use std::{
@@ -80,7 +80,7 @@ enum Command {
 const QUERY_HELP: &str = "\
 Exit codes:
   0  the job has succeeded
-  1  nothing could be asked: the file, the cloud or the project is missing
+  1  nothing could be asked: the file, the name of the cloud or the project is missing
   2  wrong usage
   3  the job has failed
   4  the job has not ended
@@ -187,7 +187,7 @@ struct RunArgs {
 struct CloudArgs {
     /// Permit plain http, loopback addresses and any host for identity service and cloud. For labs
     /// only: passwords and tokens then cross the network readable
-    #[arg(long, env = "IMAGE_EXPORT_ALLOW_HTTP")]
+    #[arg(long, env = "IMAGE_EXPORT_ALLOW_HTTP", value_parser = BoolishValueParser::new())]
     allow_http: bool,
 
     /// Host that credentials may name, with all hosts below it; may be given several times.
@@ -275,7 +275,14 @@ async fn query(arguments: QueryArgs) -> anyhow::Result<ExitCode> {
         job: arguments.job,
         period: Duration::from_secs(arguments.poll_period),
     };
-    let report = query::ask(cloud, question, arguments.wait).await?;
+    let report = match query::ask(cloud, question, arguments.wait).await {
+        Ok(report) => report,
+        Err(error) => {
+            let code = error.exit_code();
+            eprintln!("Error: {error}");
+            return Ok(ExitCode::from(code));
+        }
+    };
     let text = match arguments.output.as_str() {
         "json" => report.json() + "\n",
         _ => report.to_string(),

@@ -2,7 +2,9 @@
 //! access key for everybody after a few rejections in a row, so we stop well before.
 //!
 //! Contents that the cloud has accepted within a day are trusted and go on: somebody else's Secret
-//! with a wrong password for the same user cannot stop its owner.
+//! with a wrong password for the same user cannot stop its owner. Nor can a project that the user has
+//! no role in, which Keystone answers like a wrong password: once refused, such scopes of a trusted
+//! content share one attempt a pause and count no more.
 
 use super::Pacing;
 use secrecy::{ExposeSecret, SecretString};
@@ -36,12 +38,6 @@ pub(super) struct Attempt {
     unlimited: bool,
 }
 
-impl Attempt {
-    fn key(self) -> (u64, u64) {
-        (self.content, self.scope)
-    }
-}
-
 /// All breakers.
 #[derive(Debug)]
 pub(super) struct Breakers {
@@ -58,7 +54,9 @@ struct Breaker {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Rejections in a row of contents that were not trusted.
+    /// Rejections in a row of whatever content: what the cloud counts.
+    in_a_row: u32,
+    /// Rejections of contents that were not trusted, since one of them was accepted.
     rejected: u32,
     /// Attempts of such contents that have not ended.
     under_way: u32,
@@ -66,10 +64,10 @@ struct State {
     rejected_at: Option<Instant>,
     /// What the cloud said to it, in words for a message.
     answer: Arc<str>,
-    /// What was rejected since the latest acceptance.
-    tried: HashSet<(u64, u64)>,
-    /// What was not, and when it last asked in vain: it comes first.
-    waiting: HashMap<(u64, u64), Instant>,
+    /// Contents that were rejected since then.
+    tried: HashSet<u64>,
+    /// Others, and when they last asked in vain: they come first.
+    waiting: HashMap<u64, Instant>,
     contents: HashMap<u64, Content>,
 }
 
@@ -79,12 +77,17 @@ struct Content {
     /// Rejections in a row.
     rejected: u32,
     under_way: u32,
+    /// Scopes that were accepted, and those that were refused since.
+    opened: HashSet<u64>,
+    refused: HashSet<u64>,
+    /// When one of the latter was last tried.
+    refused_at: Option<Instant>,
 }
 
 /// The breaker is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Open {
-    /// Rejections in a row that opened it.
+    /// Rejections in a row that opened it; 0 where only this scope is refused.
     pub(super) rejections: u32,
     /// How long until an attempt may be made.
     pub(super) wait: Duration,
@@ -169,7 +172,7 @@ impl Breakers {
         let breakers = lock(&self.by_identity);
         breakers
             .values()
-            .filter(|breaker| lock(&breaker.state).rejected >= self.pacing.breaker_rejections)
+            .filter(|breaker| lock(&breaker.state).is_open(&self.pacing))
             .count()
     }
 
@@ -186,6 +189,11 @@ impl Breakers {
 }
 
 impl Permit<'_> {
+    /// Whether the content was accepted before.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// The cloud took the secret for right, whatever else it said.
     pub(super) fn accepted(mut self) {
         self.ended = true;
@@ -193,6 +201,9 @@ impl Permit<'_> {
         let content = state.end(self.attempt, self.trusted);
         content.accepted = Some(Instant::now());
         content.rejected = 0;
+        content.opened.insert(self.attempt.scope);
+        content.refused.remove(&self.attempt.scope);
+        state.in_a_row = 0;
         if !self.trusted {
             state.rejected = 0;
             state.tried.clear();
@@ -204,25 +215,36 @@ impl Permit<'_> {
     /// breaker's state if it is open to this attempt now.
     pub(super) fn rejected(mut self, answer: impl Into<Arc<str>>) -> Option<Open> {
         self.ended = true;
-        let pacing = &self.breakers.pacing;
+        let limit = self.breakers.pacing.breaker_rejections;
         let state = &mut *lock(&self.breaker.state);
+        let scope = self.attempt.scope;
         let content = state.end(self.attempt, self.trusted);
+        if self.trusted && content.refused.contains(&scope) {
+            return None;
+        }
         content.rejected += 1;
+        if !content.opened.contains(&scope) {
+            content.refused.insert(scope);
+            content.refused_at = Some(Instant::now());
+        }
+        let rejected = content.rejected;
+        state.in_a_row += 1;
         if self.trusted {
-            if content.rejected < pacing.breaker_rejections {
+            if rejected < limit && state.in_a_row < limit {
                 return None;
             }
             // What the cloud took until today it does not take any more.
-            state.rejected = state.rejected.max(pacing.breaker_rejections);
+            if let Some(content) = state.contents.get_mut(&self.attempt.content) {
+                content.accepted = None;
+            }
+            state.rejected = state.rejected.max(limit);
         } else {
             state.rejected += 1;
         }
         state.rejected_at = Some(Instant::now());
         state.answer = answer.into();
-        state
-            .tried
-            .insert((self.attempt.content, self.attempt.scope));
-        (state.rejected >= pacing.breaker_rejections).then(|| state.stop(pacing.breaker_pause))
+        state.tried.insert(self.attempt.content);
+        (state.rejected >= limit).then(|| state.stop(self.breakers.pacing.breaker_pause))
     }
 }
 
@@ -244,8 +266,22 @@ impl State {
         }
         let content = self.contents.entry(attempt.content).or_default();
         if content.is_trusted(pacing, now) {
-            let free = attempt.unlimited && content.rejected == 0;
-            if !free && content.rejected + content.under_way >= limit {
+            if content.refused.contains(&attempt.scope) {
+                let since = content
+                    .refused_at
+                    .map_or(pacing.breaker_pause, |at| now - at);
+                if since < pacing.breaker_pause {
+                    return Step::Stop(Open {
+                        rejections: 0,
+                        wait: pacing.breaker_pause.saturating_sub(since),
+                        answer: Arc::clone(&self.answer),
+                    });
+                }
+                content.refused_at = Some(now);
+            }
+            let free = attempt.unlimited && self.in_a_row == 0;
+            let may_fail = limit.saturating_sub(self.in_a_row).max(1);
+            if !free && content.under_way >= may_fail {
                 return Step::Wait;
             }
             content.under_way += 1;
@@ -264,7 +300,7 @@ impl State {
         let content = self.contents.entry(attempt.content).or_default();
         content.under_way += 1;
         self.under_way += 1;
-        self.waiting.remove(&attempt.key());
+        self.waiting.remove(&attempt.content);
         Step::Go { trusted: false }
     }
 
@@ -273,9 +309,12 @@ impl State {
         let pause = pacing.breaker_pause;
         self.waiting.retain(|_, asked| now - *asked < 2 * pause);
         let since = self.rejected_at.map_or(pause, |at| now - at);
-        let until = if !self.tried.contains(&attempt.key()) {
+        let opened = |content: &Content| content.opened.contains(&attempt.scope);
+        let comes_first = !self.tried.contains(&attempt.content)
+            || self.contents.get(&attempt.content).is_some_and(opened);
+        let until = if comes_first {
             if since < pause {
-                self.waiting.insert(attempt.key(), now);
+                self.waiting.insert(attempt.content, now);
             }
             pause
         } else if self.waiting.is_empty() {
@@ -303,6 +342,12 @@ impl State {
         content
     }
 
+    /// Whether something is kept from trying, as far as is known: nobody tells that a Secret is gone.
+    fn is_open(&self, pacing: &Pacing) -> bool {
+        let recent = |at: Instant| at.elapsed() < 2 * pacing.breaker_pause;
+        self.rejected >= pacing.breaker_rejections && self.rejected_at.is_some_and(recent)
+    }
+
     fn is_of_use(&self, pacing: &Pacing, now: Instant) -> bool {
         self.rejected_at
             .is_some_and(|at| now - at < 2 * pacing.breaker_pause)
@@ -328,198 +373,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures::future::join_all;
-
-    const MINUTE: Duration = Duration::from_secs(60);
-
-    fn breakers() -> Breakers {
-        Breakers::new(Arc::default())
-    }
-
-    /// A login of Alice with this password.
-    fn login(breakers: &Breakers, password: &str) -> Attempt {
-        login_to(breakers, password, "p1")
-    }
-
-    fn login_to(breakers: &Breakers, password: &str, project: &str) -> Attempt {
-        breakers.attempt("alice", [&password.into()], "iam", project, false)
-    }
-
-    async fn reject(breakers: &Breakers, attempt: Attempt) -> Option<Open> {
-        let permit = breakers.enter(attempt).await.expect("leave to try");
-        permit.rejected("401")
-    }
-
-    async fn accept(breakers: &Breakers, attempt: Attempt) {
-        breakers
-            .enter(attempt)
-            .await
-            .expect("leave to try")
-            .accepted();
-    }
-
-    /// Lets a cloud reject until nothing may be tried any more; returns how often it did.
-    async fn rejected_until_stopped(breakers: &Breakers, attempt: Attempt) -> u32 {
-        let mut rejected = 0;
-        while let Ok(permit) = breakers.enter(attempt).await {
-            let _ = permit.rejected("401");
-            rejected += 1;
-        }
-        rejected
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn three_rejections_in_a_row_open_it_for_5_minutes() {
-        let breakers = breakers();
-        let wrong = login(&breakers, "wrong");
-        assert_eq!(reject(&breakers, wrong).await, None);
-        assert_eq!(reject(&breakers, wrong).await, None);
-        let open = reject(&breakers, wrong).await.expect("open");
-        assert_eq!((open.rejections, &*open.answer), (3, "401"));
-        assert_eq!(breakers.open(), 1);
-        tokio::time::advance(4 * MINUTE).await;
-        let open = breakers.enter(wrong).await.unwrap_err();
-        assert_eq!(open.wait, 2 * MINUTE);
-        tokio::time::advance(2 * MINUTE).await;
-        assert!(
-            reject(&breakers, wrong).await.is_some(),
-            "one try, then shut again"
-        );
-        assert!(breakers.enter(wrong).await.is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_mended_content_comes_before_what_was_rejected_and_closes_it() {
-        let breakers = breakers();
-        let (wrong, right) = (login(&breakers, "wrong"), login(&breakers, "right"));
-        assert_eq!(rejected_until_stopped(&breakers, wrong).await, 3);
-        assert!(breakers.enter(right).await.is_err());
-        tokio::time::advance(5 * MINUTE).await;
-        assert!(breakers.enter(wrong).await.is_err());
-        accept(&breakers, right).await;
-        assert_eq!(breakers.open(), 0);
-        assert_eq!(
-            rejected_until_stopped(&breakers, wrong).await,
-            3,
-            "counted anew"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_waits_untried_is_not_overtaken_by_what_was_rejected() {
-        let breakers = breakers();
-        let (wrong, right) = (login(&breakers, "wrong"), login(&breakers, "right"));
-        rejected_until_stopped(&breakers, wrong).await;
-        assert!(breakers.enter(right).await.is_err());
-        tokio::time::advance(9 * MINUTE).await;
-        let open = breakers.enter(wrong).await.unwrap_err();
-        assert_eq!(open.wait, MINUTE, "the other one has its turn");
-        accept(&breakers, right).await;
-        // One that does not come back is not waited for for ever.
-        rejected_until_stopped(&breakers, wrong).await;
-        assert!(breakers.enter(login(&breakers, "gone")).await.is_err());
-        tokio::time::advance(11 * MINUTE).await;
-        assert!(reject(&breakers, wrong).await.is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stranger_with_a_wrong_secret_does_not_stop_the_owner() {
-        let breakers = breakers();
-        let (owner, stranger) = (login(&breakers, "right"), login(&breakers, "wrong"));
-        accept(&breakers, owner).await;
-        assert_eq!(rejected_until_stopped(&breakers, stranger).await, 3);
-        for _ in 0..10 {
-            accept(&breakers, owner).await;
-            assert!(
-                breakers.enter(stranger).await.is_err(),
-                "still shut to the stranger"
-            );
-        }
-        tokio::time::advance(25 * 60 * MINUTE).await;
-        accept(&breakers, login(&breakers, "right")).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_owner_whose_password_was_changed_stops_after_three_as_well() {
-        let breakers = breakers();
-        let projects = ["p1", "p2", "p3", "p4", "p5"].map(|p| login_to(&breakers, "old", p));
-        for project in projects {
-            accept(&breakers, project).await;
-        }
-        let mut rejected = 0;
-        for project in projects.iter().cycle().take(20) {
-            if let Ok(permit) = breakers.enter(*project).await {
-                let _ = permit.rejected("401");
-                rejected += 1;
-            }
-        }
-        assert_eq!(rejected, 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn acceptance_counts_for_a_day() {
-        let breakers = breakers();
-        let login = login(&breakers, "right");
-        accept(&breakers, login).await;
-        tokio::time::advance(25 * 60 * MINUTE).await;
-        assert_eq!(rejected_until_stopped(&breakers, login).await, 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn no_more_attempts_are_under_way_than_may_fail() {
-        let breakers = breakers();
-        let tried = Mutex::new(0);
-        let all = (0..1000).map(|n| {
-            let attempt = login(&breakers, &format!("wrong {n}"));
-            let (breakers, tried) = (&breakers, &tried);
-            async move {
-                if let Ok(permit) = breakers.enter(attempt).await {
-                    *lock(tried) += 1;
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    let _ = permit.rejected("401");
-                }
-            }
-        });
-        join_all(all).await;
-        assert_eq!(*lock(&tried), 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_attempt_that_is_given_up_makes_room_for_the_next() {
-        let breakers = breakers();
-        let attempt = login(&breakers, "right");
-        let three = join_all((0..3).map(|_| breakers.enter(attempt))).await;
-        let impatient = tokio::time::timeout(MINUTE, breakers.enter(attempt)).await;
-        assert!(impatient.is_err());
-        drop(three);
-        accept(&breakers, attempt).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn signed_requests_of_a_trusted_key_are_not_counted_while_under_way() {
-        let breakers = breakers();
-        let signed = breakers.attempt("AK", [&"sk".into()], "ims", "", true);
-        accept(&breakers, signed).await;
-        let many = join_all((0..100).map(|_| breakers.enter(signed))).await;
-        assert!(many.iter().all(Result::is_ok));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn identities_that_are_not_used_any_more_are_forgotten() {
-        let breakers = breakers();
-        for n in 0..10 * MANY {
-            let attempt = breakers.attempt(n, [&"x".into()], "iam", "", false);
-            drop(breakers.enter(attempt).await);
-        }
-        assert!(lock(&breakers.by_identity).len() <= MANY);
-        let wrong = login(&breakers, "wrong");
-        rejected_until_stopped(&breakers, wrong).await;
-        for n in 0..10 * MANY {
-            let attempt = breakers.attempt(n, [&"x".into()], "iam", "", false);
-            drop(breakers.enter(attempt).await);
-        }
-        assert!(breakers.enter(wrong).await.is_err(), "an open one is kept");
-    }
-}
+mod tests;

@@ -117,8 +117,9 @@ struct Poll<'a> {
 enum Heard {
     /// The endpoint did not accept the token or signature.
     Rejected(Rejection),
-    /// It did, whatever it said about the job.
-    Accepted(Outcome),
+    /// It did, whatever it said about the job. `proven`: in the words of the image service, not of
+    /// anything that answers 403 or 404.
+    Accepted { outcome: Outcome, proven: bool },
     /// Neither is known.
     Other(Outcome),
 }
@@ -167,11 +168,14 @@ impl Poll<'_> {
             }
         };
         match self.ask(endpoint, &redactor, sign).await {
-            Heard::Accepted(outcome) => {
+            Heard::Accepted {
+                outcome,
+                proven: true,
+            } => {
                 permit.accepted();
                 outcome
             }
-            Heard::Other(outcome) => outcome,
+            Heard::Accepted { outcome, .. } | Heard::Other(outcome) => outcome,
             Heard::Rejected(rejection) => {
                 let answer = rejection.to_string();
                 match permit.rejected(answer.as_str()) {
@@ -265,7 +269,7 @@ impl Poll<'_> {
             .await;
         match heard {
             Heard::Rejected(rejection) => Err(rejection),
-            Heard::Accepted(outcome) => {
+            Heard::Accepted { outcome, .. } => {
                 session.accept();
                 Ok(outcome)
             }
@@ -320,13 +324,26 @@ impl Poll<'_> {
             "job query answered"
         );
         self.request_id = read.request_id.map(Arc::from);
+        let proven = read
+            .code
+            .as_ref()
+            .is_some_and(|code| code.starts_with("IMG."));
         match read.result {
-            Ok(job) => Heard::Accepted(Outcome::Answered(Box::new(job))),
-            Err(Verdict::JobNotFound) => Heard::Accepted(Outcome::JobNotFound),
+            Ok(job) => Heard::Accepted {
+                outcome: Outcome::Answered(Box::new(job)),
+                proven: true,
+            },
+            Err(Verdict::JobNotFound) => Heard::Accepted {
+                outcome: Outcome::JobNotFound,
+                proven,
+            },
             Err(Verdict::Throttled) => Heard::Other(Outcome::Throttled),
             Err(Verdict::Rejected(rejection)) => Heard::Rejected(rejection),
             Err(Verdict::Refused(reason @ RefusalReason::AccessDenied, message)) => {
-                Heard::Accepted(refused(reason, message))
+                Heard::Accepted {
+                    outcome: refused(reason, message),
+                    proven,
+                }
             }
             Err(Verdict::Refused(reason, message)) => Heard::Other(refused(reason, message)),
             Err(Verdict::Failed(kind, message)) => Heard::Other(failed(kind, message)),
@@ -399,7 +416,8 @@ pub(super) fn read(host: &str, answer: &Answer, job_id: &str, redactor: &Redacto
 
 /// Whether a status means the same whatever its body would have said.
 fn is_told_by_status(status: u16, broken: FailureKind) -> bool {
-    status == 429
+    // A signature or password that was not accepted has been counted, whatever became of the body.
+    matches!(status, 401 | 429)
         || status >= 500
         || (300..400).contains(&status)
         || broken == FailureKind::Malformed

@@ -60,6 +60,13 @@ pub fn parse_allowed_host(text: &str) -> Result<String, String> {
     }
 }
 
+/// Metadata services of other clouds, outside of the link-local range: Alibaba, Azure, Oracle.
+const METADATA: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
+
 /// Whether an address belongs to the machine itself, its link or a metadata service, or is none
 /// that a server can have. Private networks are not among them: clouds are reached through them.
 fn is_internal(address: IpAddr) -> bool {
@@ -71,14 +78,15 @@ fn is_internal(address: IpAddr) -> bool {
                 || v4.is_broadcast()
                 // 0.0.0.0/8 reaches the machine itself on Linux.
                 || v4.octets()[0] == 0
-                // Metadata service of another cloud, outside of the link-local range.
-                || v4 == Ipv4Addr::new(100, 100, 100, 200)
+                || METADATA.contains(&v4)
         }
         IpAddr::V6(v6) => {
             v6.is_loopback()
                 || v6.is_unspecified()
                 || v6.is_multicast()
                 || v6.is_unicast_link_local()
+                // The local-use range of NAT64, whose form is anybody's choice.
+                || v6.segments()[..3] == [0x64, 0xff9b, 1]
                 || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
                 || embedded_v4(v6).is_some_and(|v4| is_internal(IpAddr::V4(v4)))
         }
@@ -218,6 +226,9 @@ mod tests {
             "0.1.2.3",
             "169.254.169.254",
             "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "64:ff9b:1::a9fe:a9fe",
             "255.255.255.255",
             "224.0.0.1",
             "::",

@@ -22,6 +22,9 @@ use std::{
 
 /// Gateways commonly drop idle connections after 60 s; be first.
 const POOL_IDLE: Duration = Duration::from_secs(45);
+/// Bytes of an answer's headers in HTTP/2: room for a token that is too long to be used, so that this
+/// can be said.
+const MAX_HEADERS: u32 = 64 * 1024;
 /// An HTTP/2 connection whose other end is gone would swallow request after request, as no time-out
 /// of a request ends it.
 const PING_AFTER: Duration = Duration::from_secs(5);
@@ -118,6 +121,14 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
+    /// Without a second one over a fresh connection.
+    pub(super) fn single() -> Self {
+        Self {
+            sent: 0,
+            fresh_left: false,
+        }
+    }
+
     pub(super) fn new() -> Self {
         Self {
             sent: 0,
@@ -214,6 +225,7 @@ impl Http {
             .tls_certs_merge(clients.trust.authorities.clone())
             .connect_timeout(self.options.connect_timeout)
             .timeout(self.options.request_timeout)
+            .http2_max_header_list_size(MAX_HEADERS)
             .http2_keep_alive_interval(PING_AFTER)
             .http2_keep_alive_timeout(PING_AFTER)
             .pool_idle_timeout(POOL_IDLE);

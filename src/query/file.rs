@@ -8,7 +8,9 @@ use crate::{
 use k8s_openapi::ByteString;
 use std::{
     collections::BTreeMap,
-    env, fmt, io,
+    env, fmt,
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -67,22 +69,32 @@ pub fn find() -> Result<PathBuf, FileError> {
 }
 
 /// A `clouds.yaml` that is read whenever it is needed, so that edits count.
-pub(super) struct CloudsFile(PathBuf);
+pub(super) struct CloudsFile {
+    path: PathBuf,
+    /// Of what is no regular file, such as the output of another program: it can be read once.
+    once: Option<Vec<u8>>,
+}
 
 impl fmt::Display for CloudsFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.display().fmt(f)
+        self.path.display().fmt(f)
     }
 }
 
 impl CloudsFile {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self(path)
+    pub(super) fn open(path: PathBuf) -> Result<Self, FileError> {
+        let stream = std::fs::metadata(&path).is_ok_and(|about| !about.is_file());
+        let once = stream.then(|| read(&path)).transpose()?;
+        Ok(Self { path, once })
+    }
+
+    fn yaml(&self) -> Result<Vec<u8>, FileError> {
+        self.once.clone().map_or_else(|| read(&self.path), Ok)
     }
 
     /// The clouds in it; none where it is not YAML, which reading an entry will tell.
     pub(super) fn names(&self) -> Result<Vec<String>, FileError> {
-        let yaml = read(&self.0)?;
+        let yaml = self.yaml()?;
         Ok(cloud::cloud_names(&String::from_utf8_lossy(&yaml)))
     }
 
@@ -93,7 +105,7 @@ impl CloudsFile {
         name: &CloudName,
     ) -> Result<Result<Credential, Refusal>, FileError> {
         let origin = Origin::File(self.to_string());
-        let mut data = BTreeMap::from([("clouds.yaml".to_owned(), ByteString(read(&self.0)?))]);
+        let mut data = BTreeMap::from([("clouds.yaml".to_owned(), ByteString(self.yaml()?))]);
         let parsed = client.credential(&origin, Some(&data), name.as_str());
         let certificates = parsed.as_ref().ok().and_then(Credential::cacert_path);
         let Some(certificates) = certificates else {
@@ -112,11 +124,14 @@ fn read(path: &Path) -> Result<Vec<u8>, FileError> {
         path: path.display().to_string(),
         error,
     };
-    let length = std::fs::metadata(path).map_err(unreadable)?.len();
-    if length > LONGEST {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > LONGEST {
         return Err(FileError::TooLong(path.display().to_string()));
     }
-    std::fs::read(path).map_err(unreadable)
+    Ok(bytes)
 }
 
 /// `~/x` as shells understand it.

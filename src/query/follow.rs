@@ -25,6 +25,8 @@ use std::{
 use tokio::sync::mpsc;
 
 const SOURCE: Source = Source(0);
+/// Bound on a whole poll, logins and repetitions included.
+const POLL_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// One job being asked about.
 pub struct Follow {
@@ -233,7 +235,10 @@ impl Desk<'_> {
                 (CredentialError::Failed(failure), observation)
             }
         };
-        self.observation = Some(outcome);
+        // What was once in order may be in the middle of an edit.
+        if self.credential.is_none() {
+            self.observation = Some(outcome);
+        }
         Err(error)
     }
 
@@ -244,10 +249,16 @@ impl Desk<'_> {
         self.asked += 1;
         let (client, sender) = (self.follow.client.clone(), self.sender.clone());
         let (project, job) = (self.follow.project.clone(), self.follow.job.clone());
+        let poll = tokio::spawn(async move {
+            let query = client.query(&credential, project.as_str(), job.as_str());
+            tokio::time::timeout(POLL_TIMEOUT, query).await
+        });
         tokio::spawn(async move {
-            let observation = client
-                .query(&credential, project.as_str(), job.as_str())
-                .await;
+            let observation = match poll.await {
+                Ok(Ok(observation)) => observation,
+                Ok(Err(_)) => failed(FailureKind::Timeout, "it took too long".to_owned()),
+                Err(_) => failed(FailureKind::Internal, "a fault of this program".to_owned()),
+            };
             // Where nobody listens any more, the asking has ended.
             let _ = sender.send((ticket, observation));
         });

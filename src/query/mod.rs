@@ -14,6 +14,7 @@ pub use report::{Exit, Report};
 use crate::{
     api::{CloudName, JobId, ProjectId},
     cloud::CloudClient,
+    observation::{Refusal, RefusalReason},
 };
 use file::CloudsFile;
 use std::{path::PathBuf, time::Duration};
@@ -53,9 +54,23 @@ pub enum QuestionError {
     /// Neither the user nor the entry names a project.
     #[error("cloud {0:?} names no project_id: name the project of the job with --project")]
     WhichProject(String),
+    /// The entry cannot be used, so that it does not tell its project either.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
     /// A project that no `ImageExportJob` may hold.
     #[error("project {0:?} is not an id: 1 to 64 letters, digits, - and _")]
     ProjectId(String),
+}
+
+impl QuestionError {
+    /// The exit code: as where the same is found out later, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused(refusal) => Exit::from(refusal.reason) as u8,
+            _ => 1,
+        }
+    }
 }
 
 /// Asks once or, if it is to `wait`, until the job has ended or somebody has to mend something.
@@ -65,32 +80,17 @@ pub async fn ask(
     question: Question,
     wait: bool,
 ) -> Result<Report, QuestionError> {
-    let file = CloudsFile::new(question.file);
-    let names = file.names()?;
-    let name = match (&question.cloud, names.as_slice()) {
-        (Some(name), _) => name.clone(),
-        (None, [only]) => only.clone(),
-        (None, several) => {
-            return Err(QuestionError::WhichCloud {
-                file: file.to_string(),
-                there: match several {
-                    [] => "no clouds".to_owned(),
-                    some => format!("the clouds {}", some.join(", ")),
-                },
-            });
-        }
+    let file = CloudsFile::open(question.file)?;
+    let cloud_name = which_cloud(&cloud, &file, question.cloud)?;
+    let credential = file.credential(&cloud, &cloud_name)?;
+    let project = match (question.project, credential) {
+        (Some(named), _) => named,
+        (None, Ok(credential)) => credential
+            .project_id()
+            .map(str::to_owned)
+            .ok_or_else(|| QuestionError::WhichProject(cloud_name.to_string()))?,
+        (None, Err(refusal)) => return Err(QuestionError::Refused(refusal)),
     };
-    let cloud_name: CloudName = name
-        .parse()
-        .map_err(|_| QuestionError::CloudName(name.clone()))?;
-    let own = file
-        .credential(&cloud, &cloud_name)?
-        .ok()
-        .and_then(|credential| credential.project_id().map(str::to_owned));
-    let project = question
-        .project
-        .or(own)
-        .ok_or(QuestionError::WhichProject(name))?;
     let project: ProjectId = project
         .parse()
         .map_err(|_| QuestionError::ProjectId(project.clone()))?;
@@ -103,4 +103,40 @@ pub async fn ask(
         question.period,
     );
     Ok(Report::from(follow.run(wait).await))
+}
+
+/// The cloud that was named, else the only one.
+fn which_cloud(
+    client: &CloudClient,
+    file: &CloudsFile,
+    named: Option<String>,
+) -> Result<CloudName, QuestionError> {
+    let parse = |name: String| {
+        name.parse::<CloudName>()
+            .map_err(|_| QuestionError::CloudName(name))
+    };
+    if let Some(name) = named.filter(|name| !name.is_empty()) {
+        return parse(name);
+    }
+    let names = file.names()?;
+    match names.as_slice() {
+        [only] => parse(only.clone()),
+        [] => {
+            // It may be no YAML at all: whatever cloud is asked for tells.
+            match file.credential(client, &parse("cloud".to_owned())?)? {
+                Err(refusal) if refusal.reason == RefusalReason::CredentialsInvalid => {
+                    Err(QuestionError::Refused(refusal))
+                }
+                _ => Err(which(file, "no clouds".to_owned())),
+            }
+        }
+        several => Err(which(file, format!("the clouds {}", several.join(", ")))),
+    }
+}
+
+fn which(file: &CloudsFile, there: String) -> QuestionError {
+    QuestionError::WhichCloud {
+        file: file.to_string(),
+        there,
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::follow::{Ended, word};
 use crate::{
-    api::{ImageExportJobStatus, JobId, ProjectId},
+    api::{ImageExportJobStatus, JobId, ProjectId, conditions::types},
     observation::{JobAnswer, JobState, Outcome, RefusalReason},
 };
 use k8s_openapi::jiff::Timestamp;
@@ -110,7 +110,8 @@ impl From<Ended> for Report {
             job_id: ended.job,
             answer,
             classification: Classification {
-                result: Exit::of(&observation.outcome),
+                result: Exit::of_end(&ended.status)
+                    .unwrap_or_else(|| Exit::of(&observation.outcome)),
                 category: observation.outcome.category(),
                 message,
                 endpoint: text(&observation.endpoint),
@@ -138,6 +139,19 @@ impl From<&JobAnswer> for Answer {
 }
 
 impl Exit {
+    /// An end that the status shows, whatever was answered since.
+    fn of_end(status: &ImageExportJobStatus) -> Option<Self> {
+        let succeeded = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == types::SUCCEEDED)?;
+        match succeeded.status.as_str() {
+            "True" => Some(Self::Success),
+            "False" => Some(Self::Failed),
+            _ => None,
+        }
+    }
+
     fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Answered(answer) => match answer.state {
@@ -147,14 +161,20 @@ impl Exit {
             },
             Outcome::JobNotFound => Self::NotFound,
             Outcome::Throttled | Outcome::Failed(_) => Self::Unreachable,
-            Outcome::Refused(refusal) => match refusal.reason {
-                RefusalReason::CredentialsNotFound
-                | RefusalReason::CredentialsInvalid
-                | RefusalReason::AccessDenied => Self::NotAuthorized,
-                RefusalReason::EndpointInvalid
-                | RefusalReason::EndpointNotAllowed
-                | RefusalReason::RequestRejected => Self::Misdirected,
-            },
+            Outcome::Refused(refusal) => refusal.reason.into(),
+        }
+    }
+}
+
+impl From<RefusalReason> for Exit {
+    fn from(reason: RefusalReason) -> Self {
+        match reason {
+            RefusalReason::CredentialsNotFound
+            | RefusalReason::CredentialsInvalid
+            | RefusalReason::AccessDenied => Self::NotAuthorized,
+            RefusalReason::EndpointInvalid
+            | RefusalReason::EndpointNotAllowed
+            | RefusalReason::RequestRejected => Self::Misdirected,
         }
     }
 }

@@ -22,9 +22,9 @@ pub enum LogFormat {
     Json,
 }
 
-/// The API client logs at level error what is handled, and reported at a bounded rate, elsewhere;
-/// and a whole answer that it cannot read, which may be a Secret.
-const QUIET: &str = "kube_client=off,kube_runtime=off";
+/// These log at level error what is handled, and reported at a bounded rate, elsewhere: the API client
+/// (and a whole answer that it cannot read, which may be a Secret), and the check of certificates.
+const QUIET: &str = "kube_client=off,kube_runtime=off,rustls_platform_verifier=off";
 
 /// What is logged: a level for everything, or `target=level` for parts, in a list with commas.
 #[derive(Clone, Debug)]
@@ -67,7 +67,14 @@ pub fn init(format: LogFormat, filter: LogFilter) {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry()
-        .with(lines.with_filter(filter.0))
+        // It logs the other side's certificate at each attempt; our own words say what is wrong with it.
+        .with(
+            lines.with_filter(
+                filter
+                    .0
+                    .with_target("rustls_platform_verifier", LevelFilter::OFF),
+            ),
+        )
         .init();
 }
 

@@ -126,7 +126,7 @@ async fn a_login_that_cannot_work_is_named_and_heals_with_its_secret() {
             "interface",
             login(&team, "interface: internal", &password),
             "EndpointInvalid",
-            "the catalog of {me} has no image service with interface internal; set image_endpoint_override",
+            "the catalog of {me} has no image service with the wanted interface; correct interface, or set image_endpoint_override",
         ),
         (
             "auth-url",

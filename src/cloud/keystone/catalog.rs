@@ -43,8 +43,7 @@ impl Login<'_> {
             return match self.auth_url.sibling_image_service(region, policy) {
                 Some(Ok(endpoint)) => Ok(endpoint),
                 Some(Err(_)) | None => Err(invalid(format!(
-                    "the catalog of {described} has no image service with interface {}; set image_endpoint_override",
-                    entry.interface
+                    "the catalog of {described} has no image service with the wanted interface; correct interface, or set image_endpoint_override"
                 ))),
             };
         }

@@ -146,7 +146,8 @@ impl Login<'_> {
         let Some(agency) = self.agency else {
             let request = body::request(&body::identity(self.identity), self.scope(project));
             let permit = self.enter(project_id).await?;
-            let answer = self.post(with_catalog, None, request).await?;
+            let attempts = attempts(permit.as_ref());
+            let answer = self.post(with_catalog, None, request, attempts).await?;
             let answer = self.identified(answer, permit, &redactor)?;
             return self.granted(&answer, redactor).map_err(LoginTrouble::from);
         };
@@ -157,7 +158,8 @@ impl Login<'_> {
         };
         let request = body::request(&body::identity(self.identity), own_scope);
         let permit = self.enter("").await?;
-        let answer = self.post(false, None, request).await?;
+        let attempts = attempts(permit.as_ref());
+        let answer = self.post(false, None, request, attempts).await?;
         let answer = self.identified(answer, permit, &redactor)?;
         let caller = self.token(&answer)?;
         redactor.push(&caller);
@@ -166,7 +168,9 @@ impl Login<'_> {
             &body::assume_role(agency),
             Some(body::project_scope(project)),
         );
-        let answer = self.post(with_catalog, Some(&caller), request).await?;
+        let answer = self
+            .post(with_catalog, Some(&caller), request, Attempts::new())
+            .await?;
         if !is_granted(answer.status) {
             return Err(self.refused(&answer, &redactor, |status| {
                 self.not_assumed(agency, status)
@@ -227,6 +231,9 @@ impl Login<'_> {
     }
 
     fn barred(&self, open: &Open) -> Refusal {
+        if open.rejections == 0 {
+            return self.rejects_login();
+        }
         let minutes = self
             .http
             .options()
@@ -248,6 +255,19 @@ impl Login<'_> {
         }
     }
 
+    fn rejects_login(&self) -> Refusal {
+        Refusal {
+            reason: RefusalReason::CredentialsInvalid,
+            message: format!(
+                "identity service {} rejects the login of {} (401); check {}",
+                self.host(),
+                self.credential.described(),
+                self.what_to_check()
+            )
+            .into(),
+        }
+    }
+
     fn what_to_check(&self) -> &'static str {
         match self.identity {
             Identity::Password { .. } => "user, password, domain and project",
@@ -263,6 +283,7 @@ impl Login<'_> {
         with_catalog: bool,
         caller: Option<&SecretString>,
         body: Vec<u8>,
+        mut attempts: Attempts,
     ) -> Result<Answer, LoginTrouble> {
         let url = self.auth_url.tokens_url(with_catalog);
         let caller = caller.and_then(|token| {
@@ -276,7 +297,7 @@ impl Login<'_> {
                 self.credential.clients(),
                 self.auth_url,
                 Operation::Login,
-                &mut Attempts::new(),
+                &mut attempts,
                 CATALOG_LIMIT,
                 |client| {
                     let mut request = client
@@ -363,13 +384,7 @@ impl Login<'_> {
         let (host, credential) = (self.host(), self.credential.described());
         let refused = LoginProblem::refused;
         match status {
-            401 => refused(
-                RefusalReason::CredentialsInvalid,
-                format!(
-                    "identity service {host} rejects the login of {credential} (401); check {}",
-                    self.what_to_check()
-                ),
-            ),
+            401 => LoginProblem::Refused(self.rejects_login()),
             403 => refused(
                 RefusalReason::AccessDenied,
                 format!(
@@ -469,6 +484,15 @@ impl Login<'_> {
             redactor,
         )
         .ok_or_else(|| self.malformed("with an unusable token"))
+    }
+}
+
+/// A login whose connection breaks may have been counted: only what was accepted before is sent
+/// again.
+fn attempts(permit: Option<&Permit<'_>>) -> Attempts {
+    match permit {
+        Some(permit) if !permit.is_trusted() => Attempts::single(),
+        _ => Attempts::new(),
     }
 }
 

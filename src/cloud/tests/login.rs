@@ -344,7 +344,7 @@ async fn the_endpoint_comes_from_the_catalog() {
         (
             "interface: internal",
             &["eu-de"],
-            Err("no image service with interface internal"),
+            Err("no image service with the wanted interface"),
         ),
         ("", &[], Err("set image_endpoint_override")),
     ] {
