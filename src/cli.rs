@@ -268,12 +268,21 @@ async fn query(arguments: QueryArgs) -> anyhow::Result<ExitCode> {
     install_tls_provider()?;
     let cloud = CloudClient::new(arguments.options.options())
         .context("the cloud client cannot be built")?;
+    let mut config = Config {
+        poll_period: Duration::from_secs(arguments.poll_period),
+        // Somebody is waiting at the terminal.
+        first_poll_spread: Duration::ZERO,
+        ..Config::default()
+    };
+    if let Some(factor) = time_scale()? {
+        config = config.scaled(factor);
+    }
     let question = Question {
         file: arguments.clouds_yaml.map_or_else(query::find, Ok)?,
         cloud: arguments.cloud,
         project: arguments.project,
         job: arguments.job,
-        period: Duration::from_secs(arguments.poll_period),
+        config,
     };
     let report = match query::ask(cloud, question, arguments.wait).await {
         Ok(report) => report,
@@ -356,8 +365,16 @@ fn config(arguments: &RunArgs) -> anyhow::Result<(Config, Pacing)> {
         quota_burst: 2.0 * arguments.polls_per_second,
         ..Config::default()
     };
+    Ok(match time_scale()? {
+        Some(factor) => (config.scaled(factor), pacing.scaled(factor)),
+        None => (config, pacing),
+    })
+}
+
+/// The factor of [`TIME_SCALE`], which is logged.
+fn time_scale() -> anyhow::Result<Option<f64>> {
     let Ok(factor) = std::env::var(TIME_SCALE) else {
-        return Ok((config, pacing));
+        return Ok(None);
     };
     let factor: f64 = factor
         .parse()
@@ -370,7 +387,7 @@ fn config(arguments: &RunArgs) -> anyhow::Result<(Config, Pacing)> {
         factor,
         "{TIME_SCALE} is set: periods and graces are not those of production"
     );
-    Ok((config.scaled(factor), pacing.scaled(factor)))
+    Ok(Some(factor))
 }
 
 /// In the order given: two watches of one namespace would undo each other's lists.

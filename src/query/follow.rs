@@ -58,14 +58,8 @@ impl Follow {
         cloud: CloudName,
         project: ProjectId,
         job: JobId,
-        period: Duration,
+        config: Config,
     ) -> Self {
-        let config = Config {
-            poll_period: period,
-            // Somebody is waiting at the terminal.
-            first_poll_spread: Duration::ZERO,
-            ..Config::default()
-        };
         Self {
             client,
             file,

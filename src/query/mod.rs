@@ -15,9 +15,10 @@ use crate::{
     api::{CloudName, JobId, ProjectId},
     cloud::CloudClient,
     observation::{Refusal, RefusalReason},
+    tracker::Config,
 };
 use file::CloudsFile;
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 /// What to ask.
 #[derive(Clone, Debug)]
@@ -30,8 +31,8 @@ pub struct Question {
     pub project: Option<String>,
     /// The job.
     pub job: JobId,
-    /// Time between two questions, where several are asked.
-    pub period: Duration,
+    /// The pace, where several questions are asked, and the graces.
+    pub config: Config,
 }
 
 /// Why nothing can be asked.
@@ -100,7 +101,7 @@ pub async fn ask(
         cloud_name,
         project,
         question.job,
-        question.period,
+        question.config,
     );
     Ok(Report::from(follow.run(wait).await))
 }

@@ -15,6 +15,7 @@ const PASSWORD: &str = "canary-password-of-query";
 struct Desk {
     sim: Simulator,
     folder: PathBuf,
+    scale: Option<&'static str>,
 }
 
 impl Desk {
@@ -24,7 +25,11 @@ impl Desk {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("query-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
-        let desk = Self { sim, folder };
+        let desk = Self {
+            sim,
+            folder,
+            scale: None,
+        };
         desk.write(
             "clouds.yaml",
             &format!("clouds: {{{}}}", desk.cloud("otc", PASSWORD)),
@@ -53,6 +58,7 @@ impl Desk {
             .args(arguments)
             .current_dir(&self.folder)
             .env("HOME", &self.folder)
+            .envs(self.scale.map(|scale| ("IMAGE_EXPORT_TIME_SCALE", scale)))
             .env_remove("OS_CLOUD")
             .env_remove("OS_CLIENT_CONFIG_FILE")
             .env_remove("XDG_CONFIG_HOME");
@@ -298,7 +304,8 @@ fn waiting_outlasts_trouble_that_passes_and_ends_at_trouble_that_does_not() {
 
 #[test]
 fn an_end_stays_an_end_whatever_is_answered_after_it() {
-    let desk = Desk::new("end");
+    let mut desk = Desk::new("end");
+    desk.scale = Some("0.05");
     let success = r#"{"job_id":"{job_id}","status":"SUCCESS"}"#;
     desk.sim.script(key("job"), [Answer::json(200, success)]);
     // No such job from then on, and so no image id either.

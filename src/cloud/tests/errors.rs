@@ -252,6 +252,11 @@ fn a_body_that_breaks_off_counts_only_where_the_status_says_all() {
     assert_eq!(after(404, BodyError::TooLong(256)), Means::NoJob);
     assert_eq!(after(429, BodyError::Cut), Means::Throttled);
     assert_eq!(
+        after(401, BodyError::Cut),
+        Means::Token,
+        "the cloud has counted it"
+    );
+    assert_eq!(
         after(302, BodyError::Cut),
         Means::Refused(RefusalReason::EndpointInvalid)
     );
