@@ -77,10 +77,11 @@ struct Content {
     /// Rejections in a row.
     rejected: u32,
     under_way: u32,
-    /// Scopes that were accepted, and those that were refused since.
+    /// Scopes that were accepted.
     opened: HashSet<u64>,
+    /// Scopes that never were, but rejected.
     refused: HashSet<u64>,
-    /// When one of the latter was last tried.
+    /// When one of those was last tried.
     refused_at: Option<Instant>,
 }
 
@@ -266,23 +267,24 @@ impl State {
         }
         let content = self.contents.entry(attempt.content).or_default();
         if content.is_trusted(pacing, now) {
-            if content.refused.contains(&attempt.scope) {
-                let since = content
-                    .refused_at
-                    .map_or(pacing.breaker_pause, |at| now - at);
-                if since < pacing.breaker_pause {
-                    return Step::Stop(Open {
-                        rejections: 0,
-                        wait: pacing.breaker_pause.saturating_sub(since),
-                        answer: Arc::clone(&self.answer),
-                    });
-                }
-                content.refused_at = Some(now);
+            let refused = content.refused.contains(&attempt.scope);
+            let since = content
+                .refused_at
+                .map_or(pacing.breaker_pause, |at| now - at);
+            if refused && since < pacing.breaker_pause {
+                return Step::Stop(Open {
+                    rejections: 0,
+                    wait: pacing.breaker_pause.saturating_sub(since),
+                    answer: Arc::clone(&self.answer),
+                });
             }
             let free = attempt.unlimited && self.in_a_row == 0;
             let may_fail = limit.saturating_sub(self.in_a_row).max(1);
             if !free && content.under_way >= may_fail {
                 return Step::Wait;
+            }
+            if refused {
+                content.refused_at = Some(now);
             }
             content.under_way += 1;
             return Step::Go { trusted: true };
