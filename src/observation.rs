@@ -43,6 +43,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What a refusal or a failure says.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => Some(&refusal.message),
+            Self::Failed(failure) => Some(&failure.message),
+            Self::Answered(_) | Self::JobNotFound | Self::Throttled => None,
+        }
+    }
+
     /// Bounded label for metrics and logs.
     #[must_use]
     pub fn category(&self) -> &'static str {

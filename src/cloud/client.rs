@@ -158,7 +158,8 @@ impl Poll<'_> {
             Ok(permit) => permit,
             Err(open) => return self.barred(endpoint, &open),
         };
-        let redactor = self.credential.redactor();
+        let credential = self.credential;
+        let redactor = credential.redactor();
         let project_id = self.project_id;
         let sign = |request: RequestBuilder, url: &Url| {
             match keys.sign(&Method::GET, url, project_id, Timestamp::now()) {
@@ -167,7 +168,7 @@ impl Poll<'_> {
                 None => request,
             }
         };
-        match self.ask(endpoint, &redactor, sign).await {
+        match self.ask(endpoint, redactor, sign).await {
             Heard::Accepted {
                 outcome,
                 proven: true,
@@ -203,7 +204,7 @@ impl Poll<'_> {
                 open.rejections.min(pacing.breaker_rejections),
                 open.answer,
                 self.credential.described(),
-                pacing.breaker_pause.as_secs().div_ceil(60),
+                pacing.breaker_minutes(),
             ),
         )
     }

@@ -116,7 +116,8 @@ fn no_such_cloud(origin: &Origin, cloud: &str, others: &[String]) -> String {
 }
 
 /// The values of one entry as they stand there. Keys and agencies stand beside `auth` in some files
-/// and inside it in others.
+/// and inside it in others; a struct of theirs by `serde(flatten)` would be read by way of a buffer,
+/// which takes `123` for a number where it is a name.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RawCloud {

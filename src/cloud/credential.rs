@@ -40,6 +40,8 @@ pub struct Credential {
     cloud: String,
     version: u64,
     entry: Entry,
+    /// Knows the entry's own secrets.
+    redactor: Redactor,
     access: Access,
     /// Where the entry has authorities of its own.
     clients: Option<Clients>,
@@ -107,6 +109,7 @@ impl Credential {
             origin: origin.clone(),
             cloud: clouds_yaml::shown(cloud),
             version: content_version(data, cloud),
+            redactor: entry.redactor(),
             entry,
             access,
             clients,
@@ -129,8 +132,8 @@ impl Credential {
     }
 
     /// Knows the entry's own secrets.
-    pub(super) fn redactor(&self) -> Redactor {
-        self.entry.redactor()
+    pub(super) fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
     /// The project that the entry itself names by id.

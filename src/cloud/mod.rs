@@ -42,6 +42,9 @@ pub use hosts::{EndpointPolicy, PUBLIC_CLOUDS, parse_allowed_host};
 
 use std::{fmt, sync::Arc, time::Duration};
 
+/// Bound on a whole poll: a login, the query, one repetition of each, at 20 s a request.
+pub const POLL_TIMEOUT: Duration = Duration::from_secs(90);
+
 /// What an administrator decides about talking to clouds.
 #[derive(Clone, Debug)]
 pub struct CloudOptions {
@@ -113,6 +116,11 @@ impl Default for Pacing {
 }
 
 impl Pacing {
+    /// [`Self::breaker_pause`] as messages name it.
+    fn breaker_minutes(&self) -> u64 {
+        self.breaker_pause.as_secs().div_ceil(60)
+    }
+
     /// With all times multiplied by `factor`, for tests of the operator.
     #[must_use]
     pub fn scaled(self, factor: f64) -> Self {

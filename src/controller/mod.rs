@@ -11,7 +11,7 @@ mod watch;
 mod write;
 
 use crate::{
-    cloud::CloudClient,
+    cloud::{CloudClient, POLL_TIMEOUT},
     observation::{Failure, FailureKind, Observation, Outcome, Stage},
     telemetry::{Health, LogGate, Metrics},
     tracker::{
@@ -204,7 +204,7 @@ impl Shell {
                         self.gate.clone(),
                         *request,
                     );
-                    self.spawn(poll::TIMEOUT, task, move |observation| {
+                    self.spawn(POLL_TIMEOUT, task, move |observation| {
                         Input::Answered(ticket, observation.unwrap_or_else(observation_of_fault))
                     });
                 }

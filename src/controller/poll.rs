@@ -7,13 +7,7 @@ use crate::{
     telemetry::{LogGate, Metrics},
     tracker::PollRequest,
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-/// Bound on a whole poll: a login, the query, one repetition of each, at 20 s a request.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(90);
+use std::{sync::Arc, time::Instant};
 
 pub(super) async fn poll(
     cloud: CloudClient,
@@ -50,8 +44,7 @@ pub(super) async fn poll(
         Outcome::Answered(_) => None,
         Outcome::JobNotFound => Some("the cloud knows no such job"),
         Outcome::Throttled => Some("the cloud asks to wait"),
-        Outcome::Refused(refusal) => Some(&*refusal.message),
-        Outcome::Failed(failure) => Some(&*failure.message),
+        Outcome::Refused(_) | Outcome::Failed(_) => observation.outcome.message(),
     };
     if let Some(trouble) = trouble
         && gate.opens(outcome)

@@ -7,7 +7,7 @@ use crate::{
         CloudCredentialsRef, CloudName, ImageExportJob, ImageExportJobSpec, ImageExportJobStatus,
         JobId, ProjectId, SecretName, conditions::types,
     },
-    cloud::{CloudClient, Credential},
+    cloud::{CloudClient, Credential, POLL_TIMEOUT},
     observation::{Failure, FailureKind, JobState, Observation, Outcome, Stage},
     tracker::{
         Config, CredentialError, Effect, Input, Now, PollTicket, Source, Tracker, WriteResult,
@@ -25,8 +25,6 @@ use std::{
 use tokio::sync::mpsc;
 
 const SOURCE: Source = Source(0);
-/// Bound on a whole poll, logins and repetitions included.
-const POLL_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// One job being asked about.
 pub struct Follow {
@@ -325,8 +323,7 @@ impl Progress {
             Outcome::Answered(answer) => word(&answer.state).to_owned(),
             Outcome::JobNotFound => "not found".to_owned(),
             Outcome::Throttled => "asked to wait".to_owned(),
-            Outcome::Refused(refusal) => refusal.message.to_string(),
-            Outcome::Failed(failure) => failure.message.to_string(),
+            trouble => trouble.message().unwrap_or_default().to_owned(),
         };
         let time = Timestamp::now().to_zoned(TimeZone::system());
         let time = time.strftime("%H:%M:%S");

@@ -99,11 +99,9 @@ impl From<Ended> for Report {
     fn from(ended: Ended) -> Self {
         let observation = ended.observation;
         let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
-        let (answer, message) = match &observation.outcome {
-            Outcome::Answered(answer) => (Some(Answer::from(&**answer)), None),
-            Outcome::Refused(refusal) => (None, Some(refusal.message.to_string())),
-            Outcome::Failed(failure) => (None, Some(failure.message.to_string())),
-            Outcome::JobNotFound | Outcome::Throttled => (None, None),
+        let answer = match &observation.outcome {
+            Outcome::Answered(answer) => Some(Answer::from(&**answer)),
+            _ => None,
         };
         Self {
             project_id: ended.project,
@@ -113,7 +111,7 @@ impl From<Ended> for Report {
                 result: Exit::of_end(&ended.status)
                     .unwrap_or_else(|| Exit::of(&observation.outcome)),
                 category: observation.outcome.category(),
-                message,
+                message: observation.outcome.message().map(str::to_owned),
                 endpoint: text(&observation.endpoint),
                 request_id: text(&observation.request_id),
                 retry_after_seconds: observation.retry_after.map(|wait| wait.as_secs()),

@@ -252,6 +252,8 @@ async fn an_identity_service_in_trouble_concerns_only_who_has_no_token_yet() {
         .script_forever(Target::Login, Answer::preset("unavailable"));
     follow("late").await;
     let status = team.until_reason("late", "PollFailed").await;
+    // Counted at once: they go on while this test looks at other things.
+    let logins = team.sim.logins();
     assert_eq!(summary(&status), in_progress("PollFailed"));
     assert_eq!(
         message(&status),
@@ -264,7 +266,6 @@ async fn an_identity_service_in_trouble_concerns_only_who_has_no_token_yet() {
     let polls = team.polls("in");
     team.sim.polled(&key("in"), polls + 2).await;
     assert_eq!(team.writes("in"), 1);
-    let logins = team.sim.logins();
     assert!(
         logins <= 8,
         "{logins} logins: each failed one is paused after"

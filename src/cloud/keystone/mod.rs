@@ -142,13 +142,12 @@ impl Login<'_> {
         let asked = ProjectRef::Id(project_id.to_owned());
         let project = entry.project.as_ref().unwrap_or(&asked);
         let with_catalog = entry.image_endpoint.is_none();
-        let mut redactor = self.credential.redactor();
+        let mut redactor = self.credential.redactor().clone();
         let Some(agency) = self.agency else {
-            let request = body::request(&body::identity(self.identity), self.scope(project));
-            let permit = self.enter(project_id).await?;
-            let attempts = attempts(permit.as_ref());
-            let answer = self.post(with_catalog, None, request, attempts).await?;
-            let answer = self.identified(answer, permit, &redactor)?;
+            let scope = self.scope(project);
+            let answer = self
+                .identify(project_id, scope, with_catalog, &redactor)
+                .await?;
             return self.granted(&answer, redactor).map_err(LoginTrouble::from);
         };
 
@@ -156,11 +155,7 @@ impl Login<'_> {
             Some(project) => self.scope(project),
             None => self.domain_scope(),
         };
-        let request = body::request(&body::identity(self.identity), own_scope);
-        let permit = self.enter("").await?;
-        let attempts = attempts(permit.as_ref());
-        let answer = self.post(false, None, request, attempts).await?;
-        let answer = self.identified(answer, permit, &redactor)?;
+        let answer = self.identify("", own_scope, false, &redactor).await?;
         let caller = self.token(&answer)?;
         redactor.push(&caller);
 
@@ -177,6 +172,22 @@ impl Login<'_> {
             }));
         }
         self.granted(&answer, redactor).map_err(LoginTrouble::from)
+    }
+
+    /// Presents the identity's own secret, as its breaker lets it; passes on an accepted answer.
+    /// `purpose` is what the breaker knows the scope by.
+    async fn identify(
+        &self,
+        purpose: &str,
+        scope: Option<Value>,
+        with_catalog: bool,
+        redactor: &Redactor,
+    ) -> Result<Answer, LoginTrouble> {
+        let request = body::request(&body::identity(self.identity), scope);
+        let permit = self.enter(purpose).await?;
+        let attempts = attempts(permit.as_ref());
+        let answer = self.post(with_catalog, None, request, attempts).await?;
+        self.identified(answer, permit, redactor)
     }
 
     fn host(&self) -> &str {
@@ -234,19 +245,14 @@ impl Login<'_> {
         if open.rejections == 0 {
             return self.rejects_login();
         }
-        let minutes = self
-            .http
-            .options()
-            .pacing
-            .breaker_pause
-            .as_secs()
-            .div_ceil(60);
+        let pacing = &self.http.options().pacing;
+        let minutes = pacing.breaker_minutes();
         Refusal {
             reason: RefusalReason::CredentialsInvalid,
             message: format!(
                 "identity service {} rejected this user's logins {} times in a row ({}), with {} or another Secret; to keep the account from being locked, one is tried every {minutes} min; check {}",
                 self.host(),
-                open.rejections.min(self.http.options().pacing.breaker_rejections),
+                open.rejections.min(pacing.breaker_rejections),
                 open.answer,
                 self.credential.described(),
                 self.what_to_check(),

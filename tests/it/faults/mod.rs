@@ -97,6 +97,18 @@ impl Lab {
     async fn preset(&self, name: &str) -> Asked {
         self.answered(name, Answer::preset(name)).await
     }
+
+    /// The preset's answer is none, and these words say why.
+    async fn assert_malformed(&self, preset: &str, words: &str) {
+        let (asked, host) = (self.preset(preset).await, self.host());
+        asked.assert_once(preset, &host);
+        let message = format!("the answer of {host} {words}");
+        assert_eq!(
+            asked.seen.outcome,
+            failed(FailureKind::Malformed, message),
+            "{preset}"
+        );
+    }
 }
 
 fn options() -> CloudOptions {

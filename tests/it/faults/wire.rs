@@ -226,14 +226,7 @@ async fn e11_an_unreadable_200_is_no_answer_and_a_merely_odd_one_is() {
         ("deep", "is not JSON"),
         ("json-array", "is not a JSON object"),
     ] {
-        let asked = lab.preset(preset).await;
-        asked.assert_once(preset, &host);
-        let message = format!("the answer of {host} {words}");
-        assert_eq!(
-            asked.seen.outcome,
-            failed(FailureKind::Malformed, message),
-            "{preset}"
-        );
+        lab.assert_malformed(preset, words).await;
     }
     let asked = lab.preset("cut").await;
     asked.assert_once("cut", &host);

@@ -1,6 +1,7 @@
 //! Real parts for the operator's tests, so that they speak to what the operator meets in a cluster:
 //!
 //! - [`kubernetes`]: a real kube-apiserver on a real etcd, and kubectl;
+//! - [`keystone`]: a real Keystone, run by the Python of [`python`];
 //! - [`ims`]: a simulator of the job query, for which no public one exists;
 //! - [`process`]: child processes that never outlive the test process.
 //!
@@ -11,6 +12,7 @@ mod cache;
 pub mod ims;
 pub mod keystone;
 pub mod kubernetes;
+mod loopback;
 pub mod process;
 mod progress;
 pub mod python;

@@ -2,11 +2,11 @@
 //! revocation count at once.
 
 use super::iam::{Caller, Scope};
+use crate::loopback;
 use anyhow::{Context, ensure};
 use reqwest::{Client, StatusCode, redirect};
-use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 /// Longest that one question to Keystone may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,18 +38,8 @@ impl Keystone {
             url.starts_with("http://") && url.ends_with("/v3"),
             "the URL of a Keystone is of the form http://127.0.0.1:5000/v3, not {url}"
         );
-        // Never used, but reqwest wants one, and the process may have no default.
-        let tls =
-            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()?
-                .with_root_certificates(RootCertStore::empty())
-                .with_no_client_auth();
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
+        let client = loopback::client(TIMEOUT)?
             .redirect(redirect::Policy::none())
-            .timeout(TIMEOUT)
-            .pool_max_idle_per_host(0)
             .build()
             .context("cannot prepare the client for Keystone")?;
         Ok(Self { url, client })

@@ -1,15 +1,12 @@
 //! What a test does to a Keystone, as its administrator unless said otherwise.
 
 use super::Keystone;
+use crate::loopback;
 use anyhow::{Context, anyhow};
 use reqwest::{Client, Method, Response};
-use rustls::{ClientConfig, RootCertStore};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -226,19 +223,7 @@ struct Session<'a> {
 impl Api {
     /// `url` ends in `/v3`.
     pub(super) fn new(url: String, admin_password: SecretString) -> anyhow::Result<Self> {
-        // Never used on loopback, but reqwest wants one, and the process may have no default yet.
-        let tls =
-            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()?
-                .with_root_certificates(RootCertStore::empty())
-                .with_no_client_auth();
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
-            .timeout(TIMEOUT)
-            // A kept connection belongs to a test's runtime, and another test may be the next caller.
-            .pool_max_idle_per_host(0)
-            .build()?;
+        let client = loopback::client(TIMEOUT)?.build()?;
         Ok(Self {
             client,
             url,
