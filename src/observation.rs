@@ -79,6 +79,8 @@ pub struct JobAnswer {
     pub fail_reason: Option<Arc<str>>,
     /// The cloud's error code, for example `IMG.0148`.
     pub error_code: Option<Arc<str>>,
+    /// `process_percent` in whole percent, 0 to 100; `None` where absent or out of range.
+    pub percent: Option<u8>,
     /// `begin_time`; `None` where absent or unreadable. Whether it is sane is the tracker's call.
     pub begin_time: Option<Timestamp>,
     /// `end_time`; `None` where absent, empty or unreadable.

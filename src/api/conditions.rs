@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Type of the condition in CamelCase or in foo.example.com/CamelCase.
+    /// Type of the condition, in CamelCase or in foo.example.com/CamelCase.
     #[serde(rename = "type")]
     #[schemars(
         length(max = 316),
@@ -24,8 +24,8 @@ pub struct Condition {
     #[schemars(extend("enum" = ["True", "False", "Unknown"]))]
     pub status: String,
 
-    /// The .metadata.generation that the condition was set for. Where it is behind, the condition
-    /// says nothing about the current spec.
+    /// The metadata.generation that the condition was set for. Where it is lower than the current
+    /// one, the condition does not speak of the current spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
@@ -34,14 +34,14 @@ pub struct Condition {
     #[schemars(length(max = 64), extend("format" = "date-time"))]
     pub last_transition_time: String,
 
-    /// CamelCase identifier of the reason for the last transition.
+    /// Why the status is what it is, as one CamelCase word for programs.
     #[schemars(
         length(min = 1, max = 1024),
         regex(pattern = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
     )]
     pub reason: String,
 
-    /// One sentence for people. May be empty.
+    /// The same as a sentence for people; may be empty.
     #[schemars(length(max = 32768))]
     pub message: String,
 }
@@ -84,6 +84,8 @@ pub mod reasons {
     pub const JOB_RUNNING: &str = "JobRunning";
     /// Row 3e: polls have been failing for a while.
     pub const POLL_FAILED: &str = "PollFailed";
+    /// Row 3d: not finished within `spec.deadlineSeconds`.
+    pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
     /// Row 4: `SUCCESS`, and the image id is known (or the job type has none).
     pub const JOB_SUCCEEDED: &str = "JobSucceeded";
     /// Row 4a: `SUCCESS`, image id not there yet.

@@ -65,6 +65,13 @@ use serde::{Deserialize, Serialize};
         description = "Id of the job"
     ),
     printcolumn(
+        name = "Progress",
+        type_ = "integer",
+        json_path = ".status.progressPercent",
+        priority = 1,
+        description = "How far the job has come, in percent, as far as the cloud tells"
+    ),
+    printcolumn(
         name = "Message",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
@@ -74,29 +81,47 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ImageExportJobSpec {
-    /// Id of the cloud project (tenant) that the job belongs to: 1 to 64 letters, digits, - and _,
-    /// without blanks around. Immutable.
+    /// Id of the cloud project (tenant) that the job belongs to: 1 to 64 of the characters A-Z, a-z,
+    /// 0-9, - and _. Immutable.
     #[serde(rename = "projectID")]
     #[x_kube(validation = Rule::new("self == oldSelf").message("projectID is immutable: create an ImageExportJob of another name"))]
     pub project_id: ProjectId,
 
-    /// Id of the job, as the call that started it returned it: 1 to 64 letters, digits, - and _,
-    /// without blanks around. Immutable.
+    /// Id of the job: the job_id in the answer of the call that started it, 1 to 64 of the characters
+    /// A-Z, a-z, 0-9, - and _. Immutable.
     #[serde(rename = "jobID")]
     #[x_kube(validation = Rule::new("self == oldSelf").message("jobID is immutable: create an ImageExportJob of another name"))]
     pub job_id: JobId,
 
-    /// The cloud entry to use, in a Secret of the same namespace.
+    /// The credentials to ask with: an entry of a clouds.yaml in a Secret of the same namespace. May
+    /// be changed at any time.
     pub cloud_credentials_ref: CloudCredentialsRef,
 
-    /// Seconds between two polls of this job, instead of the operator's own cadence. Trouble and the
-    /// operator's quota may stretch it.
+    /// Seconds between two polls of this job, 5 to 86400; without it, the operator's own period.
+    /// Errors of the cloud and the operator's quota may stretch it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 5, max = 86400))]
     pub poll_period_seconds: Option<i32>,
 
-    /// Whether polling pauses. Ready is Unknown (Suspended) meanwhile, so that waits time out; a job
-    /// that has ended keeps its status.
+    /// Seconds within which the job should have ended, 1 to 31536000 (a year), counted from
+    /// status.startTime or from the creation of this object, whichever is earlier; suspended time
+    /// counts. After that Ready is False (DeadlineExceeded), so that waits fail. The job itself goes
+    /// on, and so does polling, slowly: an end that comes later is still shown. Without it there is
+    /// no deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub deadline_seconds: Option<i32>,
+
+    /// Seconds after which this object is deleted once its job has ended, well or badly, up to
+    /// 31536000 (a year); 0 deletes it at once. Counted from the moment the operator showed the end,
+    /// or from completionTime if that is later. Without it the object stays. Where a tool applies the
+    /// object again from Git, it is created and followed anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub ttl_seconds_after_finished: Option<i32>,
+
+    /// Whether polling pauses. Ready is Unknown (Suspended) meanwhile, so that waits time out. A job
+    /// that has ended keeps its status. The job itself is not touched.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -105,10 +130,12 @@ pub struct ImageExportJobSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CloudCredentialsRef {
-    /// Name of the Secret. Its key clouds.yaml holds a file as OpenStack tools use it.
+    /// Name of the Secret. Its key clouds.yaml holds a file as OpenStack tools use it; the key cacert,
+    /// if there is one, the CA certificates to trust.
     pub secret_name: SecretName,
 
-    /// Name of the entry under clouds in the Secret's clouds.yaml.
+    /// Name of the entry under clouds in that file: 1 to 64 of the characters A-Z, a-z, 0-9, -, _ and
+    /// the full stop.
     pub cloud_name: CloudName,
 }
 
@@ -116,13 +143,13 @@ pub struct CloudCredentialsRef {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageExportJobStatus {
-    /// The .metadata.generation that this status was written for; -1 before the first write, so that
+    /// The metadata.generation that this status was written for; -1 before the first write, so that
     /// no tool takes a new object for a finished one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Status of the job as last answered: INIT, RUNNING, SUCCESS or FAIL; any other word of the
-    /// cloud's as it came.
+    /// Status of the job as the cloud last told it: INIT, RUNNING, SUCCESS or FAIL. Any other word is
+    /// shown as it came, cut to 64 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub status: Option<String>,
@@ -147,20 +174,32 @@ pub struct ImageExportJobStatus {
     #[schemars(length(max = 64))]
     pub error_code: Option<String>,
 
+    /// How far the job has come, in percent: the highest step of 10 that the cloud has named, at most
+    /// one step a minute. For display only; absent where the cloud does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub progress_percent: Option<i32>,
+
     /// When the job began, by the cloud's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub start_time: Option<Time>,
 
     /// When the job ended, well or badly: by the cloud's clock, else when the operator saw the end.
+    /// Absent while the job has not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub completion_time: Option<Time>,
 
-    /// The last value of the annotation imageexport.dev/poll-requested-at that was acted on.
+    /// The last value of the annotation imageexport.dev/poll-requested-at that the operator has seen
+    /// and acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub last_handled_poll_request: Option<String>,
 
-    /// Ready and Succeeded always; Reconciling or Stalled while they are True.
+    /// Ready (may others rely on the image) and Succeeded (how the job ended) once the operator has
+    /// seen the object; besides, Reconciling while it works towards an end, or Stalled where
+    /// somebody has to look. Conditions of other types are left as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 32),

@@ -69,6 +69,7 @@ pub(super) fn parse(
         ]
         .into_iter()
         .find_map(|value| text(value, MAX_ERROR_CODE_BYTES)),
+        percent: percent(&entities["process_percent"]),
         begin_time: string(&job["begin_time"]).and_then(timestamp::parse),
         end_time: string(&job["end_time"]).and_then(timestamp::parse),
     })
@@ -89,6 +90,14 @@ fn state(status: &str) -> JobState {
         "FAIL" | "FAILED" => JobState::Fail,
         _ => JobState::Unrecognized(status.into()),
     }
+}
+
+/// `process_percent` is a fraction, 0 to 1 (`docs/cloud.md`); what is none counts as absent.
+fn percent(fraction: &Value) -> Option<u8> {
+    let fraction = fraction.as_f64().filter(|f| (0.0..=1.0).contains(f))?;
+    // Half a step of the last digit, or 0.29 would be 28 %. In 0..=100, so the cast loses nothing.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Some((fraction * 100.0 + 0.001) as u8)
 }
 
 /// `entities.image_id`, else the first of `results[].image_id`, else the first of

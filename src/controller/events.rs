@@ -1,28 +1,38 @@
-//! Events, posted one by one from a bounded queue.
+//! Events, posted one by one from a bounded queue. One that comes again within half an hour, as
+//! trouble does that comes and goes, is counted in the series of the first.
 //!
 //! Not by `kube::runtime::events::Recorder`: its `publish` walks all events of the last minutes
-//! under a lock and keeps each of them. The tracker emits on transitions only, so there is nothing
-//! to aggregate.
+//! under a lock and keeps each of them.
 
 use crate::{
     api::{ImageExportJob, MANAGER},
     telemetry::Metrics,
-    tracker::EventNote,
+    tracker::{EventNote, ObjectKey},
 };
 use k8s_openapi::{
-    api::{core::v1::ObjectReference, events::v1::Event},
+    api::{
+        core::v1::ObjectReference,
+        events::v1::{Event, EventSeries},
+    },
     apimachinery::pkg::apis::meta::v1::MicroTime,
     jiff::Timestamp,
 };
-use kube::{Api, Client, Resource, api::PostParams, core::ObjectMeta};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams, PostParams},
+    core::ObjectMeta,
+};
+use serde_json::json;
 use std::{
+    collections::VecDeque,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 /// Events that may wait; beyond it they are dropped and counted.
 const WAITING: usize = 1000;
@@ -30,6 +40,11 @@ const WAITING: usize = 1000;
 const GAP: Duration = Duration::from_millis(50);
 /// Bound on one post.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long after the last time an Event counts as the same trouble. The API server keeps an Event
+/// for an hour.
+const SERIES_GAP: Duration = Duration::from_secs(30 * 60);
+/// Events that are remembered in case they come again.
+const REMEMBERED: usize = 1000;
 /// The API server's bound on a note, in bytes.
 const NOTE_MAX_BYTES: usize = 1024;
 
@@ -64,8 +79,9 @@ pub(super) fn spawn(client: Client, metrics: Arc<Metrics>) -> Queue {
     let pending = queue.pending.clone();
     tokio::spawn(async move {
         let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned());
+        let mut recent = Recent::default();
         while let Some(note) = notes.recv().await {
-            metrics.event(post(&client, &instance, note).await);
+            metrics.event(publish(&client, &instance, &mut recent, note).await);
             pending.fetch_sub(1, Ordering::Relaxed);
             tokio::time::sleep(GAP).await;
         }
@@ -73,18 +89,100 @@ pub(super) fn spawn(client: Client, metrics: Arc<Metrics>) -> Queue {
     queue
 }
 
-async fn post(client: &Client, instance: &str, note: EventNote) -> &'static str {
+/// Events that may come again, the latest last.
+#[derive(Default)]
+struct Recent(VecDeque<Known>);
+
+struct Known {
+    /// Of the object, the reason and the note.
+    hash: u64,
+    name: String,
+    count: i32,
+    last: Instant,
+}
+
+impl Recent {
+    /// Takes out the Event that this one repeats.
+    fn take(&mut self, hash: u64, now: Instant) -> Option<Known> {
+        self.0
+            .retain(|known| now.duration_since(known.last) < SERIES_GAP);
+        let at = self.0.iter().position(|known| known.hash == hash)?;
+        self.0.remove(at)
+    }
+
+    fn keep(&mut self, known: Known) {
+        if self.0.len() == REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back(known);
+    }
+}
+
+fn hash(note: &EventNote) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&note.uid, note.reason, &note.note).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Counts the Event in the series that it repeats, or posts a new one. Returns what became of it.
+async fn publish(
+    client: &Client,
+    instance: &str,
+    recent: &mut Recent,
+    note: EventNote,
+) -> &'static str {
     let api: Api<Event> = Api::namespaced(client.clone(), &note.key.namespace);
-    let key = note.key.clone();
+    let (key, hash, last) = (note.key.clone(), hash(&note), Instant::now());
+    if let Some(mut known) = recent.take(hash, last) {
+        known.count = known.count.saturating_add(1);
+        known.last = last;
+        let counted = bounded(count(&api, &known)).await;
+        // One that is gone is posted anew; any other trouble would meet a new one, too.
+        if !matches!(&counted, Err(kube::Error::Api(status)) if status.code == 404) {
+            let outcome = result(&key, counted, "counted");
+            recent.keep(known);
+            return outcome;
+        }
+    }
     let event = event(note, instance, Timestamp::now());
-    let parameters = PostParams::default();
-    match tokio::time::timeout(TIMEOUT, api.create(&parameters, &event)).await {
-        Ok(Ok(_)) => "posted",
-        Ok(Err(error)) => {
+    let posted = bounded(api.create(&PostParams::default(), &event)).await;
+    if posted.is_ok() {
+        recent.keep(Known {
+            hash,
+            name: event.metadata.name.unwrap_or_default(),
+            count: 1,
+            last,
+        });
+    }
+    result(&key, posted, "posted")
+}
+
+async fn count(api: &Api<Event>, known: &Known) -> kube::Result<Event> {
+    let series = EventSeries {
+        count: known.count,
+        last_observed_time: MicroTime(Timestamp::now()),
+    };
+    let parameters = PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let patch = Patch::Merge(json!({ "series": series }));
+    api.patch(&known.name, &parameters, &patch).await
+}
+
+async fn bounded(call: impl Future<Output = kube::Result<Event>>) -> kube::Result<Event> {
+    tokio::time::timeout(TIMEOUT, call)
+        .await
+        .unwrap_or_else(|late| Err(kube::Error::Service(late.into())))
+}
+
+fn result(key: &ObjectKey, result: kube::Result<Event>, done: &'static str) -> &'static str {
+    match result {
+        Ok(_) => done,
+        Err(error) => {
             tracing::debug!(object = %key, %error, "event not posted");
             "failed"
         }
-        Err(_) => "failed",
     }
 }
 
@@ -130,6 +228,64 @@ fn name(object: &str, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn known(hash: u64, last: Instant) -> Known {
+        Known {
+            hash,
+            name: format!("event-{hash}"),
+            count: 1,
+            last,
+        }
+    }
+
+    #[test]
+    fn an_event_is_remembered_for_half_an_hour_after_it_came_last() {
+        let began = Instant::now();
+        let mut recent = Recent::default();
+        recent.keep(known(1, began));
+        assert!(recent.take(2, began).is_none(), "another one");
+        let later = began + SERIES_GAP / 2;
+        let mut again = recent.take(1, later).unwrap();
+        again.last = later;
+        recent.keep(again);
+        assert!(recent.take(1, began + SERIES_GAP).is_some());
+        recent.keep(known(1, began));
+        assert!(recent.take(1, began + SERIES_GAP).is_none());
+    }
+
+    #[test]
+    fn no_more_than_1000_events_are_remembered() {
+        let began = Instant::now();
+        let mut recent = Recent::default();
+        (0..5000).for_each(|hash| recent.keep(known(hash, began)));
+        assert_eq!(recent.0.len(), REMEMBERED);
+        assert!(recent.take(4999, began).is_some() && recent.take(3999, began).is_none());
+    }
+
+    #[test]
+    fn another_object_reason_or_note_is_another_event() {
+        let note = |uid: &str, reason, note: &str| {
+            hash(&EventNote {
+                key: ObjectKey {
+                    namespace: "ns".into(),
+                    name: "x".into(),
+                },
+                uid: uid.into(),
+                reason,
+                warning: true,
+                note: note.into(),
+            })
+        };
+        let first = note("1", "PollFailed", "503");
+        assert_eq!(first, note("1", "PollFailed", "503"));
+        for other in [
+            note("2", "PollFailed", "503"),
+            note("1", "AccessDenied", "503"),
+            note("1", "PollFailed", "504"),
+        ] {
+            assert_ne!(first, other);
+        }
+    }
 
     #[test]
     fn the_name_of_an_event_is_a_valid_one_however_long_the_objects_is() {

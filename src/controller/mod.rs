@@ -234,6 +234,18 @@ impl Shell {
                         Input::Wrote(ticket, result.unwrap_or(WriteResult::Unknown))
                     });
                 }
+                Effect::Delete(deletion) => {
+                    let ticket = deletion.ticket.clone();
+                    let task = write::delete(
+                        self.controller.client.clone(),
+                        self.controller.metrics.clone(),
+                        self.gate.clone(),
+                        *deletion,
+                    );
+                    self.spawn(write::TIMEOUT, task, move |result| {
+                        Input::Wrote(ticket, result.unwrap_or(WriteResult::Unknown))
+                    });
+                }
                 Effect::Fetch(ticket, key) => {
                     let task = write::fetch(self.controller.client.clone(), key);
                     self.spawn(write::TIMEOUT, task, move |result| {

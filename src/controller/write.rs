@@ -1,14 +1,14 @@
-//! One status write, and the read that settles one whose end is not known.
+//! One status write, one deletion, and the read that settles one whose end is not known.
 
 use crate::{
     api::{ImageExportJob, ImageExportJobStatus, MANAGER},
     telemetry::{LogGate, Metrics},
-    tracker::{Fence, FetchResult, ObjectKey, StatusWrite, WriteResult},
+    tracker::{Deletion, Fence, FetchResult, ObjectKey, StatusWrite, WriteResult},
 };
 use kube::{
     Api, Client, Resource,
-    api::{Patch, PatchParams},
-    core::{Request, Status},
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    core::{PartialObjectMeta, Request, Status},
 };
 use serde_json::{Map, Value, json};
 use std::{sync::Arc, time::Duration};
@@ -17,13 +17,14 @@ use std::{sync::Arc, time::Duration};
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The status fields that a merge patch has to clear by name where they are absent.
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "observedGeneration",
     "status",
     "jobType",
     "imageID",
     "failReason",
     "errorCode",
+    "progressPercent",
     "startTime",
     "completionTime",
     "lastHandledPollRequest",
@@ -46,11 +47,7 @@ pub(super) async fn write(
                 version: object.metadata.resource_version.unwrap_or_default(),
                 status: object.status.map(Box::new),
             },
-            Err(kube::Error::Api(status)) => classify(&key, &status, tests, &gate),
-            Err(error) => {
-                tracing::debug!(object = %key, %error, "status write got no reply");
-                WriteResult::Unknown
-            }
+            Err(error) => failed(&key, &error, tests, &gate),
         },
         Err(error) => {
             tracing::error!(object = %key, %error, "status cannot be put into a request");
@@ -61,9 +58,44 @@ pub(super) async fn write(
     result
 }
 
+/// Deletes an object whose time to live is over, unless it is another one or has changed since.
+pub(super) async fn delete(
+    client: Client,
+    metrics: Arc<Metrics>,
+    gate: Arc<LogGate>,
+    deletion: Deletion,
+) -> WriteResult {
+    let Deletion {
+        key, uid, version, ..
+    } = deletion;
+    let api: Api<PartialObjectMeta<ImageExportJob>> = Api::namespaced(client, &key.namespace);
+    let parameters = DeleteParams::default().preconditions(Preconditions {
+        uid: Some(uid.to_string()),
+        resource_version: Some(version.to_string()),
+    });
+    let result = match api.delete(&key.name, &parameters).await {
+        Ok(_) => {
+            tracing::info!(object = %key, "deleted: ttlSecondsAfterFinished is over");
+            WriteResult::Deleted
+        }
+        Err(error) => failed(&key, &error, false, &gate),
+    };
+    metrics.deleted(label(&result));
+    result
+}
+
+fn failed(key: &ObjectKey, error: &kube::Error, tests: bool, gate: &LogGate) -> WriteResult {
+    if let kube::Error::Api(status) = error {
+        return classify(key, status, tests, gate);
+    }
+    tracing::debug!(object = %key, %error, "write got no reply");
+    WriteResult::Unknown
+}
+
 fn label(result: &WriteResult) -> &'static str {
     match result {
         WriteResult::Written { .. } => "written",
+        WriteResult::Deleted => "deleted",
         WriteResult::Conflict => "conflict",
         WriteResult::Gone => "gone",
         WriteResult::Throttled(_) => "throttled",
@@ -172,7 +204,7 @@ fn classify(key: &ObjectKey, status: &Status, tests: bool, gate: &LogGate) -> Wr
         }
         404 if is_of(key, status) => WriteResult::Gone,
         500 => {
-            tracing::debug!(object = %key, message = status.message, "status write failed");
+            tracing::debug!(object = %key, message = status.message, "write failed");
             WriteResult::Failed
         }
         429 => {
@@ -180,7 +212,7 @@ fn classify(key: &ObjectKey, status: &Status, tests: bool, gate: &LogGate) -> Wr
             WriteResult::Throttled((asked > 0).then(|| Duration::from_secs(asked.into())))
         }
         401 | 404 | 408 | 501..=599 => {
-            tracing::debug!(object = %key, code = status.code, "status write failed");
+            tracing::debug!(object = %key, code = status.code, "write failed");
             WriteResult::Unknown
         }
         code => {
@@ -188,7 +220,7 @@ fn classify(key: &ObjectKey, status: &Status, tests: bool, gate: &LogGate) -> Wr
             let kind = if code == 403 { "forbidden" } else { "refused" };
             if gate.opens(kind) {
                 let message = &status.message;
-                tracing::warn!(object = %key, code, message, "status write refused");
+                tracing::warn!(object = %key, code, message, "write refused");
             }
             WriteResult::Refused
         }

@@ -123,6 +123,8 @@ impl Follow {
                 cloud_name: self.cloud.clone(),
             },
             poll_period_seconds: None,
+            deadline_seconds: None,
+            ttl_seconds_after_finished: None,
             suspend: false,
         };
         let mut object = ImageExportJob::new("query", spec);
@@ -197,7 +199,7 @@ impl Desk<'_> {
                     self.feed(now, Input::Wrote(write.ticket, result));
                 }
                 // Nobody but us writes, so no write is ever in doubt; nobody reads Events here.
-                Effect::Fetch(..) | Effect::Emit(_) => {}
+                Effect::Fetch(..) | Effect::Delete(_) | Effect::Emit(_) => {}
             }
         }
     }

@@ -56,6 +56,7 @@ pub struct Metrics {
     paused_buckets: Gauge,
     secret_reads: Family<WriteOutcome, Counter>,
     writes: Family<WriteOutcome, Counter>,
+    deletions: Family<WriteOutcome, Counter>,
     events: Family<WriteOutcome, Counter>,
     watch_errors: Family<Kind, Counter>,
     panics: Counter,
@@ -83,6 +84,7 @@ impl Default for Metrics {
             paused_buckets: Gauge::default(),
             secret_reads: Family::default(),
             writes: Family::default(),
+            deletions: Family::default(),
             events: Family::default(),
             watch_errors: Family::default(),
             panics: Counter::default(),
@@ -102,9 +104,16 @@ impl Default for Metrics {
 
 impl Metrics {
     fn register(&mut self) {
-        let registry = &mut self.registry;
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "Version of the operator", build);
+        self.registry
+            .register("build", "Version of the operator", build);
+        self.register_cloud();
+        self.register_cluster();
+    }
+
+    /// What is asked of clouds.
+    fn register_cloud(&mut self) {
+        let registry = &mut self.registry;
         registry.register("polls", "Polls that ended, by outcome", self.polls.clone());
         registry.register(
             "poll_requests",
@@ -141,6 +150,11 @@ impl Metrics {
             "Quota buckets that the cloud asked to wait (throttling, Retry-After)",
             self.paused_buckets.clone(),
         );
+    }
+
+    /// What is read from and written to the API server, and what objects amount to.
+    fn register_cluster(&mut self) {
+        let registry = &mut self.registry;
         registry.register(
             "secret_reads",
             "Reads of credential Secrets, by result",
@@ -150,6 +164,11 @@ impl Metrics {
             "status_writes",
             "Status writes sent, by result",
             self.writes.clone(),
+        );
+        registry.register(
+            "deletions",
+            "Deletions of finished objects sent, by result",
+            self.deletions.clone(),
         );
         registry.register(
             "events",
@@ -220,6 +239,11 @@ impl Metrics {
     /// A status write ended.
     pub fn wrote(&self, result: &'static str) {
         self.writes.get_or_create(&WriteOutcome { result }).inc();
+    }
+
+    /// A deletion ended.
+    pub fn deleted(&self, result: &'static str) {
+        self.deletions.get_or_create(&WriteOutcome { result }).inc();
     }
 
     /// An Event was posted, failed or dropped.

@@ -12,7 +12,7 @@ const fn secs(seconds: u64) -> Duration {
 pub struct Config {
     /// Time between two polls of a healthy job.
     pub poll_period: Duration,
-    /// Length of a second of `spec.pollPeriodSeconds`.
+    /// Length of a second of the spec's `…Seconds` fields.
     pub spec_second: Duration,
     /// Shortest period of the slow rows (refused, not found, unrecognized).
     pub slow_period: Duration,
@@ -22,6 +22,8 @@ pub struct Config {
     pub image_id_period: Duration,
     /// Attempts to learn an image id after the first SUCCESS.
     pub image_id_attempts: u8,
+    /// Shortest time between two steps of `progressPercent`.
+    pub progress_gap: Duration,
     /// Spread of the first polls of new objects.
     pub first_poll_spread: Duration,
     /// Shortest time between two scheduled polls of one object.
@@ -92,6 +94,7 @@ impl Default for Config {
             not_found_period: secs(60),
             image_id_period: secs(10),
             image_id_attempts: 5,
+            progress_gap: secs(60),
             first_poll_spread: secs(2),
             min_poll_gap: secs(1),
             pending_grace: secs(10),
@@ -134,6 +137,7 @@ impl Config {
             &mut self.slow_period,
             &mut self.not_found_period,
             &mut self.image_id_period,
+            &mut self.progress_gap,
             &mut self.first_poll_spread,
             &mut self.min_poll_gap,
             &mut self.pending_grace,
@@ -181,6 +185,7 @@ mod tests {
             (config.image_id_attempts, config.image_id_period),
             (5, secs(10))
         );
+        assert_eq!(config.progress_gap, secs(60));
         assert_eq!(config.first_poll_spread, secs(2));
         assert_eq!(config.min_poll_gap, secs(1));
         assert_eq!(config.pending_grace, secs(10));

@@ -343,6 +343,10 @@ impl Tracker {
         let was_active = record.is_active();
         let (Next::Pace | Next::Backoff(_) | Next::AfterPause, _) =
             record.history.apply(&self.config, now, &observation);
+        self.judge_deadline(now, index);
+        let Some(record) = self.records.get_mut(index) else {
+            return;
+        };
         if record.row() == Some(Row::ImageIdPending) {
             self.schedule(index, now.mono + self.config.image_id_period);
         } else if was_active && !record.is_active() {

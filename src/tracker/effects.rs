@@ -69,7 +69,7 @@ pub enum Input {
     CredentialRead(Arc<CredentialRef>, Result<u64, CredentialError>),
     /// The outcome of [`Effect::Poll`].
     Answered(PollTicket, Observation),
-    /// The outcome of [`Effect::WriteStatus`].
+    /// The outcome of [`Effect::WriteStatus`] or [`Effect::Delete`].
     Wrote(WriteTicket, WriteResult),
     /// The outcome of [`Effect::Fetch`].
     Fetched(FetchTicket, FetchResult),
@@ -88,6 +88,8 @@ pub enum Effect {
     ReadCredential(Arc<CredentialRef>),
     /// Write a status.
     WriteStatus(Box<StatusWrite>),
+    /// Delete a finished object whose time to live is over.
+    Delete(Box<Deletion>),
     /// Read an object, to settle how a write ended.
     Fetch(FetchTicket, ObjectKey),
     /// Tell people.
@@ -151,6 +153,19 @@ pub struct StatusWrite {
     pub status: ImageExportJobStatus,
 }
 
+/// One object to delete, if it is still this one in this version.
+#[derive(Debug)]
+pub struct Deletion {
+    /// To hand back.
+    pub ticket: WriteTicket,
+    /// Which object.
+    pub key: ObjectKey,
+    /// Precondition `uid`.
+    pub uid: Arc<str>,
+    /// Precondition `resourceVersion`.
+    pub version: Arc<str>,
+}
+
 /// What must hold for a write to land.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fence {
@@ -167,7 +182,7 @@ pub enum Fence {
     },
 }
 
-/// How a write ended.
+/// How a write or a deletion ended.
 #[derive(Debug)]
 pub enum WriteResult {
     /// It landed.
@@ -177,6 +192,8 @@ pub enum WriteResult {
         /// The status as stored, which an older CRD may have pruned.
         status: Option<Box<ImageExportJobStatus>>,
     },
+    /// The deletion is accepted: the object is gone, or goes when its finalizers let it.
+    Deleted,
     /// The fence held it back.
     Conflict,
     /// The object, or this incarnation of it, is gone.

@@ -48,6 +48,8 @@ pub struct History {
     pub facts: Arc<Facts>,
     /// Row 4b: the image id was awaited in vain.
     pub image_id_given_up: bool,
+    /// Row 3d: the deadline has passed. Ends with another spec.
+    pub overdue: bool,
     /// Row 7: the 404s have lasted too long. Ends with a 200 or other credentials.
     pub not_found: bool,
     /// Row 7a: the last word on whether the job exists was a 404. Ends with a 200.
@@ -67,6 +69,8 @@ pub struct History {
     unanswered_since: Option<Duration>,
     /// Attempts since SUCCESS was answered without an image id.
     image_id_attempts: u8,
+    /// When `progressPercent` last moved in this process.
+    progress_moved: Option<Duration>,
     /// When the end was, if it was seen: `end_time`, else when SUCCESS was first answered.
     ended: Option<i64>,
 }
@@ -116,6 +120,10 @@ impl History {
             // The answer that began the wait was not one of the further attempts.
             Row::ImageIdPending => history.image_id_attempts = 1,
             Row::ImageIdMissing => history.image_id_given_up = true,
+            Row::DeadlineExceeded => {
+                history.overdue = true;
+                history.poll_failed.clone_from(&standing.detail);
+            }
             Row::NotFound => history.not_found = true,
             Row::NotFoundYet => history.not_found_yet = true,
             Row::Pending => history.pending = true,
@@ -133,6 +141,16 @@ impl History {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         matches!(self.facts.word, Word::Success | Word::Fail)
+    }
+
+    /// What keeps us from seeing the end of the job, as far as anything is known to.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<Arc<str>> {
+        let refusal = self.refusal.as_ref().map(|refusal| &refusal.message);
+        refusal.or(self.poll_failed.as_ref()).cloned().or_else(|| {
+            self.not_found_yet
+                .then(|| "the cloud does not know it".into())
+        })
     }
 
     /// Whether the last attempt failed.
@@ -169,7 +187,7 @@ impl History {
         seen: &Observation,
     ) -> (Next, Option<Contradiction>) {
         let contradiction = match &seen.outcome {
-            Outcome::Answered(answer) => self.answered(now, answer),
+            Outcome::Answered(answer) => self.answered(config, now, answer),
             _ => None,
         };
         let next = match &seen.outcome {
@@ -254,7 +272,7 @@ impl History {
         }
     }
 
-    fn answered(&mut self, now: Now, answer: &JobAnswer) -> Option<Contradiction> {
+    fn answered(&mut self, config: &Config, now: Now, answer: &JobAnswer) -> Option<Contradiction> {
         let wall = now.wall.as_second();
         let sane = |time: Option<Timestamp>| {
             time.map(Timestamp::as_second)
@@ -270,7 +288,8 @@ impl History {
             return (!same).then_some(Contradiction::AfterEnd);
         }
         let backwards = *before == Word::Running && answer.state == JobState::Init;
-        let facts = Arc::make_mut(&mut self.facts);
+        // A copy, so that facts that stay the same stay shared with the standing.
+        let mut facts = Facts::clone(&self.facts);
         facts.word = match &answer.state {
             JobState::Init if backwards => Word::Running,
             JobState::Init => Word::Init,
@@ -287,6 +306,7 @@ impl History {
         }
         match answer.state {
             JobState::Success => {
+                facts.progress = facts.progress.map(|_| 100);
                 facts.image_id.clone_from(&answer.image_id);
                 let ended = *self
                     .ended
@@ -300,9 +320,35 @@ impl History {
                 facts.error_code.clone_from(&answer.error_code);
                 facts.completion = Some(sane(answer.end_time).unwrap_or(wall));
             }
-            _ => {}
+            JobState::Init | JobState::Running | JobState::Unrecognized(_) => {
+                let moved = facts.word != self.facts.word;
+                self.take_progress(config, now, &mut facts, answer.percent, moved);
+            }
+        }
+        if facts != *self.facts {
+            self.facts = Arc::new(facts);
         }
         backwards.then_some(Contradiction::Backwards)
+    }
+
+    /// Steps of 10 that only go up, at most one a `progress_gap`, or with a word that is written
+    /// anyway: a chatty job costs no more than 10 writes.
+    fn take_progress(
+        &mut self,
+        config: &Config,
+        now: Now,
+        facts: &mut Facts,
+        percent: Option<u8>,
+        written_anyway: bool,
+    ) {
+        let step = percent.map(|percent| percent / 10 * 10);
+        let due = self
+            .progress_moved
+            .is_none_or(|at| now.mono >= at + config.progress_gap);
+        if step > facts.progress && (due || written_anyway) {
+            facts.progress = step;
+            self.progress_moved = Some(now.mono);
+        }
     }
 
     /// Row 4a becomes 4b after so many further attempts, whatever they return.

@@ -80,6 +80,9 @@ impl Tracker {
         let index = self.records.insert(record);
         self.records.mark(index, source);
         self.credentials.join(credential, index);
+        self.take_deletion(index, object);
+        self.take_lifetime(now, index, object);
+        self.catch_up_with_spec(now, index);
         self.schedule_first(now, index);
         self.take_poll_request(now, index, object);
         if self
@@ -147,8 +150,9 @@ impl Tracker {
             record.write = Write::Idle;
         }
         if !self.take_over(now, index, object) {
-            self.take_status(index, object.status.as_ref());
+            self.take_status(now, index, object.status.as_ref());
         }
+        self.take_deletion(index, object);
         self.take_spec(now, index, object);
         self.take_poll_request(now, index, object);
         self.refresh_write(now, index);
@@ -168,6 +172,10 @@ impl Tracker {
             return false;
         }
         record.adopt(status);
+        self.note_end(now, index);
+        let Some(record) = self.records.get(index) else {
+            return true;
+        };
         if !record.is_active() {
             self.stop_polling(index);
         } else if record.poll == Poll::Off {
@@ -178,7 +186,7 @@ impl Tracker {
 
     /// Compares the status with what was last acknowledged. Conditions of others are theirs to
     /// change; anything else is repaired.
-    fn take_status(&mut self, index: u32, status: Option<&ImageExportJobStatus>) {
+    fn take_status(&mut self, now: Now, index: u32, status: Option<&ImageExportJobStatus>) {
         let Some(record) = self.records.get_mut(index) else {
             return;
         };
@@ -195,7 +203,7 @@ impl Tracker {
             }
         }
         if let Some(sent) = record.confirmed_by(status) {
-            self.acknowledge(index, sent);
+            self.acknowledge(now, index, sent);
             return;
         }
         if record.acknowledged.is_some() {
@@ -243,6 +251,8 @@ impl Tracker {
             self.credentials.leave(old_credential, index);
             self.polls.leave_lane(old_lane, now.mono);
         }
+        self.take_limits(now, index, object);
+        self.judge_deadline_anew(now, index);
         let record = self.records.get(index).expect("it was there a moment ago");
         // Row 4a goes on while suspended; resuming must not bring its next attempt forward.
         let resumed = record.poll == Poll::Off;
@@ -349,6 +359,17 @@ impl Tracker {
             }
             self.credentials.leave(record.credential, index);
             self.polls.leave_lane(record.lane, now.mono);
+        }
+    }
+
+    /// The spec was changed while nobody looked: a deadline that was exceeded then may hold no more.
+    fn catch_up_with_spec(&mut self, now: Now, index: u32) {
+        let behind = self.records.get(index).is_some_and(|record| {
+            let generation = record.acknowledged.as_ref().map(|a| a.generation);
+            record.history.overdue && generation != Some(record.generation)
+        });
+        if behind {
+            self.judge_deadline_anew(now, index);
         }
     }
 

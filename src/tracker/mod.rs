@@ -11,6 +11,7 @@
 //! | `credentials` | which Secrets are usable, and when are they read again? |
 //! | `polls`, `cadence`, `lanes`, `quota` | who is asked about, and when? |
 //! | `history` | what do the answers amount to? |
+//! | `lifetime` | when is a job overdue, and when does its object go? |
 //! | `verdict`, `standing` | what should the status say? |
 //! | `writes` | what is written, in which order, and what if it fails? |
 
@@ -21,6 +22,7 @@ mod effects;
 pub mod history;
 mod intake;
 mod lanes;
+mod lifetime;
 mod polls;
 mod quota;
 mod record;
@@ -34,8 +36,8 @@ mod tests;
 
 pub use config::Config;
 pub use effects::{
-    CredentialError, CredentialRef, Effect, EventNote, Fence, FetchResult, FetchTicket, Input,
-    ObjectKey, PollRequest, PollTicket, Source, StatusWrite, WriteResult, WriteTicket,
+    CredentialError, CredentialRef, Deletion, Effect, EventNote, Fence, FetchResult, FetchTicket,
+    Input, ObjectKey, PollRequest, PollTicket, Source, StatusWrite, WriteResult, WriteTicket,
 };
 pub use intake::INVALID_OBJECT;
 
@@ -69,6 +71,10 @@ enum Timer {
     Pending { index: u32, serial: u32 },
     /// A conflict, lost reply or refusal of a write is due for another look.
     Write { index: u32, serial: u32 },
+    /// A job should have ended.
+    Deadline { index: u32, serial: u32 },
+    /// A finished object has been kept long enough.
+    Expiry { index: u32, serial: u32 },
     /// A bucket has a token again, or its pause is over.
     Bucket(u64),
     /// A Secret is due to be read again.
@@ -241,6 +247,8 @@ impl Tracker {
                 Timer::Poll { index, serial } => self.poll_timer(now, index, serial, at),
                 Timer::Pending { index, serial } => self.pending_timer(now, index, serial),
                 Timer::Write { index, serial } => self.write_timer(now, index, serial, at),
+                Timer::Deadline { index, serial } => self.deadline_timer(now, index, serial),
+                Timer::Expiry { index, serial } => self.expiry_timer(now, index, serial),
                 Timer::Bucket(id) => self.polls.wake(id, at),
                 Timer::Credential(index) => self.credential_timer(now, index, at),
                 Timer::Reads => self.credentials.wake(at),

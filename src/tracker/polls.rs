@@ -28,11 +28,12 @@ impl Tracker {
         let wait = if settled {
             let record = self.records.get(index).expect("it was there a moment ago");
             let pace = self.pace(now, record, Duration::ZERO);
+            let soon = cadence::draw(record.seed, 0, self.config.slow_period);
             match record.row() {
                 // Trouble before the start does not have to outlast a long period of its own.
-                Some(Row::Pending | Row::PollFailed) => {
-                    pace.min(cadence::draw(record.seed, 0, self.config.slow_period))
-                }
+                Some(Row::Pending | Row::PollFailed) => pace.min(soon),
+                // Nor does a deadline that passed meanwhile: it is shown with the first outcome.
+                _ if self.deadline_has_passed(now, index) => pace.min(soon),
                 _ => pace,
             }
         } else {
@@ -90,7 +91,7 @@ impl Tracker {
         let period = match record.row() {
             Some(Row::ImageIdPending) => return config.image_id_period,
             Some(Row::NotFoundYet) => config.not_found_period,
-            Some(Row::Refused(_) | Row::NotFound | Row::Unrecognized) => {
+            Some(Row::Refused(_) | Row::NotFound | Row::Unrecognized | Row::DeadlineExceeded) => {
                 own.max(config.slow_period)
             }
             _ => own,
@@ -263,6 +264,7 @@ impl Tracker {
         if newcomer {
             self.polls.newcomer_left(lane);
         }
+        self.judge_deadline(now, ticket.index);
         self.judge_credential(now, ticket, seen, lane, current);
         self.schedule_next(now, ticket.index, next, again, seen.retry_after);
         self.refresh_write(now, ticket.index);

@@ -3,6 +3,7 @@
 use super::{
     effects::{ObjectKey, Source},
     history::History,
+    lifetime::Limits,
     standing::{Parsed, Standing, foreign, looks_finished},
     verdict::{Row, Urgency},
 };
@@ -36,6 +37,7 @@ pub struct Record {
     /// `spec.pollPeriodSeconds`
     pub period_seconds: Option<u32>,
     pub suspended: bool,
+    pub limits: Limits,
 
     pub history: History,
     /// Last status that the API server acknowledged.
@@ -109,6 +111,11 @@ pub enum Write {
         /// What the watch brought meanwhile.
         held: Option<Box<ImageExportJob>>,
     },
+    /// Its deletion was sent.
+    Deleting {
+        /// Sequence of the deletion.
+        sequence: u64,
+    },
     /// A conflict, or no reply: the watch will tell, or one read at `until`.
     Settling {
         /// When to ask.
@@ -123,7 +130,7 @@ pub enum Write {
         /// Reads that failed so far.
         tries: u32,
     },
-    /// Refused; left alone until then.
+    /// Refused, or deleted; left alone until then.
     Delayed(Duration),
 }
 
@@ -174,10 +181,11 @@ impl Record {
         self.is_active() || self.row() == Some(Row::ImageIdMissing)
     }
 
-    /// Keeps a status that was sent and may have landed.
-    pub fn doubt(&mut self, sent: Arc<Standing>) {
+    /// Keeps a status that was sent and may have landed; a deletion sends none.
+    pub fn doubt(&mut self, sent: Option<Arc<Standing>>) {
         // Each later one makes it less likely that an earlier one is still on its way.
         const KEPT: usize = 4;
+        let Some(sent) = sent else { return };
         if self.unconfirmed.len() == KEPT {
             self.unconfirmed.remove(0);
         }
@@ -211,6 +219,7 @@ impl Record {
                 .as_ref()
                 .map(|refusal| refusal.message.clone()),
             Row::PollFailed => history.poll_failed.clone(),
+            Row::DeadlineExceeded => history.obstacle(),
             _ => None,
         };
         Some(Standing {
@@ -420,6 +429,7 @@ impl Record {
             lane,
             period_seconds: None,
             suspended: false,
+            limits: Limits::default(),
             history: History::default(),
             acknowledged: None,
             server: Server::Holds(None),

@@ -76,6 +76,8 @@ pub struct Facts {
     pub fail_reason: Option<Arc<str>>,
     /// `status.errorCode`
     pub error_code: Option<Arc<str>>,
+    /// `status.progressPercent`: a step of 10.
+    pub progress: Option<u8>,
     /// `status.startTime`, seconds since the epoch.
     pub start: Option<i64>,
     /// `status.completionTime`, seconds since the epoch.
@@ -110,7 +112,7 @@ pub struct Since {
 pub struct Standing {
     /// Row of the conditions table.
     pub row: Row,
-    /// The part of the row's message that the row does not give (see [`Row::has_detail`]).
+    /// The part of the row's message that the row does not give (see [`detail_of`]).
     pub detail: Option<Arc<str>>,
     /// The fields about the job.
     pub facts: Arc<Facts>,
@@ -149,6 +151,7 @@ impl Standing {
             image_id: text(&facts.image_id),
             fail_reason: text(&facts.fail_reason),
             error_code: text(&facts.error_code),
+            progress_percent: facts.progress.map(i32::from),
             start_time: facts.start.and_then(time),
             completion_time: facts.completion.and_then(time),
             last_handled_poll_request: text(&self.poll_request),
@@ -259,6 +262,7 @@ impl Standing {
                 image_id: text(&status.image_id),
                 fail_reason: text(&status.fail_reason),
                 error_code: text(&status.error_code),
+                progress: status.progress_percent.and_then(|p| p.try_into().ok()),
                 start: status.start_time.as_ref().map(|time| time.0.as_second()),
                 completion: status
                     .completion_time

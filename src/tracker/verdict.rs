@@ -24,6 +24,8 @@ pub enum Row {
     Running,
     /// 3e: polls have been failing for a while.
     PollFailed,
+    /// 3d: not finished within `spec.deadlineSeconds`.
+    DeadlineExceeded,
     /// 4: `SUCCESS`, image id known or not to be had.
     Succeeded,
     /// 4a: `SUCCESS`, image id not there yet.
@@ -92,6 +94,8 @@ pub enum Urgency {
     Final,
     /// Everything else that an answer brought.
     Normal,
+    /// Deletions of what has been kept long enough.
+    Expiry,
     /// Trouble, which hits all objects of a credential at once.
     Trouble,
     /// `PollFailed`, which in an outage hits all objects at once. Its rate is limited, so it has the
@@ -101,11 +105,17 @@ pub enum Urgency {
 
 impl Urgency {
     /// All of them, the most urgent first.
-    pub const ALL: [Self; 4] = [Self::Final, Self::Normal, Self::Trouble, Self::Outage];
+    pub const ALL: [Self; 5] = [
+        Self::Final,
+        Self::Normal,
+        Self::Expiry,
+        Self::Trouble,
+        Self::Outage,
+    ];
 }
 
 impl Row {
-    /// The row that holds, by precedence: 4, 5, 4b, 4a, 8, 7, 1, 3e, 6, 7a, 2 or 3, 0b.
+    /// The row that holds, by precedence: 4, 5, 4b, 4a, 8, 3d, 7, 1, 3e, 6, 7a, 2 or 3, 0b.
     /// `None`: nothing to say yet.
     #[must_use]
     pub fn of(history: &History, suspended: bool) -> Option<Self> {
@@ -118,6 +128,9 @@ impl Row {
         }
         if suspended {
             return Some(Self::Suspended);
+        }
+        if history.overdue {
+            return Some(Self::DeadlineExceeded);
         }
         if history.not_found {
             return Some(Self::NotFound);
@@ -154,7 +167,7 @@ impl Row {
             Self::Succeeded => (True, True, None),
             Self::ImageIdMissing => (False, True, Some(Stalled)),
             Self::Failed => (False, False, Some(Stalled)),
-            Self::NotFound => (False, Unknown, Some(Stalled)),
+            Self::DeadlineExceeded | Self::NotFound => (False, Unknown, Some(Stalled)),
             Self::Suspended => (Unknown, Unknown, None),
         };
         Conditions {
@@ -178,6 +191,7 @@ impl Row {
             Self::Initializing => reasons::JOB_INITIALIZING,
             Self::Running => reasons::JOB_RUNNING,
             Self::PollFailed => reasons::POLL_FAILED,
+            Self::DeadlineExceeded => reasons::DEADLINE_EXCEEDED,
             Self::Succeeded => reasons::JOB_SUCCEEDED,
             Self::ImageIdPending => reasons::IMAGE_ID_PENDING,
             Self::ImageIdMissing => reasons::IMAGE_ID_MISSING,
@@ -212,6 +226,7 @@ impl Row {
             reasons::JOB_INITIALIZING => Self::Initializing,
             reasons::JOB_RUNNING => Self::Running,
             reasons::POLL_FAILED => Self::PollFailed,
+            reasons::DEADLINE_EXCEEDED => Self::DeadlineExceeded,
             reasons::JOB_SUCCEEDED => Self::Succeeded,
             reasons::IMAGE_ID_PENDING => Self::ImageIdPending,
             reasons::IMAGE_ID_MISSING => Self::ImageIdMissing,
@@ -255,28 +270,29 @@ impl Row {
         }
     }
 
-    /// Whether the row's message carries a detail of its own.
-    #[must_use]
-    pub fn has_detail(self) -> bool {
-        matches!(self, Self::Refused(_) | Self::PollFailed)
-    }
-
     /// One sentence that names the job and, where somebody can do something, says what. Stable as
     /// long as the situation is: it holds no time, count or request id. At most
     /// [`MESSAGE_MAX_BYTES`].
     #[must_use]
     pub fn message(self, job: &str, detail: Option<&str>, facts: &Facts) -> String {
-        let detail = detail.unwrap_or("see the operator's log");
+        let cause = detail.unwrap_or("see the operator's log");
         let mut text = match self {
             Self::Pending => {
                 format!("Waiting for the first answer about job {job}.")
             }
-            Self::Refused(_) => format!("{}{detail}.", refused_prefix(job)),
+            Self::Refused(_) => format!("{}{cause}.", refused_prefix(job)),
             Self::Initializing => format!("Job {job} has been accepted and has not started yet."),
             Self::Running => format!("Job {job} is running."),
             Self::PollFailed => {
-                format!("{}{detail}{POLL_FAILED_SUFFIX}", poll_failed_prefix(job))
+                format!("{}{cause}{POLL_FAILED_SUFFIX}", poll_failed_prefix(job))
             }
+            Self::DeadlineExceeded => match detail {
+                Some(detail) => format!("{}{detail}{OVERDUE_SUFFIX}", overdue_prefix(job)),
+                None => format!(
+                    "Job {job} has not ended within spec.deadlineSeconds: look after it in the \
+                     cloud, or raise the deadline{OVERDUE_SUFFIX}"
+                ),
+            },
             Self::Succeeded => match (&facts.image_id, &facts.job_type) {
                 (Some(image), _) => format!("Job {job} has succeeded with image {image}."),
                 (None, Some(job_type)) => {
@@ -320,6 +336,12 @@ pub const MESSAGE_MAX_BYTES: usize = 1024;
 
 const POLL_FAILED_SUFFIX: &str = "; the operator keeps trying.";
 
+const OVERDUE_SUFFIX: &str = "; an end that still comes will be shown.";
+
+fn overdue_prefix(job: &str) -> String {
+    format!("Job {job} was not seen to end within spec.deadlineSeconds: ")
+}
+
 fn refused_prefix(job: &str) -> String {
     format!("Job {job} cannot be queried: ")
 }
@@ -338,6 +360,9 @@ pub fn detail_of<'m>(row: Row, job: &str, message: &'m str) -> Option<&'m str> {
         Row::PollFailed => message
             .strip_prefix(&poll_failed_prefix(job))?
             .strip_suffix(POLL_FAILED_SUFFIX),
+        Row::DeadlineExceeded => message
+            .strip_prefix(&overdue_prefix(job))?
+            .strip_suffix(OVERDUE_SUFFIX),
         _ => None,
     }
 }

@@ -1,8 +1,8 @@
 //! What is written, in which order, and what if it fails.
 
 use super::{
-    Config, Effect, EventNote, Fence, FetchResult, FetchTicket, Now, StatusWrite, Timer, Tracker,
-    WriteResult, WriteTicket,
+    Config, Deletion, Effect, EventNote, Fence, FetchResult, FetchTicket, Now, StatusWrite, Timer,
+    Tracker, WriteResult, WriteTicket,
     quota::TokenBucket,
     record::{Record, Server, Write},
     standing::Standing,
@@ -58,6 +58,7 @@ fn needs_write(record: &Record, desired: &Standing) -> bool {
 impl Tracker {
     /// Queues a write where the status should say something else than it does. Cheap where not.
     pub(super) fn refresh_write(&mut self, now: Now, index: u32) {
+        let clock = self.clock(now);
         let Some(record) = self.records.get_mut(index) else {
             return;
         };
@@ -70,6 +71,12 @@ impl Tracker {
             .desired(now.wall.as_second())
             .filter(|desired| needs_write(record, desired))
             .map(|desired| desired.row.urgency());
+        let expired = || {
+            record
+                .expiry(self.config.spec_second)
+                .is_some_and(|at| at <= clock)
+        };
+        let wanted = wanted.or_else(|| expired().then_some(Urgency::Expiry));
         match wanted {
             None => record.write = Write::Idle,
             Some(urgency) if queued != Some(urgency) => {
@@ -81,6 +88,7 @@ impl Tracker {
     }
 
     pub(super) fn send_writes(&mut self, now: Now) {
+        let clock = self.clock(now);
         while self.writes.in_flight < self.config.writes_in_flight {
             if now.mono < self.writes.paused_until {
                 self.wake_writes(self.writes.paused_until);
@@ -101,8 +109,12 @@ impl Tracker {
                 .desired(now.wall.as_second())
                 .filter(|desired| needs_write(record, desired));
             let Some(desired) = desired else {
-                record.write = Write::Idle;
                 self.writes.queues[queue].pop_front();
+                let expiry = record.expiry(self.config.spec_second);
+                record.write = Write::Idle;
+                if expiry.is_some_and(|at| at <= clock) {
+                    self.send_deletion(index);
+                }
                 continue;
             };
             if desired.row == Row::PollFailed
@@ -178,19 +190,42 @@ impl Tracker {
         self.out.push(Effect::WriteStatus(Box::new(write)));
     }
 
+    fn send_deletion(&mut self, index: u32) {
+        let sequence = self.next_sequence();
+        let Some(record) = self.records.get_mut(index) else {
+            return;
+        };
+        let deletion = Deletion {
+            ticket: WriteTicket {
+                index,
+                serial: record.serial,
+                sequence,
+                epoch: self.epoch,
+            },
+            key: record.key.clone(),
+            uid: record.uid.clone(),
+            version: record.version.clone(),
+        };
+        record.write = Write::Deleting { sequence };
+        self.writes.in_flight += 1;
+        self.out.push(Effect::Delete(Box::new(deletion)));
+    }
+
     pub(super) fn wrote(&mut self, now: Now, ticket: &WriteTicket, result: WriteResult) {
         self.writes.in_flight -= 1;
         self.note_trouble(now, &result);
         let Some(record) = self.records.current_mut(ticket.index, ticket.serial) else {
             return;
         };
-        if !matches!(&record.write, Write::InFlight { sequence, .. } if *sequence == ticket.sequence)
-        {
+        let (Write::InFlight { sequence, .. } | Write::Deleting { sequence }) = record.write else {
+            return;
+        };
+        if sequence != ticket.sequence {
             return;
         }
-        let Write::InFlight { sent, held, .. } = std::mem::replace(&mut record.write, Write::Idle)
-        else {
-            return;
+        let (sent, held) = match std::mem::replace(&mut record.write, Write::Idle) {
+            Write::InFlight { sent, held, .. } => (Some(sent), held),
+            _ => (None, None),
         };
         let index = ticket.index;
         let settling = Write::Settling {
@@ -202,8 +237,9 @@ impl Tracker {
                 record.version = version.as_str().into();
                 record.conflicts = 0;
                 record.setbacks = 0;
+                let Some(sent) = sent else { return };
                 let as_sent = status.as_deref() == Some(&sent.render(&record.job));
-                self.acknowledge(index, sent);
+                self.acknowledge(now, index, sent);
                 if !as_sent && let Some(record) = self.records.get_mut(index) {
                     record.server = Server::Stores(status);
                 }
@@ -232,7 +268,8 @@ impl Tracker {
                 return;
             }
             WriteResult::Throttled(_) => {}
-            WriteResult::Refused => {
+            // A deletion that finalizers hold up shows in the watch; one that got lost is sent again.
+            WriteResult::Refused | WriteResult::Deleted => {
                 let until = now.mono + self.config.refused_write_delay;
                 record.write = Write::Delayed(until);
                 self.set_timer(
@@ -289,7 +326,7 @@ impl Tracker {
     }
 
     /// The API server holds this standing now.
-    pub(super) fn acknowledge(&mut self, index: u32, standing: Arc<Standing>) {
+    pub(super) fn acknowledge(&mut self, now: Now, index: u32, standing: Arc<Standing>) {
         let Some(record) = self.records.get_mut(index) else {
             return;
         };
@@ -311,6 +348,7 @@ impl Tracker {
         record.acknowledged = Some(standing);
         record.unconfirmed.clear();
         record.server = Server::Acknowledged;
+        self.note_end(now, index);
     }
 
     pub(super) fn write_timer(&mut self, now: Now, index: u32, serial: u32, at: Duration) {

@@ -184,13 +184,13 @@ fn rules() -> Value {
     json!([
         {
             "apiGroups": ["imageexport.dev"], "resources": ["imageexportjobs"],
-            "verbs": ["get", "list", "watch"],
+            "verbs": ["get", "list", "watch", "delete"],
         },
         {
             "apiGroups": ["imageexport.dev"], "resources": ["imageexportjobs/status"],
             "verbs": ["patch"],
         },
-        { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"] },
+        { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
         { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] },
     ])
 }

@@ -17,6 +17,7 @@ mod house;
 mod keys;
 mod keystone;
 mod lifecycle;
+mod lifetime;
 mod logins;
 mod objects;
 mod outage;

@@ -183,7 +183,7 @@ async fn statuses_that_may_not_be_written_are_written_once_they_may() {
     let refused = r#"imageexport_status_writes_total{result="refused"}"#;
     team.operator().until_metric(refused, 9.0).await;
     assert_eq!(
-        lines(team.operator(), &["WARN", "status write refused", "403"]),
+        lines(team.operator(), &["WARN", "write refused", "403"]),
         1,
         "trouble of all objects is one line a minute"
     );

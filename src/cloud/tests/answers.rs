@@ -37,6 +37,7 @@ fn the_documented_example() {
             image_id: Some("e9e91bff-14b6-4a0b-8377-4ed0813e3360".into()),
             fail_reason: None,
             error_code: None,
+            percent: None,
             begin_time: Some(time("2015-06-04T18:11:06.586Z")),
             end_time: None,
         })

@@ -28,6 +28,8 @@ enum Op {
     Suspend(usize, bool),
     UseSecret(usize, usize),
     Period(usize, i32),
+    Deadline(usize, Option<i32>),
+    Ttl(usize, Option<i32>),
     Touch(usize),
     RequestPoll(usize, u8),
     Edit(usize, usize),
@@ -69,6 +71,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (n(), any::<bool>()).prop_map(|(n, on)| Op::Suspend(n, on)),
         1 => (n(), 0..SECRETS.len()).prop_map(|(n, secret)| Op::UseSecret(n, secret)),
         1 => (n(), 5..90i32).prop_map(|(n, period)| Op::Period(n, period)),
+        1 => (n(), proptest::option::of(1..900i32)).prop_map(|(n, time)| Op::Deadline(n, time)),
+        1 => (n(), proptest::option::of(0..300i32)).prop_map(|(n, time)| Op::Ttl(n, time)),
         1 => n().prop_map(Op::Touch),
         2 => (n(), any::<u8>()).prop_map(|(n, value)| Op::RequestPoll(n, value)),
         2 => (n(), 0..EDITS.len()).prop_map(|(n, edit)| Op::Edit(n, edit)),
@@ -146,11 +150,14 @@ impl Chaos {
         let mut world = World::new();
         let next_writes = Rc::new(Cell::new((Fate::Lands, 0u8)));
         let next = next_writes.clone();
-        world.fate = Box::new(move |_| {
+        let fate = move || {
             let (fate, left) = next.get();
             next.set((fate, left.saturating_sub(1)));
             if left > 0 { fate } else { Fate::Lands }
-        });
+        };
+        let of_deletions = fate.clone();
+        world.fate = Box::new(move |_| fate());
+        world.fate_of_deletions = Box::new(of_deletions);
         Self {
             world,
             jobs: NAMES.map(|name| (name, (running(), false))).into(),
@@ -183,6 +190,8 @@ impl Chaos {
                 self.change(n, |x| x.spec.cloud_credentials_ref = cloud(SECRETS[secret]));
             }
             Op::Period(n, period) => self.change(n, |x| x.spec.poll_period_seconds = Some(period)),
+            Op::Deadline(n, time) => self.change(n, |x| x.spec.deadline_seconds = time),
+            Op::Ttl(n, time) => self.change(n, |x| x.spec.ttl_seconds_after_finished = time),
             Op::Touch(n) => self.change(n, |_| {}),
             Op::RequestPoll(n, value) => {
                 if exists(self, n) {
@@ -276,7 +285,18 @@ impl Chaos {
         }
         for (n, name) in NAMES.into_iter().enumerate() {
             self.world.says(name, self.jobs[name].0.clone());
+            let now = self.world.present().wall;
             self.change(n, |x| {
+                // One that has not passed yet might do so between two looks.
+                let created = x
+                    .metadata
+                    .creation_timestamp
+                    .as_ref()
+                    .map_or(now, |at| at.0);
+                let age = now.as_second() - created.as_second();
+                x.spec
+                    .deadline_seconds
+                    .take_if(|time| i64::from(*time) > age);
                 x.spec.suspend = false;
                 x.spec.poll_period_seconds = Some(60);
             });
@@ -290,7 +310,12 @@ impl Chaos {
                 panic!("a job's state is an answer");
             };
             let status = self.world.status(name);
+            let spec = &self.world.stored(name).spec;
+            let late = spec.deadline_seconds.is_some() && !ended;
+            let kept = spec.ttl_seconds_after_finished.is_none() || !ended;
+            assert!(kept, "{name} should be gone: {status:?}");
             let reasons: &[&str] = match (&truth.state, ended) {
+                _ if late => &["DeadlineExceeded"],
                 (crate::observation::JobState::Success, _) if truth.image_id.is_some() => {
                     &["JobSucceeded"]
                 }

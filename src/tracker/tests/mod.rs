@@ -7,6 +7,7 @@
 mod chaos;
 mod credentials;
 mod image_id;
+mod lifetime;
 mod lists;
 mod oracle;
 mod polls;

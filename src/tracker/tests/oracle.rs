@@ -1,6 +1,6 @@
 //! What must hold at every step, whatever a test is about.
 
-use super::world::World;
+use super::{samples::secs, world::World};
 use crate::{
     api::{
         ImageExportJob, ImageExportJobStatus,
@@ -84,12 +84,16 @@ impl Oracle {
     }
 
     pub fn write_sent(&mut self, uid: &str, job: &str, write: &StatusWrite) {
-        let sequence = write.ticket.sequence;
+        self.change_sent(write.ticket.sequence, uid);
+        well_formed(job, &write.status);
+    }
+
+    /// A write or a deletion.
+    pub fn change_sent(&mut self, sequence: u64, uid: &str) {
         assert!(
             self.writes.began(sequence, uid),
             "two writes of {uid} in flight"
         );
-        well_formed(job, &write.status);
     }
 
     pub fn write_ended(&mut self, sequence: u64) {
@@ -120,6 +124,23 @@ impl Oracle {
             self.ends.insert(uid.to_owned(), word.clone());
         }
     }
+}
+
+/// The API server deletes this object at our word.
+pub fn deleting(object: &ImageExportJob, second: i64) {
+    let status = object.status.as_ref().expect("it has ended");
+    let ttl = object.spec.ttl_seconds_after_finished;
+    let ttl = ttl.expect("it is to be deleted");
+    let succeeded = condition(status, types::SUCCEEDED).expect("it has ended");
+    assert_ne!(succeeded.status, "Unknown", "{status:?}");
+    let turned: k8s_openapi::jiff::Timestamp =
+        succeeded.last_transition_time.parse().expect("a time");
+    assert!(status.completion_time.is_some());
+    assert!(
+        turned.as_second() + i64::from(ttl) <= second,
+        "too early: {status:?}"
+    );
+    assert_eq!(status.observed_generation, object.metadata.generation);
 }
 
 fn well_formed(job: &str, status: &ImageExportJobStatus) {
@@ -171,6 +192,11 @@ pub fn at_rest(world: &World) {
         } else {
             assert!(!matches!(record.poll, Poll::Scheduled(_)), "{record:?}");
         }
+        let expired = record.expiry(secs(1)).is_some_and(|at| at <= world.clock());
+        assert!(
+            !expired || !matches!(record.write, Write::Idle),
+            "nobody deletes it: {record:?}"
+        );
         if let (Write::Idle, Some(desired)) = (&record.write, record.desired(0)) {
             let says = record.acknowledged.as_ref().is_some_and(|acknowledged| {
                 acknowledged.says_the_same(&desired)

@@ -38,6 +38,8 @@ pub fn object_of(name: &str, secret: &str, project: &str) -> ImageExportJob {
         job_id: format!("job-{name}").parse().expect("a valid job id"),
         cloud_credentials_ref: cloud(secret),
         poll_period_seconds: None,
+        deadline_seconds: None,
+        ttl_seconds_after_finished: None,
         suspend: false,
     };
     let mut object = ImageExportJob::new(name, spec);
@@ -85,6 +87,7 @@ fn answer(state: JobState) -> JobAnswer {
         image_id: None,
         fail_reason: None,
         error_code: None,
+        percent: None,
         begin_time: Some(beginning()),
         end_time: None,
     }

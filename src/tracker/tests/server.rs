@@ -8,8 +8,11 @@ use super::{
 };
 use crate::{
     api::{ImageExportJob, ImageExportJobStatus, conditions::types},
-    tracker::{Fence, FetchResult, FetchTicket, Input, ObjectKey, StatusWrite, WriteResult},
+    tracker::{
+        Deletion, Fence, FetchResult, FetchTicket, Input, ObjectKey, StatusWrite, WriteResult,
+    },
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
 
 impl World {
@@ -20,6 +23,8 @@ impl World {
         object.metadata.uid = Some(format!("uid-{}", self.uids));
         object.metadata.generation = Some(1);
         object.metadata.resource_version = Some(self.version.to_string());
+        let created = object.metadata.creation_timestamp.take();
+        object.metadata.creation_timestamp = created.or(Some(Time(self.present().wall)));
         object.status.get_or_insert_with(crd_default);
         let name = object.metadata.name.clone().expect("named");
         self.objects.insert(key(&name), object.clone());
@@ -158,6 +163,47 @@ impl World {
             version: self.version.to_string(),
             status: Some(Box::new(stored)),
         }
+    }
+
+    /// Puts a deletion into effect as the API server does.
+    pub fn remove(&mut self, deletion: &Deletion) -> WriteResult {
+        let wall = self.present().wall;
+        let Some(object) = self.objects.get_mut(&deletion.key) else {
+            return WriteResult::Gone;
+        };
+        let meta = &object.metadata;
+        if meta.uid.as_deref() != Some(&*deletion.uid)
+            || meta.resource_version.as_deref() != Some(&*deletion.version)
+        {
+            return WriteResult::Conflict;
+        }
+        oracle::deleting(object, wall.as_second());
+        let name = deletion.key.name.clone();
+        if object.metadata.finalizers.is_none() {
+            self.delete(&name);
+        } else {
+            self.change(&name, |x| x.metadata.deletion_timestamp = Some(Time(wall)));
+        }
+        WriteResult::Deleted
+    }
+
+    pub fn remove_with(&mut self, deletion: &Deletion, fate: Fate) {
+        let result = match fate {
+            Fate::Lands => self.remove(deletion),
+            Fate::LandsWithoutReply => {
+                self.remove(deletion);
+                WriteResult::Unknown
+            }
+            Fate::Lost | Fate::LandsLate | Fate::Landing => WriteResult::Unknown,
+            Fate::Failed => WriteResult::Failed,
+            Fate::Throttled => WriteResult::Throttled(None),
+            Fate::Refused => WriteResult::Refused,
+            Fate::Conflict | Fate::LandsThenConflict => WriteResult::Conflict,
+        };
+        self.after(
+            Duration::from_millis(2),
+            Due::Reply(deletion.ticket.clone(), result),
+        );
     }
 
     pub fn land_with(&mut self, write: StatusWrite, fate: Fate) {

@@ -187,6 +187,24 @@ fn table() -> Vec<Line> {
             ..AT_WORK
         },
         Line {
+            number: "3d",
+            situation: |world| {
+                let mut late = object("x");
+                late.spec.deadline_seconds = Some(60);
+                world.says("x", running());
+                world.create(late);
+            },
+            // The poll that was due when the deadline passed still comes.
+            within: 95,
+            reason: "DeadlineExceeded",
+            word: Some("RUNNING"),
+            pace: Every(300),
+            message: "Job job-x has not ended within spec.deadlineSeconds: look after it in the \
+                      cloud, or raise the deadline; an end that still comes will be shown.",
+            events: &["JobRunning", "!DeadlineExceeded"],
+            ..STALLED
+        },
+        Line {
             number: "4",
             situation: |world| cloud_says(world, success()),
             ready: "True",

@@ -9,8 +9,9 @@ use crate::{
     api::{ImageExportJob, ImageExportJobStatus},
     observation::Observation,
     tracker::{
-        Census, Config, CredentialError, CredentialRef, Effect, EventNote, FetchTicket, Input, Now,
-        ObjectKey, PollRequest, PollTicket, Source, StatusWrite, Tracker, WriteResult, WriteTicket,
+        Census, Config, CredentialError, CredentialRef, Deletion, Effect, EventNote, FetchTicket,
+        Input, Now, ObjectKey, PollRequest, PollTicket, Source, StatusWrite, Tracker, WriteResult,
+        WriteTicket,
     },
 };
 use k8s_openapi::jiff::SignedDuration;
@@ -59,6 +60,7 @@ pub enum Due {
     Answer(PollTicket, Arc<str>),
     Land(Box<StatusWrite>, Fate),
     Reply(WriteTicket, WriteResult),
+    Remove(Box<Deletion>, Fate),
     Watch(Option<Box<ImageExportJob>>, ObjectKey, String),
     Read(Arc<CredentialRef>),
     Fetch(FetchTicket, ObjectKey),
@@ -70,6 +72,7 @@ pub enum Due {
 pub struct Held {
     pub polls: bool,
     pub writes: bool,
+    pub deletions: bool,
     pub watch: bool,
     pub reads: bool,
     pub fetches: bool,
@@ -100,15 +103,19 @@ pub struct World {
     pub poll_time: Duration,
     pub write_time: Duration,
     pub fate: Box<dyn FnMut(&StatusWrite) -> Fate>,
+    pub fate_of_deletions: Box<dyn FnMut() -> Fate>,
     /// What an older CRD does to a status in storing it.
     pub prune: fn(&mut ImageExportJobStatus),
     pub open_polls: Vec<PollRequest>,
     pub open_writes: Vec<StatusWrite>,
+    pub open_deletions: Vec<Deletion>,
     pub open_watch: Vec<ImageExportJob>,
     pub open_reads: Vec<Arc<CredentialRef>>,
     pub open_fetches: Vec<(FetchTicket, ObjectKey)>,
     pub polls: Vec<PollLog>,
     pub writes: Vec<WriteLog>,
+    /// Deletions that were sent.
+    pub deletions: Vec<Duration>,
     pub events: Vec<EventNote>,
     pub reads: Vec<(Duration, Arc<CredentialRef>)>,
     pub fetches: Vec<Duration>,
@@ -156,14 +163,17 @@ impl World {
             poll_time: Duration::from_millis(50),
             write_time: Duration::from_millis(2),
             fate: Box::new(|_| Fate::Lands),
+            fate_of_deletions: Box::new(|| Fate::Lands),
             prune: |_| {},
             open_polls: Vec::new(),
             open_writes: Vec::new(),
+            open_deletions: Vec::new(),
             open_watch: Vec::new(),
             open_reads: Vec::new(),
             open_fetches: Vec::new(),
             polls: Vec::new(),
             writes: Vec::new(),
+            deletions: Vec::new(),
             events: Vec::new(),
             reads: Vec::new(),
             fetches: Vec::new(),
@@ -182,6 +192,11 @@ impl World {
             mono: self.now,
             wall,
         }
+    }
+
+    /// The steady clock of the tracker.
+    pub fn clock(&self) -> Duration {
+        self.tracker.clock(self.present())
     }
 
     /// Gives the tracker one input and sees to its effects.
@@ -255,6 +270,17 @@ impl World {
                     self.after(self.write_time, Due::Land(write, fate));
                 }
             }
+            Effect::Delete(deletion) => {
+                let uid = self.uid_of(deletion.ticket.index);
+                self.oracle.change_sent(deletion.ticket.sequence, &uid);
+                self.deletions.push(self.now);
+                if self.held.deletions {
+                    self.open_deletions.push(*deletion);
+                } else {
+                    let fate = (self.fate_of_deletions)();
+                    self.after(self.write_time, Due::Remove(deletion, fate));
+                }
+            }
             Effect::ReadCredential(reference) => {
                 self.reads.push((self.now, reference.clone()));
                 if self.held.reads {
@@ -317,6 +343,7 @@ impl World {
                 self.feed(Input::Answered(ticket, observation));
             }
             Due::Land(write, fate) => self.land_with(*write, fate),
+            Due::Remove(deletion, fate) => self.remove_with(&deletion, fate),
             Due::Reply(ticket, result) => {
                 self.oracle.write_ended(ticket.sequence);
                 self.feed(Input::Wrote(ticket, result));
@@ -381,8 +408,10 @@ impl World {
     /// What was sent to the API server gets there, but nothing comes back.
     pub fn cut_replies(&mut self) {
         for due in std::mem::take(&mut self.due).into_values() {
-            if let Due::Land(write, _) = due {
-                self.land(&write);
+            match due {
+                Due::Land(write, _) => _ = self.land(&write),
+                Due::Remove(deletion, _) => _ = self.remove(&deletion),
+                _ => {}
             }
         }
     }
@@ -393,6 +422,7 @@ impl World {
         self.due.clear();
         self.open_polls.clear();
         self.open_writes.clear();
+        self.open_deletions.clear();
         self.open_watch.clear();
         self.open_reads.clear();
         self.open_fetches.clear();
