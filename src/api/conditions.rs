@@ -1,5 +1,5 @@
 //! Condition types and reasons: the contract with kubectl, Flux, Argo CD, Helm and everything else
-//! that waits. `docs/architecture.md` has the table; [`crate::tracker::verdict`] applies it.
+//! that waits. `docs/conditions.md` has the table; [`crate::tracker::verdict`] applies it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub struct Condition {
     )]
     pub reason: String,
 
-    /// The same as a sentence for people; may be empty.
+    /// Why the status is what it is, as a sentence for people; may be empty.
     #[schemars(length(max = 32768))]
     pub message: String,
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{api::conditions::reasons, observation::RefusalReason};
 use std::fmt::Write as _;
 
-/// Rows of the conditions table (`docs/architecture.md`). The number is the table's.
+/// Rows of the conditions table (`docs/conditions.md`). The number is the table's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Row {
     /// 0b: seen, no answer yet.

@@ -1,4 +1,4 @@
-//! The conditions table, line by line, as `docs/architecture.md` has it.
+//! The conditions table, line by line, as `docs/conditions.md` has it.
 
 use super::{
     oracle::condition,

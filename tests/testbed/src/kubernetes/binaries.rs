@@ -1,17 +1,11 @@
 //! Where kube-apiserver, etcd and kubectl come from: `$KUBEBUILDER_ASSETS`, the testbed's cache,
 //! or one Go build that fills the cache. The Go module beside this crate names their versions.
 
-use crate::{
-    cache::{hash, lock},
-    process::{self, Supervised, last_lines},
-    progress::{Progress, say, seconds},
-};
+use crate::{cache::hash, golang::Build};
 use anyhow::{Context, bail, ensure};
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
 };
 
 /// The programs, by file name, with the Go package each is built from.
@@ -23,8 +17,6 @@ const PROGRAMS: [(&str, &str); 3] = [
 
 /// Where Kubernetes' version package lives; without these the server calls itself v0.0.0.
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
-
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(15);
 
 const REMEDY: &str = "install Go 1.26 or newer (https://go.dev/doc/install), or set \
     KUBEBUILDER_ASSETS to a folder that holds etcd, kubectl and kube-apiserver";
@@ -165,101 +157,22 @@ impl Recipe {
         format!("kubernetes-{}-{os}-{arch}-{:016x}", self.version, self.hash)
     }
 
-    /// The programs from the cache, built first if they are not there. Processes that come at the
-    /// same time wait for the first one.
+    /// The programs from the cache, built first if they are not there.
     fn obtain(&self, cache: &Path) -> anyhow::Result<Binaries> {
-        let folder = cache.join(self.key());
-        let found = Binaries {
-            folder: folder.clone(),
+        let key = self.key();
+        let build = Build {
+            module: &self.module,
+            what: &format!("Kubernetes {}", self.version),
+            takes: "about 5 minutes",
+            key: &key,
+            flags: &self.flags,
+            programs: &PROGRAMS,
+            remedy: REMEDY,
         };
-        if missing(&folder).next().is_none() {
-            return Ok(found);
-        }
-        fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-        let _lock = lock(
-            &cache.join(format!("{}.lock", self.key())),
-            &format!("builds Kubernetes {}", self.version),
-        )?;
-        let missing: Vec<&str> = missing(&folder).collect();
-        if !missing.is_empty() {
-            self.build(&folder, &missing)?;
-        }
-        Ok(found)
-    }
-
-    fn build(&self, folder: &Path, programs: &[&str]) -> anyhow::Result<()> {
-        let go = Command::new("go")
-            .arg("version")
-            .stdin(Stdio::null())
-            .output();
-        if !go.is_ok_and(|output| output.status.success()) {
-            bail!("the testbed needs a Kubernetes API server and cannot build it: {REMEDY}");
-        }
-        say(&format!(
-            "building {} of Kubernetes {} with Go; this happens once and takes about 5 minutes \
-             on 2 cores",
-            programs.join(", "),
-            self.version
-        ));
-        let what = format!("building Kubernetes {}", self.version);
-        let mut progress = Progress::new(what, PROGRESS_INTERVAL);
-        for (name, package) in PROGRAMS {
-            if programs.contains(&name) {
-                self.build_program(folder, name, package, &mut progress)?;
-            }
-        }
-        say(&format!(
-            "built Kubernetes {} in {}",
-            self.version,
-            seconds(progress.elapsed())
-        ));
-        Ok(())
-    }
-
-    /// Builds under another name and renames, so a file of the right name is always whole.
-    fn build_program(
-        &self,
-        folder: &Path,
-        name: &str,
-        package: &str,
-        progress: &mut Progress,
-    ) -> anyhow::Result<()> {
-        let unfinished = folder.join(format!("{name}.unfinished"));
-        let log = folder.join(format!("{name}.log"));
-        let _ = fs::remove_file(&log);
-        let mut command = Command::new("go");
-        command
-            .arg("build")
-            .args(&self.flags)
-            .arg("-o")
-            .arg(&unfinished)
-            .arg(package)
-            .current_dir(&self.module)
-            .env("CGO_ENABLED", "0")
-            // Settings for the developer's own Go work must not change what is built here.
-            .env("GOWORK", "off")
-            .env_remove("GOFLAGS")
-            .env_remove("GOOS")
-            .env_remove("GOARCH");
-        let build = Supervised::spawn(&command, process::Output::Merged(log.clone()))
-            .context("starting go build")?;
-        let code = loop {
-            if let Some(code) = build.wait(Duration::from_millis(500)) {
-                break code;
-            }
-            progress.tick();
-        };
-        ensure!(
-            code == 0,
-            "go build of {name} ended with code {code}:\n{}\nIf this Go is too old or cannot \
-             reach a module proxy, {REMEDY}",
-            last_lines(&log, 20)
-        );
-        let finished = folder.join(name);
-        fs::rename(&unfinished, &finished)
-            .with_context(|| format!("renaming {}", unfinished.display()))?;
-        let _ = fs::remove_file(&log);
-        Ok(())
+        build.ensure(cache)?;
+        Ok(Binaries {
+            folder: cache.join(key),
+        })
     }
 }
 

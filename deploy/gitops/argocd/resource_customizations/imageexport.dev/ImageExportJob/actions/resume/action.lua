@@ -1,0 +1,3 @@
+-- Asks about the job again.
+obj.spec.suspend = false
+return obj

@@ -1,0 +1,3 @@
+-- Stops asking about the job.
+obj.spec.suspend = true
+return obj

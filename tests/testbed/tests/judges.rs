@@ -1,0 +1,235 @@
+//! What deployment tools make of each row of the conditions table, and that what ships for Argo CD
+//! is what was tested. The objects are the testdata of Argo CD's health script.
+
+use serde_json::json;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use testbed::{
+    judges::{
+        ArgoHealth::{self, Degraded, Healthy, Progressing, Suspended},
+        Judges,
+        Kstatus::{self, Current, Failed, InProgress},
+    },
+    kubernetes::Cluster,
+};
+
+/// Which of Flux's two sets of rules a row has to obey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flux {
+    /// Work goes on.
+    InMotion,
+    /// Nothing moves until somebody does something.
+    AtRest,
+    /// The operator has not written a status of this generation.
+    Unseen,
+}
+
+use Flux::{AtRest, InMotion, Unseen};
+
+/// The conditions table as tools see it: file of the testdata, kstatus in both editions, Flux's
+/// rules, Argo CD's health.
+#[rustfmt::skip]
+const TABLE: [(&str, Kstatus, Flux, ArgoHealth); 18] = [
+    ("0-created",               InProgress, Unseen,   Progressing),
+    ("0b-pending",              InProgress, InMotion, Progressing),
+    ("1-credentials-not-found", InProgress, InMotion, Progressing),
+    ("1b-endpoint-invalid",     InProgress, InMotion, Progressing),
+    ("1c-request-rejected",     InProgress, InMotion, Progressing),
+    ("2-initializing",          InProgress, InMotion, Progressing),
+    ("3-running",               InProgress, InMotion, Progressing),
+    ("3d-deadline-exceeded",    Failed,     AtRest,   Degraded),
+    ("3e-poll-failed",          InProgress, InMotion, Progressing),
+    ("4-succeeded",             Current,    AtRest,   Healthy),
+    ("4a-image-id-pending",     InProgress, InMotion, Progressing),
+    ("4b-image-id-missing",     Failed,     AtRest,   Degraded),
+    ("5-failed",                Failed,     AtRest,   Degraded),
+    ("6-unrecognized",          InProgress, InMotion, Progressing),
+    ("7-not-found",             Failed,     AtRest,   Degraded),
+    ("7a-not-found-yet",        InProgress, InMotion, Progressing),
+    ("8-suspended",             InProgress, AtRest,   Suspended),
+    ("9-finished-then-changed", InProgress, Unseen,   Progressing),
+];
+
+fn judges() -> &'static Judges {
+    Judges::shared().expect("the judges")
+}
+
+fn testdata() -> PathBuf {
+    judges().customization().join("testdata")
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+#[test]
+fn each_row_of_the_conditions_table_is_read_by_every_tool_as_it_is_meant() {
+    let files = TABLE.map(|(row, ..)| testdata().join(format!("{row}.yaml")));
+    let verdicts = judges().judge_files(&files).expect("verdicts");
+    for ((row, kstatus, flux, argo), verdict) in TABLE.into_iter().zip(verdicts) {
+        assert_eq!(verdict.kstatus.status, kstatus, "{row}: {verdict:?}");
+        assert_eq!(verdict.flux_kstatus.status, kstatus, "{row}: {verdict:?}");
+        assert_eq!(verdict.argo.status, argo, "{row}: {verdict:?}");
+        match flux {
+            InMotion => assert_eq!(verdict.flux_in_progress, [""; 0], "{row}"),
+            AtRest => assert_eq!(verdict.flux_at_rest, [""; 0], "{row}"),
+            Unseen => assert_eq!(verdict.argo.message, "waiting for the operator", "{row}"),
+        }
+    }
+}
+
+#[test]
+fn the_table_has_all_of_the_testdata() {
+    let present: BTreeSet<_> = fs::read_dir(testdata())
+        .expect("testdata")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    let judged = TABLE.map(|(row, ..)| format!("{row}.yaml").into());
+    assert_eq!(present, BTreeSet::from(judged));
+}
+
+#[test]
+fn objects_are_judged_as_they_come_from_an_api_server() {
+    let job = |conditions| {
+        json!({
+            "apiVersion": "imageexport.dev/v1alpha1",
+            "kind": "ImageExportJob",
+            "metadata": {"name": "x", "namespace": "n", "generation": 1},
+            "spec": {},
+            "status": {"observedGeneration": 1, "conditions": conditions},
+        })
+    };
+    let failed_alone = job(json!([{"type": "Failed", "status": "True"}]));
+    let verdicts = judges().judge(&[failed_alone, job(json!([]))]);
+    let [failed_alone, empty] = verdicts.expect("verdicts").try_into().expect("two");
+    assert_eq!(failed_alone.kstatus.status, Current, "hence Stalled");
+    assert_eq!(empty.argo_actions, ["suspend"]);
+    assert!(empty.flux_at_rest[0].starts_with("Ready condition must always be present"));
+
+    let error = judges().judge(&[json!({"name": "x"})]).unwrap_err();
+    assert!(error.to_string().contains("'Kind' is missing"), "{error}");
+    assert!(judges().judge(&[]).expect("verdicts").is_empty());
+}
+
+#[test]
+fn the_shipped_scripts_for_argo_cd_pass_the_tests_beside_them() {
+    let report = judges().argocd_test(judges().customization());
+    let report = report.expect("no deviation");
+    assert!(report.ends_with(" tests, 0 deviations"), "{report}");
+
+    let nowhere = judges().argocd_test(&testdata()).unwrap_err().to_string();
+    assert!(nowhere.contains("health.lua"), "{nowhere}");
+}
+
+/// The text of a block scalar.
+fn indented(script: &str, width: usize) -> String {
+    let script = read(&judges().customization().join(script));
+    let lines = script.lines().map(|line| match line {
+        "" => "\n".to_owned(),
+        line => format!("{:width$}{line}\n", ""),
+    });
+    lines.collect()
+}
+
+#[test]
+fn the_config_map_for_argo_cd_holds_the_tested_scripts_to_the_letter() {
+    let folder = judges().customization().ancestors().nth(3);
+    let config_map = read(&folder.expect("a folder").join("argocd-cm.yaml"));
+    let expected = format!(
+        "\ndata:
+  resource.customizations.health.imageexport.dev_ImageExportJob: |
+{}  resource.customizations.actions.imageexport.dev_ImageExportJob: |
+    discovery.lua: |
+{}    definitions:
+      - name: suspend
+        action.lua: |
+{}      - name: resume
+        action.lua: |
+{}",
+        indented("health.lua", 4),
+        indented("actions/discovery.lua", 6),
+        indented("actions/suspend/action.lua", 10),
+        indented("actions/resume/action.lua", 10),
+    );
+    let (_, data) = config_map.split_at(config_map.find("\ndata:").expect("data"));
+    assert_eq!(data, expected);
+}
+
+#[test]
+fn flux_waits_for_live_objects_until_they_are_ready_or_stalled_or_its_time_is_up() {
+    let cluster = Cluster::start().expect("a cluster");
+    let run = |args: &[&str]| cluster.kubectl(args).success().expect("kubectl");
+    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds");
+    run(&["apply", "--server-side", "-k", crds]);
+    run(&[
+        "wait",
+        "--for=condition=Established",
+        "crd/imageexportjobs.imageexport.dev",
+    ]);
+    let rows = [
+        ("new", json!([])),
+        ("good", json!([["Ready", "True"]])),
+        ("bad", json!([["Ready", "False"], ["Stalled", "True"]])),
+    ];
+    for (name, conditions) in rows {
+        let object = json!({
+            "apiVersion": "imageexport.dev/v1alpha1",
+            "kind": "ImageExportJob",
+            "metadata": {"name": name},
+            "spec": {
+                "projectID": "ac234de25c6741d2b1273da49eea1b9e",
+                "jobID": "ff8080814dbd65d7014dbe0d84db0013",
+                "cloudCredentialsRef": {"secretName": "otc", "cloudName": "otc"},
+            },
+        });
+        let create = cluster.kubectl(["create", "-f", "-"]);
+        create.stdin(object.to_string()).success().expect("created");
+        let conditions: Vec<_> = conditions
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|condition| {
+                json!({
+                    "type": condition[0],
+                    "status": condition[1],
+                    "observedGeneration": 1,
+                    "lastTransitionTime": "2024-11-06T06:47:10Z",
+                    "reason": "Test",
+                    "message": "",
+                })
+            })
+            .collect();
+        if !conditions.is_empty() {
+            let status = json!({"status": {"observedGeneration": 1, "conditions": conditions}});
+            let patch = [
+                "patch",
+                "iej",
+                name,
+                "--subresource=status",
+                "--type=merge",
+                "-p",
+            ];
+            run(&[&patch[..], &[&status.to_string()]].concat());
+        }
+    }
+    let wait = |names: &[&str], seconds| {
+        let kubeconfig = cluster.admin_kubeconfig();
+        let timeout = Duration::from_secs(seconds);
+        judges().flux_wait(kubeconfig, "default", names, timeout)
+    };
+    assert_eq!(wait(&["good"], 60).expect("an answer"), Ok(()));
+    assert_eq!(
+        wait(&["good", "bad"], 60).expect("an answer").unwrap_err(),
+        "failed early due to stalled resources: [ImageExportJob/default/bad status: 'Failed']"
+    );
+    assert_eq!(
+        wait(&["new"], 3).expect("an answer").unwrap_err(),
+        "timeout waiting for: [ImageExportJob/default/new status: 'InProgress']"
+    );
+    let unknown = judges().flux_wait(Path::new("missing"), "default", &["x"], Duration::ZERO);
+    assert!(unknown.is_err(), "no kubeconfig, no answer");
+}
