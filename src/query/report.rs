@@ -58,6 +58,8 @@ struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     error_code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    percent: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     begin_time: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     end_time: Option<Timestamp>,
@@ -130,6 +132,7 @@ impl From<&JobAnswer> for Answer {
             image_id: text(&answer.image_id),
             fail_reason: text(&answer.fail_reason),
             error_code: text(&answer.error_code),
+            percent: answer.percent,
             begin_time: answer.begin_time,
             end_time: answer.end_time,
         }
@@ -188,11 +191,13 @@ impl fmt::Display for Report {
             let times =
                 [answer.begin_time, answer.end_time].map(|time| time.map(|t| t.to_string()));
             let [begin, end] = times;
+            let progress = answer.percent.map(|percent| format!("{percent} %"));
             for (name, value) in [
                 ("job type", &answer.job_type),
                 ("image id", &answer.image_id),
                 ("fail reason", &answer.fail_reason),
                 ("error code", &answer.error_code),
+                ("progress", &progress),
                 ("began", &begin),
                 ("ended", &end),
             ] {

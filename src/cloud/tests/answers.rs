@@ -66,6 +66,7 @@ fn an_export_with_progress() {
         answer.image_id.as_deref(),
         Some("698a61e2-abde-4151-a778-f9035e214c92")
     );
+    assert_eq!(answer.percent, Some(100));
 }
 
 #[test]
@@ -73,6 +74,30 @@ fn a_copy_at_work() {
     let body = br#"{"job_id":"ff80808280c204e30180d2784c3c0d86","job_type":"imsCopyImageInRegionJob","begin_time":"2022-05-17T14:42:20.859Z","end_time":"","status":"RUNNING","error_code":null,"fail_reason":null,"entities":{"image_name":"d0d2e701-dfc4-4520-9247-f92907f38eb0","process_percent":0.40,"current_task":"CopyImageInRegionTask:","subJobId":"ff80808280ca6cd30180d278b9db0221","image_id":"498cc67e-7795-482c-8c47-32bcece2d7ec"}}"#;
     let answer = read(body, "ff80808280c204e30180d2784c3c0d86").unwrap();
     assert_eq!((answer.state, answer.end_time), (JobState::Running, None));
+    assert_eq!(answer.percent, Some(40));
+}
+
+#[test]
+fn a_percentage_is_a_fraction_or_nothing() {
+    for hundredths in 0..=100u8 {
+        let body = format!(
+            r#"{{"job_id":"{JOB}","status":"RUNNING","entities":{{"process_percent":{}}}}}"#,
+            f64::from(hundredths) / 100.0
+        );
+        let answer = read(body.as_bytes(), JOB).unwrap();
+        assert_eq!(answer.percent, Some(hundredths), "{body}");
+    }
+    for odd in [
+        json!(40),
+        json!(-0.1),
+        json!(1.01),
+        json!("0.4"),
+        json!(null),
+        json!([0.4]),
+    ] {
+        let running = json!({"status": "RUNNING", "entities": {"process_percent": odd}});
+        assert_eq!(answer(&running).unwrap().percent, None, "{odd}");
+    }
 }
 
 #[test]
