@@ -306,7 +306,8 @@ impl History {
         }
         match answer.state {
             JobState::Success => {
-                facts.progress = facts.progress.map(|_| 100);
+                // Where the cloud speaks of progress at all; what it says of an end may be anything.
+                facts.progress = facts.progress.or(answer.percent).map(|_| 100);
                 facts.image_id.clone_from(&answer.image_id);
                 let ended = *self
                     .ended

@@ -101,6 +101,11 @@ impl Shown {
         self
     }
 
+    fn at(mut self, percent: i32) -> Self {
+        self.fields.progress_percent = Some(percent);
+        self
+    }
+
     fn began(mut self, at: &str) -> Self {
         self.fields.start_time = time(at);
         self
@@ -163,14 +168,16 @@ fn published() -> Vec<Case> {
             Shown::succeeded(named, "698a61e2-abde-4151-a778-f9035e214c92")
                 .of_type("imsNativeExportImageJob")
                 .began("2026-03-27T01:17:50Z")
-                .ended("2026-03-27T01:57:11Z"),
+                .ended("2026-03-27T01:57:11Z")
+                .at(100),
         ),
         case(
             copy,
             r#"{"job_id":"ff80808280c204e30180d2784c3c0d86","job_type":"imsCopyImageInRegionJob","begin_time":"2022-05-17T14:42:20.859Z","end_time":"","status":"RUNNING","error_code":null,"fail_reason":null,"entities":{"image_name":"d0d2e701-dfc4-4520-9247-f92907f38eb0","process_percent":0.40,"current_task":"CopyImageInRegionTask:","subJobId":"ff80808280ca6cd30180d278b9db0221","image_id":"498cc67e-7795-482c-8c47-32bcece2d7ec"}}"#,
             Shown::running(copy)
                 .of_type("imsCopyImageInRegionJob")
-                .began("2022-05-17T14:42:20Z"),
+                .began("2022-05-17T14:42:20Z")
+                .at(40),
         ),
     ]
 }
@@ -191,7 +198,7 @@ fn successes() -> Vec<Case> {
             Shown::succeeded("in-all-places", "1")),
         ("padded", answer(r#""status":" SUCCESS ","entities":{"image_id":" e9e91bff-14b6-4a0b-8377-4ed0813e3360"}"#),
             Shown::succeeded("padded", IMAGE)),
-        ("success-with-error", Answer::preset("success-with-error"), Shown::succeeded("success-with-error", IMAGE)),
+        ("success-with-error", Answer::preset("success-with-error"), Shown::succeeded("success-with-error", IMAGE).at(100)),
         ("lower-success", Answer::preset("lower-case-success"), Shown::succeeded("lower-success", IMAGE)),
         members("members-add", "imsAddImageMembersJob"),
         members("members-del", "imsDelImageMembersJob"),
@@ -223,7 +230,7 @@ fn oddities() -> Vec<Case> {
     vec![
         ("init", Answer::preset("init"), Shown::initializing("init")),
         ("lower-init", answer(r#""status":"init""#), Shown::initializing("lower-init")),
-        ("running", Answer::preset("running"), Shown::running("running")),
+        ("running", Answer::preset("running"), Shown::running("running").at(40)),
         ("mixed-running", answer(r#""status":"Running""#), Shown::running("mixed-running")),
         ("old-running", answer(r#""status":"RUNNING","begin_time":"04-Jun-2015 18:11:06:586","end_time":"""#), Shown::running("old-running").began("2015-06-04T18:11:06Z")),
         ("byte-order-mark", Answer::json(200, "\u{feff}{\"job_id\":\" {job_id}\",\"status\":\"RUNNING\"}"), Shown::running("byte-order-mark")),

@@ -2,7 +2,7 @@
 
 use crate::harness::{PROJECT, Team, condition, summary};
 use std::time::Duration;
-use testbed::ims::{Job, Start};
+use testbed::ims::{Job, Layout, Start};
 
 const MOMENT: Duration = Duration::from_millis(900);
 
@@ -40,6 +40,8 @@ async fn init_and_running_are_seen_on_the_way() {
     let team = Team::start("stages").await;
     let job = Job::new(PROJECT, "stages")
         .starts(Start::FirstQuery)
+        // Without progress, whose steps are writes of their own.
+        .layout(Layout::Reference)
         .init_for(MOMENT)
         .running_for(MOMENT);
     let name = team.follow(job).await;

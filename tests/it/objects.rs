@@ -311,10 +311,10 @@ async fn a_new_object_reads_as_unfinished_and_kubectl_shows_what_matters() {
         .success()
         .expect("a table");
     let lines: Vec<_> = table.lines().map(words).collect();
-    assert_eq!(lines[0][5..], ["AGE", "JOB", "MESSAGE"]);
+    assert_eq!(lines[0][5..], ["AGE", "JOB", "PROGRESS", "MESSAGE"]);
     assert_eq!(
         lines[1][6..].join(" "),
-        "fresh Job fresh has succeeded with image an-image."
+        "fresh 100 Job fresh has succeeded with image an-image."
     );
     for (selector, found) in [
         (

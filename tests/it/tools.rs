@@ -194,9 +194,9 @@ async fn kubectl_shows_at_a_glance_what_an_object_is_at() {
         .success()
         .expect("a table");
     let lines: Vec<_> = wide.lines().collect();
-    assert_eq!(cells(lines[0])[5..], ["AGE", "JOB", "MESSAGE"]);
+    assert_eq!(cells(lines[0])[5..], ["AGE", "JOB", "PROGRESS", "MESSAGE"]);
     let message = "Job glance has succeeded with image e9e91bff-14b6-4a0b-8377-4ed0813e3360.";
-    assert_eq!(cells(lines[1])[6..], ["glance", message]);
+    assert_eq!(cells(lines[1])[6..], ["glance", "100", message]);
 
     for (path, fields) in [
         (

@@ -503,6 +503,21 @@ fn a_success_is_complete_and_a_failure_stays_where_it_was() {
     world.create(object("x"));
     world.run(5);
     assert_eq!(shown(&world), None, "where the cloud never told");
+    // Seen from the cloud: SUCCESS at 20 %.
+    let mut world = World::new();
+    world.says(
+        "x",
+        says(JobState::Success, |answer| {
+            answer.percent = Some(20);
+            answer.image_id = Some("image-1".into());
+        }),
+    );
+    world.create(object("x"));
+    world.run(5);
+    assert_eq!(
+        (shown(&world), world.reason("x")),
+        (Some(100), "JobSucceeded")
+    );
 }
 
 #[test]
