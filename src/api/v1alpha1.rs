@@ -164,7 +164,7 @@ pub struct ImageExportJobStatus {
     #[schemars(length(max = 64))]
     pub image_id: Option<String>,
 
-    /// Why the job failed, in the cloud's words.
+    /// Why the job failed, in the cloud's words, cut to 1024 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub fail_reason: Option<String>,
@@ -191,15 +191,16 @@ pub struct ImageExportJobStatus {
     #[schemars(length(max = 64))]
     pub completion_time: Option<Time>,
 
-    /// The last value of the annotation imageexport.dev/poll-requested-at that the operator has seen
-    /// and acted on.
+    /// The last value of the annotation imageexport.dev/poll-requested-at that the operator has
+    /// handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub last_handled_poll_request: Option<String>,
 
-    /// Ready (may others rely on the image) and Succeeded (how the job ended) once the operator has
-    /// seen the object; besides, Reconciling while it works towards an end, or Stalled where
-    /// somebody has to look. Conditions of other types are left as they are.
+    /// Once the operator has seen the object: Ready, True when the job has succeeded and its image is
+    /// known, and Succeeded, True or False when the job has ended. Besides them, Reconciling while the
+    /// operator works towards an end, or Stalled where somebody has to look. Conditions of other
+    /// types are left as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 32),

@@ -1,8 +1,8 @@
 //! Events, posted one by one from a bounded queue. One that comes again within half an hour, as
 //! trouble does that comes and goes, is counted in the series of the first.
 //!
-//! Not by `kube::runtime::events::Recorder`: its `publish` walks all events of the last minutes
-//! under a lock and keeps each of them.
+//! Not by `kube::runtime::events::Recorder`: whoever calls its `publish` waits for the API server, and
+//! it keeps every Event of the last minutes, however many there are.
 
 use crate::{
     api::{ImageExportJob, MANAGER},
@@ -20,7 +20,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams, PostParams},
-    core::ObjectMeta,
+    core::{ObjectMeta, Status},
 };
 use serde_json::json;
 use std::{
@@ -89,7 +89,7 @@ pub(super) fn spawn(client: Client, metrics: Arc<Metrics>) -> Queue {
     queue
 }
 
-/// Events that may come again, the latest last.
+/// Events that may come again, in the order of their last times.
 #[derive(Default)]
 struct Recent(VecDeque<Known>);
 
@@ -104,9 +104,11 @@ struct Known {
 impl Recent {
     /// Takes out the Event that this one repeats.
     fn take(&mut self, hash: u64, now: Instant) -> Option<Known> {
-        self.0
-            .retain(|known| now.duration_since(known.last) < SERIES_GAP);
-        let at = self.0.iter().position(|known| known.hash == hash)?;
+        let over = |known: &Known| now.duration_since(known.last) >= SERIES_GAP;
+        while self.0.front().is_some_and(over) {
+            self.0.pop_front();
+        }
+        let at = self.0.iter().rposition(|known| known.hash == hash)?;
         self.0.remove(at)
     }
 
@@ -137,8 +139,9 @@ async fn publish(
         known.count = known.count.saturating_add(1);
         known.last = last;
         let counted = bounded(count(&api, &known)).await;
-        // One that is gone is posted anew; any other trouble would meet a new one, too.
-        if !matches!(&counted, Err(kube::Error::Api(status)) if status.code == 404) {
+        // One that is gone, or may not be changed, is posted anew.
+        let refused = |status: &Status| status.code < 500 && status.code != 429;
+        if !matches!(&counted, Err(kube::Error::Api(status)) if refused(status)) {
             let outcome = result(&key, counted, "counted");
             recent.keep(known);
             return outcome;

@@ -58,6 +58,9 @@ pub struct History {
     pub refusal: Option<Refusal>,
     /// Row 3e, with its cause. Ends with any classified reply.
     pub poll_failed: Option<Arc<str>>,
+    /// What kept us from seeing the end, as a status said that is not of this process; until anything
+    /// else is known.
+    told: Option<Arc<str>>,
     /// Row 0b: time to say that we are at it.
     pub pending: bool,
 
@@ -122,7 +125,7 @@ impl History {
             Row::ImageIdMissing => history.image_id_given_up = true,
             Row::DeadlineExceeded => {
                 history.overdue = true;
-                history.poll_failed.clone_from(&standing.detail);
+                history.told.clone_from(&standing.detail);
             }
             Row::NotFound => history.not_found = true,
             Row::NotFoundYet => history.not_found_yet = true,
@@ -147,10 +150,13 @@ impl History {
     #[must_use]
     pub fn obstacle(&self) -> Option<Arc<str>> {
         let refusal = self.refusal.as_ref().map(|refusal| &refusal.message);
-        refusal.or(self.poll_failed.as_ref()).cloned().or_else(|| {
-            self.not_found_yet
-                .then(|| "the cloud does not know it".into())
-        })
+        if let Some(cause) = refusal.or(self.poll_failed.as_ref()) {
+            return Some(cause.clone());
+        }
+        if self.not_found || self.not_found_yet {
+            return Some("the cloud does not know it".into());
+        }
+        self.told.clone()
     }
 
     /// Whether the last attempt failed.
@@ -161,6 +167,7 @@ impl History {
 
     /// Other credentials were named: what the old ones met says nothing any more.
     pub fn forget_credentials(&mut self) {
+        self.told = None;
         self.refusal = None;
         self.not_found = false;
         self.not_found_yet = false;
@@ -244,6 +251,7 @@ impl History {
         self.failure_run = Run::default();
         self.failures = 0;
         self.poll_failed = None;
+        self.told = None;
     }
 
     fn failed(&mut self, config: &Config, now: Now, failure: &Failure) {

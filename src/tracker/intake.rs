@@ -76,13 +76,12 @@ impl Tracker {
         let mut record = Record::new(serial, source, identity, credential, lane);
         record.period_seconds = period_seconds(object);
         record.suspended = object.spec.suspend;
+        record.deleted = object.metadata.deletion_timestamp.is_some();
         record.adopt(object.status.as_ref());
         let index = self.records.insert(record);
         self.records.mark(index, source);
         self.credentials.join(credential, index);
-        self.take_deletion(index, object);
         self.take_lifetime(now, index, object);
-        self.catch_up_with_spec(now, index);
         self.schedule_first(now, index);
         self.take_poll_request(now, index, object);
         if self
@@ -141,6 +140,7 @@ impl Tracker {
             .as_deref()
             .unwrap_or_default()
             .into();
+        record.deleted = object.metadata.deletion_timestamp.is_some();
         if settles
             && matches!(
                 record.write,
@@ -152,7 +152,6 @@ impl Tracker {
         if !self.take_over(now, index, object) {
             self.take_status(now, index, object.status.as_ref());
         }
-        self.take_deletion(index, object);
         self.take_spec(now, index, object);
         self.take_poll_request(now, index, object);
         self.refresh_write(now, index);
@@ -218,6 +217,7 @@ impl Tracker {
     }
 
     fn take_spec(&mut self, now: Now, index: u32, object: &ImageExportJob) {
+        let clock = self.clock(now);
         let generation = object.metadata.generation.unwrap_or_default();
         let Some(record) = self.records.get_mut(index) else {
             return;
@@ -225,8 +225,12 @@ impl Tracker {
         if record.generation == generation {
             return;
         }
+        let row = record.row();
         record.generation = generation;
-        record.suspended = object.spec.suspend;
+        if std::mem::replace(&mut record.suspended, object.spec.suspend) && !record.suspended {
+            record.history.overdue = false;
+            record.turn_blind(clock);
+        }
         let old_period = std::mem::replace(&mut record.period_seconds, period_seconds(object));
         let (old_credential, old_lane) = (record.credential, record.lane);
         let (namespace, project) = (record.key.namespace.clone(), record.project.clone());
@@ -251,8 +255,7 @@ impl Tracker {
             self.credentials.leave(old_credential, index);
             self.polls.leave_lane(old_lane, now.mono);
         }
-        self.take_limits(now, index, object);
-        self.judge_deadline_anew(now, index);
+        self.take_other_limits(now, index, object);
         let record = self.records.get(index).expect("it was there a moment ago");
         // Row 4a goes on while suspended; resuming must not bring its next attempt forward.
         let resumed = record.poll == Poll::Off;
@@ -260,7 +263,7 @@ impl Tracker {
             self.stop_polling(index);
         } else if other_credential || resumed {
             self.poll_now(now, index, now.mono);
-        } else if record.period_seconds != old_period {
+        } else if record.period_seconds != old_period || record.row() != row {
             self.schedule_pace(now, index);
         }
     }
@@ -359,17 +362,6 @@ impl Tracker {
             }
             self.credentials.leave(record.credential, index);
             self.polls.leave_lane(record.lane, now.mono);
-        }
-    }
-
-    /// The spec was changed while nobody looked: a deadline that was exceeded then may hold no more.
-    fn catch_up_with_spec(&mut self, now: Now, index: u32) {
-        let behind = self.records.get(index).is_some_and(|record| {
-            let generation = record.acknowledged.as_ref().map(|a| a.generation);
-            record.history.overdue && generation != Some(record.generation)
-        });
-        if behind {
-            self.judge_deadline_anew(now, index);
         }
     }
 

@@ -4,127 +4,175 @@
 //! once a process into a time on the steady clock of [`Tracker::clock`], so no later step of the
 //! wall clock moves a deadline or deletes anything early.
 
-use super::{Now, Timer, Tracker, record::Record};
+use super::{
+    Now, Timer, Tracker,
+    record::{Poll, Record},
+};
 use crate::api::ImageExportJob;
 use std::time::Duration;
 
-/// The limits of one object, and what they count from. `Duration`s are on the steady clock.
+/// Longest timer: a longer wait is made of several, so that objects that are gone do not keep theirs
+/// for a year.
+const HOP: Duration = Duration::from_secs(60 * 60);
+
+/// The limits of one object, and what they count from. Moments are on the steady clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
     /// `spec.deadlineSeconds`
-    deadline_seconds: Option<u32>,
+    deadline: Option<Duration>,
     /// `spec.ttlSecondsAfterFinished`
-    ttl_seconds: Option<u32>,
+    ttl: Option<Duration>,
     /// Creation of the object, in seconds since the epoch by the API server's clock.
     created: i64,
     /// The same moment on the steady clock.
     born: Duration,
-    /// The deadline that a timer is set for.
-    armed: Option<Duration>,
+    /// Since when nothing has been heard about the job, where it may have ended meanwhile without our
+    /// knowing: first sight, the end of a suspension or of a sleep.
+    blind_since: Option<Duration>,
     /// When the end was shown, once it is.
     ended: Option<Duration>,
-    /// Somebody has deleted the object; only finalizers keep it.
-    deleted: bool,
+    /// What a timer is set for.
+    deadline_timer: Option<Duration>,
+    expiry_timer: Option<Duration>,
 }
 
 impl Record {
-    /// When the job should have ended, `second` being the length of a second of the spec.
-    pub fn deadline(&self, second: Duration) -> Option<Duration> {
+    /// When the job should have ended.
+    fn deadline(&self) -> Option<Duration> {
         let limits = &self.limits;
-        let seconds = limits.deadline_seconds?;
         // The base never moves later: a job that began after its object was created gains nothing.
         let earlier = self.history.facts.start.map_or(0, |start| {
             u64::try_from(limits.created.saturating_sub(start)).unwrap_or(0)
         });
         let base = limits.born.saturating_sub(Duration::from_secs(earlier));
-        Some(base + second * seconds)
+        Some(base + limits.deadline?)
+    }
+
+    /// Whether the deadline lies behind us.
+    pub fn is_late(&self, clock: Duration) -> bool {
+        self.deadline().is_some_and(|at| at <= clock)
+    }
+
+    /// When a deadline that has passed is shown. While we are blind, not before an outcome, unless
+    /// none comes for `patience`.
+    fn overdue_at(&self, patience: Duration) -> Option<Duration> {
+        let deadline = self.deadline()?;
+        Some(match self.limits.blind_since {
+            None => deadline,
+            Some(since) => deadline.max(since) + patience,
+        })
     }
 
     /// When the object is to be deleted: not before its end stands on the API server.
-    pub fn expiry(&self, second: Duration) -> Option<Duration> {
-        let limits = &self.limits;
-        let seconds = limits.ttl_seconds.filter(|_| !limits.deleted)?;
+    fn expiry(&self) -> Option<Duration> {
         let shown = self.acknowledged.as_ref()?.row.is_finished();
-        limits
-            .ended
-            .filter(|_| shown)
-            .map(|at| at + second * seconds)
+        let ended = self.limits.ended.filter(|_| shown && !self.deleted)?;
+        Some(ended + self.limits.ttl?)
+    }
+
+    /// Whether the object has been kept long enough.
+    pub fn has_expired(&self, clock: Duration) -> bool {
+        self.expiry().is_some_and(|at| at <= clock)
+    }
+
+    /// The job may have ended meanwhile: nobody is told that it is late before it was asked about.
+    pub fn turn_blind(&mut self, clock: Duration) {
+        self.limits.blind_since = Some(clock);
     }
 }
 
 impl Tracker {
-    /// Takes in what the object says about itself at first sight.
+    /// Takes in what a new object limits, and since when.
     pub(super) fn take_lifetime(&mut self, now: Now, index: u32, object: &ImageExportJob) {
         let created = object
             .metadata
             .creation_timestamp
             .as_ref()
             .map_or(now.wall.as_second(), |time| time.0.as_second());
-        let born = self.steady(now, created);
+        let (clock, born) = (self.clock(now), self.steady(now, created));
         let Some(record) = self.records.get_mut(index) else {
             return;
         };
         record.limits.created = created;
         record.limits.born = born;
-        self.take_limits(now, index, object);
+        record.turn_blind(clock);
+        // The spec may have been changed while nobody looked.
+        let shown = record.acknowledged.as_ref().map(|shown| shown.generation);
+        let changed = shown != Some(record.generation);
+        self.take_limits(index, object);
+        if changed {
+            self.judge_deadline(now, index);
+        }
+        self.arm_deadline(now, index);
         self.note_end(now, index);
     }
 
-    /// Takes in the limits of the spec.
-    pub(super) fn take_limits(&mut self, now: Now, index: u32, object: &ImageExportJob) {
-        let Some(record) = self.records.get_mut(index) else {
-            return;
-        };
-        record.limits.deadline_seconds = seconds(object.spec.deadline_seconds);
-        record.limits.ttl_seconds = seconds(object.spec.ttl_seconds_after_finished);
+    /// Takes in another spec. Row 3d ends where it does not hold any more.
+    pub(super) fn take_other_limits(&mut self, now: Now, index: u32, object: &ImageExportJob) {
+        self.take_limits(index, object);
+        self.judge_deadline(now, index);
         self.arm_deadline(now, index);
         self.arm_expiry(now, index);
     }
 
-    /// Takes in whether somebody has deleted the object.
-    pub(super) fn take_deletion(&mut self, index: u32, object: &ImageExportJob) {
+    fn take_limits(&mut self, index: u32, object: &ImageExportJob) {
+        let second = self.config.spec_second;
+        let length = |seconds: Option<i32>| Some(second * u32::try_from(seconds?).ok()?);
         if let Some(record) = self.records.get_mut(index) {
-            record.limits.deleted = object.metadata.deletion_timestamp.is_some();
+            record.limits.deadline = length(object.spec.deadline_seconds);
+            record.limits.ttl = length(object.spec.ttl_seconds_after_finished);
         }
     }
 
-    /// A spec was changed: row 3d holds if the deadline that now counts has passed.
-    pub(super) fn judge_deadline_anew(&mut self, now: Now, index: u32) {
-        let passed = self.deadline_has_passed(now, index);
+    /// An outcome came in that says how the job is, or why nobody knows.
+    pub(super) fn heard(&mut self, now: Now, index: u32) {
         if let Some(record) = self.records.get_mut(index) {
-            record.history.overdue = passed;
-        }
-    }
-
-    /// After an outcome: a deadline that had passed before this process came is shown now, since the
-    /// outcome was not the end; one that a newly known start moves forward is armed again.
-    pub(super) fn judge_deadline(&mut self, now: Now, index: u32) {
-        if self.deadline_has_passed(now, index) {
-            if let Some(record) = self.records.get_mut(index) {
-                record.history.overdue = true;
-            }
-        } else {
+            record.limits.blind_since = None;
+            self.judge_deadline(now, index);
+            // A start that has just become known may have moved it.
             self.arm_deadline(now, index);
         }
     }
 
-    /// Whether the deadline lies behind us.
-    pub(super) fn deadline_has_passed(&self, now: Now, index: u32) -> bool {
-        self.records
-            .get(index)
-            .and_then(|record| record.deadline(self.config.spec_second))
-            .is_some_and(|at| at <= self.clock(now))
-    }
-
-    pub(super) fn deadline_timer(&mut self, now: Now, index: u32, serial: u32) {
-        if self.records.current(index, serial).is_some() && self.deadline_has_passed(now, index) {
-            self.judge_deadline(now, index);
-            self.refresh_write(now, index);
+    /// Decides whether the deadline is shown as exceeded. Once it is, it stays so until another spec
+    /// moves it.
+    fn judge_deadline(&mut self, now: Now, index: u32) {
+        let (clock, patience) = (self.clock(now), self.config.slow_period);
+        if let Some(record) = self.records.get_mut(index) {
+            // Without leading, nothing is heard: the leader judges.
+            let exceeded =
+                self.leading && record.overdue_at(patience).is_some_and(|at| at <= clock);
+            record.history.overdue = exceeded || (record.history.overdue && record.is_late(clock));
         }
     }
 
+    pub(super) fn deadline_timer(&mut self, now: Now, index: u32, serial: u32, at: Duration) {
+        let clock = self.clock(now);
+        let grace = self.config.pending_grace;
+        let Some(record) = self.records.current_mut(index, serial) else {
+            return;
+        };
+        record.limits.deadline_timer = None;
+        if record.is_late(clock) {
+            if now.mono > at + grace && record.limits.blind_since.is_none() {
+                // The whole process was asleep.
+                record.turn_blind(clock);
+            }
+            // An outcome tells sooner than patience runs out.
+            let asks = record.limits.blind_since.is_some() && record.is_active();
+            if asks && matches!(record.poll, Poll::Scheduled(_)) {
+                self.poll_now(now, index, now.mono);
+            }
+        }
+        self.judge_deadline(now, index);
+        self.arm_deadline(now, index);
+        self.refresh_write(now, index);
+    }
+
     pub(super) fn expiry_timer(&mut self, now: Now, index: u32, serial: u32) {
-        if self.records.current(index, serial).is_some() {
+        if let Some(record) = self.records.current_mut(index, serial) {
+            record.limits.expiry_timer = None;
+            self.arm_expiry(now, index);
             self.refresh_write(now, index);
         }
     }
@@ -153,33 +201,37 @@ impl Tracker {
     }
 
     fn arm_deadline(&mut self, now: Now, index: u32) {
+        let (clock, patience) = (self.clock(now), self.config.slow_period);
         let Some(record) = self.records.get_mut(index) else {
             return;
         };
-        let at = record.deadline(self.config.spec_second);
         let serial = record.serial;
+        // First for itself, and where it is not shown then, for the end of patience.
+        let at = [record.deadline(), record.overdue_at(patience)]
+            .into_iter()
+            .flatten()
+            .find(|&at| at > clock)
+            .map(|at| at.min(clock + HOP));
         if let Some(at) = at
-            && record.limits.armed.replace(at) != Some(at)
+            && earlier(&mut record.limits.deadline_timer, at)
         {
-            self.set_future_timer(now, at, Timer::Deadline { index, serial });
+            let at = at.saturating_sub(self.clock_offset);
+            self.set_timer(at, Timer::Deadline { index, serial });
         }
     }
 
     fn arm_expiry(&mut self, now: Now, index: u32) {
-        let Some(record) = self.records.get(index) else {
-            return;
-        };
-        let Some(at) = record.expiry(self.config.spec_second) else {
+        let clock = self.clock(now);
+        let Some(record) = self.records.get_mut(index) else {
             return;
         };
         let serial = record.serial;
-        self.set_future_timer(now, at, Timer::Expiry { index, serial });
-    }
-
-    /// Sets a timer on the steady clock, unless its time has come already.
-    fn set_future_timer(&mut self, now: Now, at: Duration, timer: Timer) {
-        if at > self.clock(now) {
-            self.set_timer(at.saturating_sub(self.clock_offset), timer);
+        let at = record.expiry().filter(|&at| at > clock);
+        if let Some(at) = at.map(|at| at.min(clock + HOP))
+            && earlier(&mut record.limits.expiry_timer, at)
+        {
+            let at = at.saturating_sub(self.clock_offset);
+            self.set_timer(at, Timer::Expiry { index, serial });
         }
     }
 
@@ -195,6 +247,11 @@ impl Tracker {
     }
 }
 
-fn seconds(field: Option<i32>) -> Option<u32> {
-    u32::try_from(field?).ok()
+/// Notes that a timer is set for `at`, unless one comes by then anyway and looks again.
+fn earlier(set: &mut Option<Duration>, at: Duration) -> bool {
+    let needed = set.is_none_or(|set| at < set);
+    if needed {
+        *set = Some(at);
+    }
+    needed
 }

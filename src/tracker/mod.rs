@@ -247,7 +247,7 @@ impl Tracker {
                 Timer::Poll { index, serial } => self.poll_timer(now, index, serial, at),
                 Timer::Pending { index, serial } => self.pending_timer(now, index, serial),
                 Timer::Write { index, serial } => self.write_timer(now, index, serial, at),
-                Timer::Deadline { index, serial } => self.deadline_timer(now, index, serial),
+                Timer::Deadline { index, serial } => self.deadline_timer(now, index, serial, at),
                 Timer::Expiry { index, serial } => self.expiry_timer(now, index, serial),
                 Timer::Bucket(id) => self.polls.wake(id, at),
                 Timer::Credential(index) => self.credential_timer(now, index, at),

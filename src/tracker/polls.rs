@@ -33,7 +33,9 @@ impl Tracker {
                 // Trouble before the start does not have to outlast a long period of its own.
                 Some(Row::Pending | Row::PollFailed) => pace.min(soon),
                 // Nor does a deadline that passed meanwhile: it is shown with the first outcome.
-                _ if self.deadline_has_passed(now, index) => pace.min(soon),
+                Some(row) if row != Row::ImageIdPending && record.is_late(self.clock(now)) => {
+                    pace.min(soon)
+                }
                 _ => pace,
             }
         } else {
@@ -264,7 +266,10 @@ impl Tracker {
         if newcomer {
             self.polls.newcomer_left(lane);
         }
-        self.judge_deadline(now, ticket.index);
+        // That the cloud is busy says nothing about the job.
+        if seen.outcome != Outcome::Throttled {
+            self.heard(now, ticket.index);
+        }
         self.judge_credential(now, ticket, seen, lane, current);
         self.schedule_next(now, ticket.index, next, again, seen.retry_after);
         self.refresh_write(now, ticket.index);

@@ -38,6 +38,8 @@ pub struct Record {
     pub period_seconds: Option<u32>,
     pub suspended: bool,
     pub limits: Limits,
+    /// Somebody has deleted the object; only finalizers keep it.
+    pub deleted: bool,
 
     pub history: History,
     /// Last status that the API server acknowledged.
@@ -181,11 +183,10 @@ impl Record {
         self.is_active() || self.row() == Some(Row::ImageIdMissing)
     }
 
-    /// Keeps a status that was sent and may have landed; a deletion sends none.
-    pub fn doubt(&mut self, sent: Option<Arc<Standing>>) {
+    /// Keeps a status that was sent and may have landed.
+    pub fn doubt(&mut self, sent: Arc<Standing>) {
         // Each later one makes it less likely that an earlier one is still on its way.
         const KEPT: usize = 4;
-        let Some(sent) = sent else { return };
         if self.unconfirmed.len() == KEPT {
             self.unconfirmed.remove(0);
         }
@@ -430,6 +431,7 @@ impl Record {
             period_seconds: None,
             suspended: false,
             limits: Limits::default(),
+            deleted: false,
             history: History::default(),
             acknowledged: None,
             server: Server::Holds(None),

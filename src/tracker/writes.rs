@@ -71,12 +71,7 @@ impl Tracker {
             .desired(now.wall.as_second())
             .filter(|desired| needs_write(record, desired))
             .map(|desired| desired.row.urgency());
-        let expired = || {
-            record
-                .expiry(self.config.spec_second)
-                .is_some_and(|at| at <= clock)
-        };
-        let wanted = wanted.or_else(|| expired().then_some(Urgency::Expiry));
+        let wanted = wanted.or_else(|| record.has_expired(clock).then_some(Urgency::Expiry));
         match wanted {
             None => record.write = Write::Idle,
             Some(urgency) if queued != Some(urgency) => {
@@ -110,9 +105,8 @@ impl Tracker {
                 .filter(|desired| needs_write(record, desired));
             let Some(desired) = desired else {
                 self.writes.queues[queue].pop_front();
-                let expiry = record.expiry(self.config.spec_second);
                 record.write = Write::Idle;
-                if expiry.is_some_and(|at| at <= clock) {
+                if record.has_expired(clock) {
                     self.send_deletion(index);
                 }
                 continue;
@@ -223,21 +217,28 @@ impl Tracker {
         if sequence != ticket.sequence {
             return;
         }
-        let (sent, held) = match std::mem::replace(&mut record.write, Write::Idle) {
-            Write::InFlight { sent, held, .. } => (Some(sent), held),
-            _ => (None, None),
-        };
         let index = ticket.index;
-        let settling = Write::Settling {
-            until: Duration::ZERO,
-            tries: 0,
+        let ended = std::mem::replace(&mut record.write, Write::Idle);
+        if let Write::InFlight { sent, held, .. } = ended {
+            self.status_written(now, index, sent, result);
+            if let Some(object) = held {
+                self.seen_again(now, index, *object);
+            }
+        } else {
+            self.deletion_ended(now, index, &result);
+        }
+        self.refresh_write(now, index);
+    }
+
+    fn status_written(&mut self, now: Now, index: u32, sent: Arc<Standing>, result: WriteResult) {
+        let Some(record) = self.records.get_mut(index) else {
+            return;
         };
         match result {
             WriteResult::Written { version, status } => {
                 record.version = version.as_str().into();
                 record.conflicts = 0;
                 record.setbacks = 0;
-                let Some(sent) = sent else { return };
                 let as_sent = status.as_deref() == Some(&sent.render(&record.job));
                 self.acknowledge(now, index, sent);
                 if !as_sent && let Some(record) = self.records.get_mut(index) {
@@ -249,53 +250,59 @@ impl Tracker {
                 // It may be our own write that was in the way: a client that tries again after a lost
                 // reply meets its first attempt.
                 record.doubt(sent);
-                record.write = settling;
+                self.settle_later(now, index, 0);
             }
             WriteResult::Unknown => {
                 record.doubt(sent);
-                record.write = settling;
+                self.settle_later(now, index, 0);
             }
             WriteResult::Failed => {
                 record.doubt(sent);
                 record.setbacks = record.setbacks.saturating_add(1);
-                record.write = Write::Settling {
-                    until: Duration::ZERO,
-                    tries: record.setbacks.into(),
-                };
+                let tries = record.setbacks.into();
+                self.settle_later(now, index, tries);
             }
-            WriteResult::Gone => {
-                self.forget(index, now);
-                return;
-            }
+            WriteResult::Gone => self.forget(index, now),
             WriteResult::Throttled(_) => {}
-            // A deletion that finalizers hold up shows in the watch; one that got lost is sent again.
+            // The second is never said of a status.
             WriteResult::Refused | WriteResult::Deleted => {
-                let until = now.mono + self.config.refused_write_delay;
-                record.write = Write::Delayed(until);
-                self.set_timer(
-                    until,
-                    Timer::Write {
-                        index,
-                        serial: ticket.serial,
-                    },
-                );
+                self.delay(now, index, self.config.refused_write_delay);
             }
         }
-        self.await_settlement(now, index);
-        if let Some(object) = held {
-            self.seen_again(now, index, *object);
-        }
-        self.refresh_write(now, index);
     }
 
-    /// Starts the wait of a write that has just begun to settle.
-    fn await_settlement(&mut self, now: Now, index: u32) {
-        let wait = self.config.settle_after;
-        if let Some(record) = self.records.get_mut(index)
-            && let Write::Settling { until, tries, .. } = &mut record.write
-        {
-            *until = now.mono + wait.saturating_mul(1 << (*tries).min(4));
-            let (until, serial) = (*until, record.serial);
+    fn deletion_ended(&mut self, now: Now, index: u32, result: &WriteResult) {
+        match result {
+            // Finalizers that hold it up show in the watch; if it got lost after all, it is sent
+            // again. The third is never said of a deletion.
+            WriteResult::Deleted | WriteResult::Refused | WriteResult::Written { .. } => {
+                self.delay(now, index, self.config.refused_write_delay);
+            }
+            // Not at once: an object that others change all the time would be deleted all the time.
+            WriteResult::Conflict => self.delay(now, index, self.config.settle_after),
+            WriteResult::Unknown | WriteResult::Failed => self.settle_later(now, index, 0),
+            WriteResult::Gone => self.forget(index, now),
+            WriteResult::Throttled(_) => {}
+        }
+    }
+
+    /// Leaves the object alone for a time.
+    fn delay(&mut self, now: Now, index: u32, time: Duration) {
+        let until = now.mono + time;
+        if let Some(record) = self.records.get_mut(index) {
+            record.write = Write::Delayed(until);
+            let serial = record.serial;
+            self.set_timer(until, Timer::Write { index, serial });
+        }
+    }
+
+    /// Waits for the watch to tell how a write ended, and asks if it does not.
+    fn settle_later(&mut self, now: Now, index: u32, tries: u32) {
+        let wait = self.config.settle_after.saturating_mul(1 << tries.min(4));
+        let until = now.mono + wait;
+        if let Some(record) = self.records.get_mut(index) {
+            record.write = Write::Settling { until, tries };
+            let serial = record.serial;
             self.set_timer(until, Timer::Write { index, serial });
         }
     }
@@ -400,13 +407,7 @@ impl Tracker {
         match result {
             FetchResult::Found(object) => self.settle(now, index, &object),
             FetchResult::Gone => self.forget(index, now),
-            FetchResult::Failed => {
-                record.write = Write::Settling {
-                    until: Duration::ZERO,
-                    tries: tries + 1,
-                };
-                self.await_settlement(now, index);
-            }
+            FetchResult::Failed => self.settle_later(now, index, tries + 1),
         }
     }
 

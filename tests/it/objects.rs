@@ -1,9 +1,8 @@
-//! What users write into an object: what the API server refuses, what it fills in and shows, and what
-//! becomes of an object that the operator cannot read.
+//! What users write into an object: what the API server fills in and shows, and what becomes of an
+//! object that the operator cannot read. What the server refuses is in `crd`.
 
-use crate::harness::{PROJECT, TOKEN, Team, install, key};
+use crate::harness::{PROJECT, TOKEN, Team, install};
 use image_export_operator::api::crd;
-use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use std::sync::OnceLock;
 use testbed::{
@@ -29,32 +28,6 @@ fn running(job: &str) -> Job {
     Job::new(PROJECT, job).ends(End::Never)
 }
 
-/// Sends the object as it is, without this program's own types, and returns the refusal.
-async fn refusal(team: &Team, object: &Value) -> String {
-    let body = serde_json::to_vec(object).expect("JSON");
-    let path = format!(
-        "/apis/imageexport.dev/v1alpha1/namespaces/{}/imageexportjobs",
-        team.namespace
-    );
-    let request = http::Request::post(path)
-        .header("Content-Type", "application/json")
-        .body(body)
-        .expect("a request");
-    match team.client.request::<Value>(request).await {
-        Err(kube::Error::Api(status)) => {
-            assert_eq!(status.code, 422, "{}", status.message);
-            // What some refusals add says nothing about the object.
-            let message = status.message.replace(
-                ", <nil>: Invalid value: null: some validation rules were not checked because the \
-                 object was invalid; correct the existing errors to complete validation]",
-                "",
-            );
-            message.replace("is invalid: [spec", "is invalid: spec")
-        }
-        other => panic!("{object} was not refused: {other:?}"),
-    }
-}
-
 /// `spec` with the value at a path replaced, or taken out.
 fn with(path: &str, value: Option<Value>) -> Value {
     let mut spec = good_spec("good");
@@ -66,183 +39,6 @@ fn with(path: &str, value: Option<Value>) -> Value {
         None => fields.remove(field),
     };
     spec
-}
-
-/// Changes of a good spec, and what the refusal says.
-fn wrong_specs() -> Vec<(Value, String)> {
-    let mut cases = Vec::new();
-    let id = "^[A-Za-z0-9_-]+$";
-    let pattern = |path: &str, pattern: &str| {
-        format!(
-            "spec.{path}: Invalid value: \"VALUE\": spec.{path} in body should match '{pattern}'"
-        )
-    };
-    for field in ["projectID", "jobID"] {
-        let path = format!("/{field}");
-        // H4: nothing that could leave its place in a URL.
-        for bad in [
-            "../x",
-            "a/b",
-            "a%2fb",
-            "a?b",
-            "a#b",
-            "a\\b",
-            "a b",
-            "a.b",
-            "a\nb",
-            "a\n",
-            "a\0b",
-            "a\u{202e}b",
-            "ä",
-        ] {
-            let quoted = format!("{bad:?}").replace("\\0", "\\x00");
-            let quoted = quoted.replace("\\u{202e}", "\\u202e");
-            let words = pattern(field, id).replace("\"VALUE\"", &quoted);
-            cases.push((with(&path, Some(bad.into())), words));
-        }
-        for length in [65, 1 << 20] {
-            let words = format!("spec.{field}: Too long: may not be more than 64 bytes");
-            cases.push((with(&path, Some("x".repeat(length).into())), words));
-        }
-        let words = format!(
-            "spec.{field}: Invalid value: \"\": spec.{field} in body should be at least 1 chars long"
-        );
-        cases.push((with(&path, Some("".into())), words));
-        let words = format!(
-            "spec.{field}: Invalid value: \"integer\": spec.{field} in body must be of type string: \"integer\""
-        );
-        cases.push((with(&path, Some(7.into())), words));
-        cases.push((with(&path, None), format!("spec.{field}: Required value")));
-    }
-    let dns = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-    for (field, pattern_of_field, bad) in [
-        ("secretName", dns, "Otc"),
-        ("secretName", dns, "other-namespace/otc"),
-        ("cloudName", "^[A-Za-z0-9_.-]+$", "my cloud"),
-    ] {
-        let path = format!("cloudCredentialsRef.{field}");
-        let words = pattern(&path, pattern_of_field).replace("VALUE", bad);
-        cases.push((
-            with(&format!("/cloudCredentialsRef/{field}"), Some(bad.into())),
-            words,
-        ));
-    }
-    for field in ["secretName", "cloudName"] {
-        let path = format!("/cloudCredentialsRef/{field}");
-        let name = format!("spec.cloudCredentialsRef.{field}");
-        cases.push((with(&path, None), format!("{name}: Required value")));
-        let words =
-            format!("{name}: Invalid value: \"\": {name} in body should be at least 1 chars long");
-        cases.push((with(&path, Some("".into())), words));
-    }
-    let words = "spec.cloudCredentialsRef: Required value";
-    cases.push((with("/cloudCredentialsRef", None), words.to_owned()));
-    let period = "spec.pollPeriodSeconds: Invalid value";
-    for (bad, words) in [
-        (
-            json!(4),
-            format!(
-                "{period}: 4: spec.pollPeriodSeconds in body should be greater than or equal to 5"
-            ),
-        ),
-        (
-            json!(86_401),
-            format!(
-                "{period}: 86401: spec.pollPeriodSeconds in body should be less than or equal to 86400"
-            ),
-        ),
-        (
-            json!("30s"),
-            format!(
-                "{period}: \"string\": spec.pollPeriodSeconds in body must be of type integer: \"string\""
-            ),
-        ),
-    ] {
-        cases.push((with("/pollPeriodSeconds", Some(bad)), words));
-    }
-    let words = "spec.suspend: Invalid value: \"string\": spec.suspend in body must be of type boolean: \"string\"";
-    cases.push((with("/suspend", Some("yes".into())), words.to_owned()));
-    cases
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_object_is_refused_with_the_field_named() {
-    let team = Team::start("wrong-objects").await;
-    for (spec, words) in wrong_specs() {
-        let message = refusal(&team, &manifest("wrong", &spec)).await;
-        assert_eq!(
-            message,
-            format!("ImageExportJob.imageexport.dev \"wrong\" is invalid: {words}")
-        );
-    }
-    let nothing = json!({
-        "apiVersion": "imageexport.dev/v1alpha1", "kind": "ImageExportJob",
-        "metadata": { "name": "wrong" },
-    });
-    assert_eq!(
-        refusal(&team, &nothing).await,
-        "ImageExportJob.imageexport.dev \"wrong\" is invalid: spec: Required value"
-    );
-
-    // With kubectl, a slip in a field's name is an error as well.
-    let slip = json!({ "projectId": PROJECT, "jobID": "j", "cloudCredentialsRef": {} });
-    let stderr = team
-        .kubectl(&["apply", "-f", "-"])
-        .stdin(manifest("slip", &slip).to_string())
-        .failure()
-        .expect("kubectl runs");
-    assert!(
-        stderr.contains("unknown field \"spec.projectId\""),
-        "{stderr}"
-    );
-
-    team.follow(Job::new(PROJECT, "good")).await;
-    team.until_reason("good", "JobSucceeded").await;
-    let paths: Vec<_> = team
-        .sim
-        .requests()
-        .into_iter()
-        .map(|request| request.path)
-        .collect();
-    assert_eq!(
-        paths,
-        [key("good").to_string()],
-        "nothing else was asked for"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_an_object_is_about_cannot_be_changed() {
-    let team = Team::without_operator("immutable").await;
-    team.create("fixed").await;
-    for field in ["jobID", "projectID"] {
-        let patch = json!({ "spec": { field: "another" } });
-        let error = team
-            .jobs
-            .patch("fixed", &PatchParams::default(), &Patch::Merge(patch))
-            .await
-            .expect_err("it is refused");
-        let kube::Error::Api(status) = error else {
-            panic!("{error}");
-        };
-        assert_eq!(status.code, 422);
-        assert_eq!(
-            status.message,
-            format!(
-                "ImageExportJob.imageexport.dev \"fixed\" is invalid: spec.{field}: Invalid value: \
-                 \"another\": {field} is immutable: create an ImageExportJob of another name"
-            )
-        );
-    }
-    for change in [
-        json!({ "suspend": true }),
-        json!({ "pollPeriodSeconds": 5 }),
-        json!({ "pollPeriodSeconds": 86_400 }),
-        json!({ "pollPeriodSeconds": null }),
-        json!({ "cloudCredentialsRef": { "secretName": "other", "cloudName": "other.cloud_2" } }),
-    ] {
-        team.patch("fixed", json!({ "spec": change })).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,7 +59,6 @@ async fn a_new_object_reads_as_unfinished_and_kubectl_shows_what_matters() {
             vec!["apply", "--server-side", "--dry-run=server", "-f", "-"],
             whole.as_str(),
         ),
-        (vec!["explain", "iej.spec"], ""),
     ] {
         let output = team
             .kubectl(&arguments)

@@ -29,7 +29,7 @@ struct Step {
     met: Vec<&'static str>,
 }
 
-async fn step(team: &Team, what: &'static str) -> Step {
+fn step(team: &Team, what: &'static str) -> Step {
     let get = |arguments: &[&str]| {
         team.kubectl(&[&["get", "iej", NAME], arguments].concat())
             .success()
@@ -73,16 +73,16 @@ async fn play() -> (Vec<Step>, String) {
     let mut team = Team::without_operator("recorded").await;
     team.sim.script_forever(key(NAME), Answer::preset("init"));
     team.follow(Job::new(PROJECT, NAME).ends(End::Never)).await;
-    let mut steps = vec![step(&team, "created; no operator runs yet").await];
+    let mut steps = vec![step(&team, "created; no operator runs yet")];
 
     team.start_operator();
     team.until_reason(NAME, "JobInitializing").await;
-    steps.push(step(&team, "the cloud says INIT").await);
+    steps.push(step(&team, "the cloud says INIT"));
 
     team.sim
         .script_forever(key(NAME), Answer::preset("running"));
     team.until_reason(NAME, "JobRunning").await;
-    steps.push(step(&team, "it says RUNNING").await);
+    steps.push(step(&team, "it says RUNNING"));
 
     team.sim
         .script_forever(key(NAME), Answer::preset("unavailable"));
@@ -90,20 +90,20 @@ async fn play() -> (Vec<Step>, String) {
     team.sim.polled(&key(NAME), polls + 2).await;
     // Or the next polls would come while kubectl looks.
     team.operator().pause();
-    steps.push(step(&team, "it answers 503 to two polls").await);
+    steps.push(step(&team, "it answers 503 to two polls"));
     team.operator().resume();
     team.until_reason(NAME, "PollFailed").await;
-    steps.push(step(&team, "it has answered 503 for more than 2 minutes").await);
+    steps.push(step(&team, "it has answered 503 for more than 2 minutes"));
 
     team.sim
         .script_forever(key(NAME), Answer::preset("running"));
     team.until_reason(NAME, "JobRunning").await;
-    steps.push(step(&team, "it says RUNNING again").await);
+    steps.push(step(&team, "it says RUNNING again"));
 
     team.sim
         .script_forever(key(NAME), Answer::preset("success"));
     team.until_reason(NAME, "JobSucceeded").await;
-    steps.push(step(&team, "it says SUCCESS").await);
+    steps.push(step(&team, "it says SUCCESS"));
     let host = team.sim.url().replace("http://", "");
     (steps, host)
 }

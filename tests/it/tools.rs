@@ -1,4 +1,4 @@
-//! What users and their tools see: `kubectl wait`, `get`, `explain`, Events, probes, metrics.
+//! What users and their tools see: `kubectl wait`, `get`, Events, probes, metrics.
 
 use crate::harness::{PATIENCE, PROJECT, Team, key};
 use std::{
@@ -197,26 +197,6 @@ async fn kubectl_shows_at_a_glance_what_an_object_is_at() {
     assert_eq!(cells(lines[0])[5..], ["AGE", "JOB", "PROGRESS", "MESSAGE"]);
     let message = "Job glance has succeeded with image e9e91bff-14b6-4a0b-8377-4ed0813e3360.";
     assert_eq!(cells(lines[1])[6..], ["glance", "100", message]);
-
-    for (path, fields) in [
-        (
-            "iej.spec",
-            &["cloudCredentialsRef", "jobID", "projectID", "suspend"][..],
-        ),
-        (
-            "iej.status",
-            &["completionTime", "conditions", "imageID", "failReason"],
-        ),
-    ] {
-        let text = team
-            .kubectl(&["explain", path])
-            .success()
-            .expect("an explanation");
-        assert!(!text.contains("<no description>"), "{text}");
-        for field in fields {
-            assert!(text.contains(field), "{field} in {text}");
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,8 @@ use super::{
     oracle::condition,
     ring::known,
     samples::{
-        beginning, fail, init, millis, not_found, object, running, says, secret_missing, secs,
-        success, success_without_image, unavailable,
+        beginning, cloud, fail, init, millis, not_found, object, running, says, secret_missing,
+        secs, success, success_without_image, unavailable,
     },
     world::{Fate, World},
 };
@@ -128,6 +128,141 @@ fn a_suspended_object_is_no_late_one_but_its_time_runs_on() {
     world.change("x", |x| x.spec.suspend = true);
     world.run(1);
     assert_eq!(world.reason("x"), "Suspended");
+}
+
+#[test]
+fn a_job_that_ended_unseen_is_not_called_late() {
+    // While the object was suspended.
+    let mut world = World::new();
+    world.create(with_deadline(100));
+    world.run(10);
+    world.change("x", |x| x.spec.suspend = true);
+    world.run(200);
+    world.says("x", success());
+    world.change("x", |x| x.spec.suspend = false);
+    world.run(5);
+    assert_eq!(
+        world.reasons_of_events(),
+        ["JobRunning", "Suspended", "JobRunning", "JobSucceeded"]
+    );
+
+    // While no operator ran, shortly before the deadline.
+    let mut world = World::new();
+    let mut rare = with_deadline(100);
+    rare.spec.poll_period_seconds = Some(86_400);
+    world.create(rare);
+    world.run(90);
+    world.says("x", success());
+    world.restart();
+    world.run(20);
+    assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
+    assert!(world.writes[1].at > secs(100), "asked when it seemed late");
+
+    // While the process slept.
+    let mut world = World::new();
+    world.create(with_deadline(100));
+    world.run(50);
+    world.says("x", success());
+    world.now += secs(3600);
+    world.run(5);
+    assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
+}
+
+#[test]
+fn nobody_waits_for_an_outcome_for_ever() {
+    let mut world = World::new();
+    world.create(with_deadline(100));
+    world.run(50);
+    world.restart();
+    world.held.polls = true;
+    world.run_until(secs(399));
+    assert_eq!(world.reason("x"), "JobRunning");
+    world.run_until(secs(401));
+    assert_eq!(world.reason("x"), "DeadlineExceeded");
+}
+
+#[test]
+fn a_spec_change_before_the_first_outcome_shows_no_deadline() {
+    let mut world = World::new();
+    world.create(with_deadline(100));
+    world.run(50);
+    world.held.watch = true;
+    world.now += secs(100);
+    world.restart();
+    world.held.watch = false;
+    world.held.polls = true;
+    world.change("x", |x| x.spec.poll_period_seconds = Some(60));
+    world.run(100);
+    assert_eq!(
+        (world.reason("x"), world.status("x").observed_generation),
+        ("JobRunning", Some(2))
+    );
+}
+
+#[test]
+fn what_a_status_says_about_the_cause_is_no_evidence_of_its_own() {
+    for credentials in [false, true] {
+        let mut world = World::new();
+        world.secrets.insert("otc".into(), Err(secret_missing()));
+        world.create(with_deadline(50));
+        second_of(&mut world, "DeadlineExceeded", 60);
+        world.held.reads = true;
+        world.restart();
+        world.run(5);
+        assert!(message(&world).contains("mend this"), "kept as it is");
+        world.change("x", |x| {
+            if credentials {
+                x.spec.cloud_credentials_ref = cloud("other");
+            } else {
+                x.spec.deadline_seconds = Some(1000);
+            }
+        });
+        world.run(5);
+        if credentials {
+            assert!(
+                !message(&world).contains("mend this"),
+                "{}",
+                message(&world)
+            );
+        } else {
+            assert_eq!(
+                world.reason("x"),
+                "Pending",
+                "no PollFailed without a failed poll"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_cause_is_the_same_before_and_after_a_restart() {
+    let mut world = World::new();
+    world.says("x", not_found());
+    world.create(with_deadline(1000));
+    world.run(500);
+    assert_eq!(world.reason("x"), "JobNotFound");
+    world.restart();
+    second_of(&mut world, "DeadlineExceeded", 1400);
+    world.run(1000);
+    assert_eq!(world.writes.len(), 3, "{}", message(&world));
+}
+
+#[test]
+fn the_pace_comes_back_with_more_time() {
+    let mut world = World::new();
+    let mut quick = with_deadline(100);
+    quick.spec.poll_period_seconds = Some(5);
+    world.create(quick);
+    second_of(&mut world, "DeadlineExceeded", 200);
+    world.run(20);
+    world.change("x", |x| x.spec.deadline_seconds = Some(10_000));
+    let polls = world.polls.len();
+    world.run(30);
+    assert!(
+        world.polls.len() >= polls + 5,
+        "{}",
+        world.polls.len() - polls
+    );
 }
 
 #[test]
@@ -374,7 +509,7 @@ fn a_deletion_that_was_held_back_or_lost_is_sent_again() {
     for (fate, again) in [
         (Fate::Conflict, 6),
         (Fate::Lost, 6),
-        (Fate::Failed, 11),
+        (Fate::Failed, 6),
         (Fate::Throttled, 2),
         (Fate::Refused, 61),
     ] {
@@ -404,6 +539,45 @@ fn a_deletion_that_was_held_back_or_lost_is_sent_again() {
     world.fate_of_deletions = Box::new(|| Fate::LandsWithoutReply);
     world.run(200);
     assert_eq!((world.deletions.len(), known(&world, "x")), (1, false));
+}
+
+#[test]
+fn an_object_that_others_change_all_the_time_is_not_deleted_all_the_time() {
+    let mut world = World::new();
+    world.says("x", success());
+    world.create(with_ttl(10));
+    world.fate_of_deletions = Box::new(|| Fate::Conflict);
+    for _ in 0..600 {
+        world.run_until(world.now + millis(100));
+        world.touch("x");
+    }
+    assert!(
+        (5..=12).contains(&world.deletions.len()),
+        "{}",
+        world.deletions.len()
+    );
+}
+
+#[test]
+fn limits_cost_no_timer_for_each_write() {
+    let mut world = World::new();
+    world.says("x", success());
+    let mut kept = with_ttl(30_000_000);
+    kept.spec.deadline_seconds = Some(30_000_000);
+    world.create(kept);
+    for n in 0..200 {
+        world.run(60);
+        world.request_poll("x", &n.to_string());
+    }
+    assert!(
+        world.tracker.timers.len() < 10,
+        "{}",
+        world.tracker.timers.len()
+    );
+    // An object that is gone keeps none for long.
+    world.delete("x");
+    world.run(4000);
+    assert_eq!(world.tracker.timers.len(), 0);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What must hold at every step, whatever a test is about.
 
-use super::{samples::secs, world::World};
+use super::world::World;
 use crate::{
     api::{
         ImageExportJob, ImageExportJobStatus,
@@ -192,9 +192,8 @@ pub fn at_rest(world: &World) {
         } else {
             assert!(!matches!(record.poll, Poll::Scheduled(_)), "{record:?}");
         }
-        let expired = record.expiry(secs(1)).is_some_and(|at| at <= world.clock());
         assert!(
-            !expired || !matches!(record.write, Write::Idle),
+            !record.has_expired(world.clock()) || !matches!(record.write, Write::Idle),
             "nobody deletes it: {record:?}"
         );
         if let (Write::Idle, Some(desired)) = (&record.write, record.desired(0)) {

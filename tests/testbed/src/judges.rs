@@ -25,7 +25,7 @@ const FLAGS: [&str; 4] = ["-mod=readonly", "-trimpath", "-ldflags", "-s -w"];
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
-    /// Kubernetes' kstatus (`sigs.k8s.io/cli-utils`): kapp, Crossplane, kpt and others.
+    /// Kubernetes' kstatus (`sigs.k8s.io/cli-utils`).
     pub kstatus: KstatusVerdict,
     /// Flux's edition of kstatus (`github.com/fluxcd/cli-utils`), which Helm 4 uses, too.
     pub flux_kstatus: KstatusVerdict,
