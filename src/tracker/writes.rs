@@ -146,8 +146,21 @@ impl Tracker {
         }
     }
 
-    fn send_write(&mut self, index: u32, desired: Arc<Standing>) {
+    /// A ticket for the next write of an object.
+    fn write_ticket(&mut self, index: u32) -> Option<WriteTicket> {
         let sequence = self.next_sequence();
+        Some(WriteTicket {
+            index,
+            serial: self.records.get(index)?.serial,
+            sequence,
+            epoch: self.epoch,
+        })
+    }
+
+    fn send_write(&mut self, index: u32, desired: Arc<Standing>) {
+        let Some(ticket) = self.write_ticket(index) else {
+            return;
+        };
         let Some(record) = self.records.get_mut(index) else {
             return;
         };
@@ -165,18 +178,13 @@ impl Tracker {
             Fence::ResourceVersion(record.version.clone())
         };
         let write = StatusWrite {
-            ticket: WriteTicket {
-                index,
-                serial: record.serial,
-                sequence,
-                epoch: self.epoch,
-            },
+            ticket,
             key: record.key.clone(),
             fence,
             status: desired.render(&record.job),
         };
         record.write = Write::InFlight {
-            sequence,
+            sequence: write.ticket.sequence,
             sent: desired,
             held: None,
         };
@@ -185,17 +193,15 @@ impl Tracker {
     }
 
     fn send_deletion(&mut self, index: u32) {
-        let sequence = self.next_sequence();
+        let Some(ticket) = self.write_ticket(index) else {
+            return;
+        };
+        let sequence = ticket.sequence;
         let Some(record) = self.records.get_mut(index) else {
             return;
         };
         let deletion = Deletion {
-            ticket: WriteTicket {
-                index,
-                serial: record.serial,
-                sequence,
-                epoch: self.epoch,
-            },
+            ticket,
             key: record.key.clone(),
             uid: record.uid.clone(),
             version: record.version.clone(),

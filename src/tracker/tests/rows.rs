@@ -418,3 +418,26 @@ fn an_undisturbed_job_has_three_writes() {
     assert_eq!(reasons, ["JobInitializing", "JobRunning", "JobSucceeded"]);
     assert_eq!((world.writes.len(), world.fetches.len()), (3, 0));
 }
+
+#[test]
+fn a_hundred_identical_polls_write_nothing() {
+    for (evidence, reason) in [
+        (init(), "JobInitializing"),
+        (running(), "JobRunning"),
+        (unavailable(), "PollFailed"),
+        (throttled(None), "PollFailed"),
+        (refused(RefusalReason::AccessDenied), "AccessDenied"),
+        (word("PARTIAL_FAIL"), "JobStatusUnrecognized"),
+        (not_found(), "JobNotFound"),
+    ] {
+        let mut world = world_with(evidence);
+        // Into the row, and past each grace.
+        world.run(2000);
+        let (written, polls) = (world.writes.len(), world.polls.len());
+        while world.polls.len() < polls + 100 {
+            world.run(60);
+        }
+        assert_eq!(world.reason("x"), reason);
+        assert_eq!(world.writes.len(), written, "{reason}");
+    }
+}

@@ -121,7 +121,7 @@ impl Judges {
         let build = Build {
             module: &module,
             what: "the judges of readiness",
-            takes: "about 3 minutes",
+            takes: "about 4 minutes",
             key: &key,
             flags: &flags,
             programs: &[(PROGRAM, ".")],

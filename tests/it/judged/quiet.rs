@@ -1,0 +1,104 @@
+//! What does not change is not written: not by polls that say the same again, not by a restart.
+
+use super::{assert_all_is_right, record::Record, running};
+use crate::harness::{Launch, PROJECT, Team, key};
+use serde_json::{Value, json};
+use testbed::ims::{Answer, Job};
+
+/// Objects in each situation, and the polls of each of them: 100 in all.
+const OBJECTS: usize = 5;
+const POLLS: u64 = 20;
+
+/// The situations: the answer that comes again and again, and the reason that the object shows.
+const SITUATIONS: [(&str, &str); 4] = [
+    ("running", "JobRunning"),
+    ("unavailable", "PollFailed"),
+    ("job-not-found", "JobNotFound"),
+    ("status-405", "RequestRejected"),
+];
+
+/// Fast enough for 20 polls that are 5 minutes apart.
+const FAST: Launch<'static> = Launch {
+    allow_http: true,
+    log_level: "info",
+    scale: 0.001,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_a_hundred_polls_without_news_nor_a_restart_write_anything() {
+    let mut team = Team::without_operator("quiet").await;
+    let record = Record::of(&team);
+    team.start_operator_as(FAST, &[]);
+    let mut asked = Vec::new();
+    for (preset, reason) in SITUATIONS {
+        for number in 0..OBJECTS {
+            let name = format!("{preset}-{number}");
+            team.sim.script_forever(key(&name), Answer::preset(preset));
+            team.create_with(&name, json!({ "pollPeriodSeconds": 300 }))
+                .await;
+            asked.push((name, reason));
+        }
+    }
+    team.follow(Job::new(PROJECT, "good")).await;
+    team.follow(Job::new(PROJECT, "bad").fails("IMG.0148", "No bucket."))
+        .await;
+    team.follow(Job::new(PROJECT, "imageless").without_image_id())
+        .await;
+    team.sim.put_job(running("suspended"));
+    team.create_with("suspended", json!({ "suspend": true }))
+        .await;
+    let idle = ["good", "bad", "imageless", "suspended"].map(str::to_owned);
+
+    for (name, reason) in &asked {
+        record.until_reason(name, reason).await;
+        if *reason == "JobNotFound" {
+            let stalled = |object: &Value| !super::condition(object, "Stalled").is_null();
+            record.until(name, "stall", stalled).await;
+        }
+    }
+    for (name, reason) in
+        idle.iter()
+            .zip(["JobSucceeded", "JobFailed", "ImageIDMissing", "Suspended"])
+    {
+        record.until_reason(name, reason).await;
+    }
+
+    let names: Vec<&String> = asked.iter().map(|(name, _)| name).chain(&idle).collect();
+    let counts = |team: &Team| -> Vec<(usize, u64)> {
+        names
+            .iter()
+            .map(|name| (record.versions(name).len(), team.polls(name)))
+            .collect()
+    };
+    let before = counts(&team);
+    for (name, (_, polls)) in names.iter().zip(&before).take(asked.len()) {
+        team.sim.polled(&key(name), polls + POLLS).await;
+    }
+    let after = counts(&team);
+    for ((name, before), after) in names.iter().zip(&before).zip(&after) {
+        assert_eq!(
+            after.0,
+            before.0,
+            "{name} was written in {} polls",
+            after.1 - before.1
+        );
+    }
+
+    team.operator().kill();
+    team.start_operator_as(FAST, &[]);
+    let before = counts(&team);
+    for (name, (_, polls)) in names.iter().zip(&before).take(asked.len()) {
+        team.sim.polled(&key(name), polls + 3).await;
+    }
+    let after = counts(&team);
+    for ((name, before), after) in names.iter().zip(&before).zip(&after) {
+        assert_eq!(after.0, before.0, "{name} was written after the restart");
+    }
+    for (index, name) in idle.iter().enumerate() {
+        let index = asked.len() + index;
+        assert_eq!(after[index].1, before[index].1, "{name} is not asked about");
+    }
+    for versions in record.all() {
+        assert_all_is_right(&versions);
+    }
+}
