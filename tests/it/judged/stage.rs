@@ -12,7 +12,7 @@ use std::{
 };
 use testbed::{
     ims::{Answer, Job},
-    judges::Verdict,
+    judges::{Judges, Verdict},
 };
 use tokio::time::timeout;
 
@@ -184,6 +184,8 @@ fn parts() -> Vec<Part> {
 }
 
 async fn play() -> Stage {
+    // Building them may take minutes, in which rows pass that are to be held.
+    Judges::shared().expect("the judges");
     let mut team = Team::without_operator("rows").await;
     let record = Record::of(&team);
     team.start_operator_as(LAUNCH, &[]);

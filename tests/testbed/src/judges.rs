@@ -100,7 +100,7 @@ pub struct Judges {
 
 impl Judges {
     /// The judges with the shipped scripts for Argo CD. The first call builds them if the testbed's
-    /// cache has none: about three minutes on two cores, with progress lines on stderr. Errors say
+    /// cache has none: about two minutes on two cores, with progress lines on stderr. Errors say
     /// what to install.
     pub fn shared() -> anyhow::Result<&'static Self> {
         static SHARED: OnceLock<Result<Judges, String>> = OnceLock::new();
@@ -121,7 +121,7 @@ impl Judges {
         let build = Build {
             module: &module,
             what: "the judges of readiness",
-            takes: "about 4 minutes",
+            takes: "about 2 minutes",
             key: &key,
             flags: &flags,
             programs: &[(PROGRAM, ".")],
