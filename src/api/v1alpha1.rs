@@ -105,9 +105,9 @@ pub struct ImageExportJobSpec {
 
     /// Seconds within which the job should have ended, 1 to 31536000 (a year), counted from
     /// status.startTime or from the creation of this object, whichever is earlier; suspended time
-    /// counts. After that Ready is False (DeadlineExceeded), so that waits fail. The job itself goes
-    /// on, and so does polling, slowly: an end that comes later is still shown. Without it there is
-    /// no deadline.
+    /// counts. After that Ready is False and Stalled True (DeadlineExceeded), which Flux, Helm and
+    /// Argo CD take for a failure. The job itself goes on, and so does polling, slowly: an end that
+    /// comes later is still shown. Without it there is no deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub deadline_seconds: Option<i32>,
