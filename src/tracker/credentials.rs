@@ -343,7 +343,7 @@ impl Tracker {
         let was_active = record.is_active();
         let (Next::Pace | Next::Backoff(_) | Next::AfterPause, _) =
             record.history.apply(&self.config, now, &observation);
-        self.heard(now, index);
+        self.heard(now, index, &observation.outcome, false);
         let Some(record) = self.records.get_mut(index) else {
             return;
         };

@@ -341,7 +341,7 @@ impl History {
     }
 
     /// Steps of 10 that only go up, at most one a `progress_gap`, or with a word that is written
-    /// anyway: a chatty job costs no more than 10 writes.
+    /// anyway: a chatty job costs 11 writes at the most.
     fn take_progress(
         &mut self,
         config: &Config,

@@ -217,7 +217,7 @@ impl Tracker {
     }
 
     fn take_spec(&mut self, now: Now, index: u32, object: &ImageExportJob) {
-        let clock = self.clock(now);
+        let (clock, leading) = (self.clock(now), self.leading);
         let generation = object.metadata.generation.unwrap_or_default();
         let Some(record) = self.records.get_mut(index) else {
             return;
@@ -227,7 +227,9 @@ impl Tracker {
         }
         let row = record.row();
         record.generation = generation;
-        if std::mem::replace(&mut record.suspended, object.spec.suspend) && !record.suspended {
+        let resumed =
+            std::mem::replace(&mut record.suspended, object.spec.suspend) && !record.suspended;
+        if resumed && leading {
             record.history.overdue = false;
             record.turn_blind(clock);
         }

@@ -8,7 +8,7 @@ use super::{
     Now, Timer, Tracker,
     record::{Poll, Record},
 };
-use crate::api::ImageExportJob;
+use crate::{api::ImageExportJob, observation::Outcome};
 use std::time::Duration;
 
 /// Longest timer: a longer wait is made of several, so that objects that are gone do not keep theirs
@@ -31,6 +31,8 @@ pub struct Limits {
     blind_since: Option<Duration>,
     /// When the end was shown, once it is.
     ended: Option<Duration>,
+    /// An attempt to delete the object came to nothing: the next one is not before this.
+    held_until: Option<Duration>,
     /// What a timer is set for.
     deadline_timer: Option<Duration>,
     expiry_timer: Option<Duration>,
@@ -67,7 +69,8 @@ impl Record {
     fn expiry(&self) -> Option<Duration> {
         let shown = self.acknowledged.as_ref()?.row.is_finished();
         let ended = self.limits.ended.filter(|_| shown && !self.deleted)?;
-        Some(ended + self.limits.ttl?)
+        let over = ended + self.limits.ttl?;
+        Some(self.limits.held_until.map_or(over, |held| over.max(held)))
     }
 
     /// Whether the object has been kept long enough.
@@ -101,7 +104,7 @@ impl Tracker {
         let changed = shown != Some(record.generation);
         self.take_limits(index, object);
         if changed {
-            self.judge_deadline(now, index);
+            self.judge_deadline_anew(now, index);
         }
         self.arm_deadline(now, index);
         self.note_end(now, index);
@@ -110,7 +113,8 @@ impl Tracker {
     /// Takes in another spec. Row 3d ends where it does not hold any more.
     pub(super) fn take_other_limits(&mut self, now: Now, index: u32, object: &ImageExportJob) {
         self.take_limits(index, object);
-        self.judge_deadline(now, index);
+        self.ask_if_late(now, index);
+        self.judge_deadline_anew(now, index);
         self.arm_deadline(now, index);
         self.arm_expiry(now, index);
     }
@@ -124,57 +128,114 @@ impl Tracker {
         }
     }
 
-    /// An outcome came in that says how the job is, or why nobody knows.
-    pub(super) fn heard(&mut self, now: Now, index: u32) {
-        if let Some(record) = self.records.get_mut(index) {
+    /// An outcome came in. It ends blindness if it says how the job is, or that nobody can know: one
+    /// failure alone does not. `stale`: it was asked for before something happened that makes blind.
+    pub(super) fn heard(&mut self, now: Now, index: u32, outcome: &Outcome, stale: bool) {
+        let Some(record) = self.records.get_mut(index) else {
+            return;
+        };
+        let tells = match outcome {
+            Outcome::Answered(_) | Outcome::JobNotFound | Outcome::Refused(_) => true,
+            Outcome::Failed(_) => record.history.poll_failed.is_some(),
+            Outcome::Throttled => false,
+        };
+        if tells && !stale {
             record.limits.blind_since = None;
-            self.judge_deadline(now, index);
-            // A start that has just become known may have moved it.
+        }
+        self.judge_deadline(now, index);
+        // A start that has just become known may have moved it.
+        self.arm_deadline(now, index);
+    }
+
+    /// This process leads from now on, and has not asked about anything for a while.
+    pub(super) fn take_lead(&mut self, now: Now) {
+        let clock = self.clock(now);
+        let all: Vec<u32> = self.records.iter().map(|(index, _)| index).collect();
+        for index in all {
+            if let Some(record) = self.records.get_mut(index) {
+                record.turn_blind(clock);
+            }
             self.arm_deadline(now, index);
         }
     }
 
-    /// Decides whether the deadline is shown as exceeded. Once it is, it stays so until another spec
-    /// moves it.
+    /// Shows the deadline as exceeded where it is. That stays so until another spec lifts it.
     fn judge_deadline(&mut self, now: Now, index: u32) {
         let (clock, patience) = (self.clock(now), self.config.slow_period);
+        // Without leading, nothing is heard: the leader judges.
+        let leading = self.leading;
         if let Some(record) = self.records.get_mut(index) {
-            // Without leading, nothing is heard: the leader judges.
-            let exceeded =
-                self.leading && record.overdue_at(patience).is_some_and(|at| at <= clock);
-            record.history.overdue = exceeded || (record.history.overdue && record.is_late(clock));
+            let exceeded = record.overdue_at(patience).is_some_and(|at| at <= clock);
+            record.history.overdue |= leading && exceeded;
+        }
+    }
+
+    /// Judges under another spec: what was shown holds no longer where the deadline is ahead again.
+    fn judge_deadline_anew(&mut self, now: Now, index: u32) {
+        let clock = self.clock(now);
+        if let Some(record) = self.records.get_mut(index) {
+            record.history.overdue &= record.is_late(clock);
+        }
+        self.judge_deadline(now, index);
+    }
+
+    /// Asks about a job that may be late, unless it is known not to have ended unseen: an outcome tells
+    /// sooner than patience runs out.
+    fn ask_if_late(&mut self, now: Now, index: u32) {
+        let clock = self.clock(now);
+        let asks = self.records.get(index).is_some_and(|record| {
+            record.limits.blind_since.is_some()
+                && record.is_late(clock)
+                && !record.history.has_ended()
+                && matches!(record.poll, Poll::Scheduled(_))
+        });
+        if asks {
+            self.poll_now(now, index, now.mono);
         }
     }
 
     pub(super) fn deadline_timer(&mut self, now: Now, index: u32, serial: u32, at: Duration) {
-        let clock = self.clock(now);
+        let (clock, set_for) = (self.clock(now), at + self.clock_offset);
         let grace = self.config.pending_grace;
         let Some(record) = self.records.current_mut(index, serial) else {
             return;
         };
+        if record.limits.deadline_timer != Some(set_for) {
+            // Superseded by an earlier one.
+            return;
+        }
         record.limits.deadline_timer = None;
-        if record.is_late(clock) {
-            if now.mono > at + grace && record.limits.blind_since.is_none() {
-                // The whole process was asleep.
-                record.turn_blind(clock);
-            }
-            // An outcome tells sooner than patience runs out.
-            let asks = record.limits.blind_since.is_some() && record.is_active();
-            if asks && matches!(record.poll, Poll::Scheduled(_)) {
-                self.poll_now(now, index, now.mono);
+        if now.mono > at + grace && record.limits.blind_since.is_none() {
+            // The whole process was asleep, and so is what is under way.
+            record.turn_blind(clock);
+            if let Poll::InFlight { again, .. } = &mut record.poll {
+                *again = true;
             }
         }
+        self.ask_if_late(now, index);
         self.judge_deadline(now, index);
         self.arm_deadline(now, index);
         self.refresh_write(now, index);
     }
 
-    pub(super) fn expiry_timer(&mut self, now: Now, index: u32, serial: u32) {
-        if let Some(record) = self.records.current_mut(index, serial) {
+    pub(super) fn expiry_timer(&mut self, now: Now, index: u32, serial: u32, at: Duration) {
+        let set_for = at + self.clock_offset;
+        if let Some(record) = self.records.current_mut(index, serial)
+            && record.limits.expiry_timer == Some(set_for)
+        {
             record.limits.expiry_timer = None;
             self.arm_expiry(now, index);
             self.refresh_write(now, index);
         }
+    }
+
+    /// Leaves the object undeleted for a time; its status may be written meanwhile.
+    pub(super) fn hold_deletion(&mut self, now: Now, index: u32, time: Duration) {
+        let until = self.clock(now) + time;
+        if let Some(record) = self.records.get_mut(index) {
+            record.limits.held_until = Some(until);
+        }
+        self.arm_expiry(now, index);
     }
 
     /// An end stands on the API server: from now on the ttl counts. It begins with the later of

@@ -159,6 +159,8 @@ impl Tracker {
 
     /// Takes one input and pushes what is to be done about it: nothing while not leading.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        // What was due before the input comes first.
+        self.run_timers(now);
         match input {
             Input::Began(source) => self.records.began(source),
             Input::Seen(source, object) => self.seen(now, source, *object),
@@ -181,6 +183,9 @@ impl Tracker {
             Input::Leading(leading) => {
                 self.epoch += 1;
                 self.leading = leading;
+                if leading {
+                    self.take_lead(now);
+                }
             }
             Input::Tick => {}
         }
@@ -248,7 +253,7 @@ impl Tracker {
                 Timer::Pending { index, serial } => self.pending_timer(now, index, serial),
                 Timer::Write { index, serial } => self.write_timer(now, index, serial, at),
                 Timer::Deadline { index, serial } => self.deadline_timer(now, index, serial, at),
-                Timer::Expiry { index, serial } => self.expiry_timer(now, index, serial),
+                Timer::Expiry { index, serial } => self.expiry_timer(now, index, serial, at),
                 Timer::Bucket(id) => self.polls.wake(id, at),
                 Timer::Credential(index) => self.credential_timer(now, index, at),
                 Timer::Reads => self.credentials.wake(at),

@@ -34,7 +34,8 @@ impl Tracker {
                 Some(Row::Pending | Row::PollFailed) => pace.min(soon),
                 // Nor does a deadline that passed meanwhile: it is shown with the first outcome.
                 Some(row) if row != Row::ImageIdPending && record.is_late(self.clock(now)) => {
-                    pace.min(soon)
+                    // In time for patience with it.
+                    pace.min(soon / 2)
                 }
                 _ => pace,
             }
@@ -266,10 +267,7 @@ impl Tracker {
         if newcomer {
             self.polls.newcomer_left(lane);
         }
-        // That the cloud is busy says nothing about the job.
-        if seen.outcome != Outcome::Throttled {
-            self.heard(now, ticket.index);
-        }
+        self.heard(now, ticket.index, &seen.outcome, again);
         self.judge_credential(now, ticket, seen, lane, current);
         self.schedule_next(now, ticket.index, next, again, seen.retry_after);
         self.refresh_write(now, ticket.index);

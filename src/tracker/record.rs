@@ -132,7 +132,7 @@ pub enum Write {
         /// Reads that failed so far.
         tries: u32,
     },
-    /// Refused, or deleted; left alone until then.
+    /// Refused; left alone until then.
     Delayed(Duration),
 }
 

@@ -264,42 +264,51 @@ impl Tracker {
             }
             WriteResult::Failed => {
                 record.doubt(sent);
-                record.setbacks = record.setbacks.saturating_add(1);
-                let tries = record.setbacks.into();
+                let tries = self.count_setback(index);
                 self.settle_later(now, index, tries);
             }
             WriteResult::Gone => self.forget(index, now),
             WriteResult::Throttled(_) => {}
             // The second is never said of a status.
             WriteResult::Refused | WriteResult::Deleted => {
-                self.delay(now, index, self.config.refused_write_delay);
+                let until = now.mono + self.config.refused_write_delay;
+                let serial = record.serial;
+                record.write = Write::Delayed(until);
+                self.set_timer(until, Timer::Write { index, serial });
             }
         }
     }
 
     fn deletion_ended(&mut self, now: Now, index: u32, result: &WriteResult) {
-        match result {
+        let hold = match result {
             // Finalizers that hold it up show in the watch; if it got lost after all, it is sent
             // again. The third is never said of a deletion.
             WriteResult::Deleted | WriteResult::Refused | WriteResult::Written { .. } => {
-                self.delay(now, index, self.config.refused_write_delay);
+                self.config.refused_write_delay
             }
             // Not at once: an object that others change all the time would be deleted all the time.
-            WriteResult::Conflict => self.delay(now, index, self.config.settle_after),
-            WriteResult::Unknown | WriteResult::Failed => self.settle_later(now, index, 0),
-            WriteResult::Gone => self.forget(index, now),
-            WriteResult::Throttled(_) => {}
-        }
+            WriteResult::Conflict | WriteResult::Unknown => self.config.settle_after,
+            WriteResult::Failed => {
+                let setbacks = self.count_setback(index);
+                self.config
+                    .settle_after
+                    .saturating_mul(1 << setbacks.min(4))
+            }
+            WriteResult::Throttled(_) => return,
+            WriteResult::Gone => {
+                self.forget(index, now);
+                return;
+            }
+        };
+        self.hold_deletion(now, index, hold);
     }
 
-    /// Leaves the object alone for a time.
-    fn delay(&mut self, now: Now, index: u32, time: Duration) {
-        let until = now.mono + time;
-        if let Some(record) = self.records.get_mut(index) {
-            record.write = Write::Delayed(until);
-            let serial = record.serial;
-            self.set_timer(until, Timer::Write { index, serial });
-        }
+    /// Counts one more write that met a 500.
+    fn count_setback(&mut self, index: u32) -> u32 {
+        self.records.get_mut(index).map_or(0, |record| {
+            record.setbacks = record.setbacks.saturating_add(1);
+            record.setbacks.into()
+        })
     }
 
     /// Waits for the watch to tell how a write ended, and asks if it does not.

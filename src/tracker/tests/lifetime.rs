@@ -169,6 +169,68 @@ fn a_job_that_ended_unseen_is_not_called_late() {
 }
 
 #[test]
+fn one_failure_does_not_call_a_job_late_that_may_have_ended_unseen() {
+    let mut world = World::new();
+    world.create(with_deadline(100));
+    world.run(50);
+    world.says("x", unavailable());
+    world.held.watch = true;
+    world.now += secs(100);
+    world.restart();
+    world.held.watch = false;
+    let polls = world.polls.len();
+    while world.polls.len() == polls {
+        world.run(1);
+    }
+    world.run(1);
+    assert_eq!(world.reason("x"), "JobRunning", "one poll has failed");
+    world.says("x", success());
+    world.run(60);
+    assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
+}
+
+#[test]
+fn what_was_shown_as_exceeded_stays_so_under_another_clock() {
+    let mut world = World::new();
+    world.create(with_deadline(100));
+    second_of(&mut world, "DeadlineExceeded", 200);
+    let written = world.writes.len();
+    world.wall_step = -1_000_000;
+    world.restart();
+    world.run(1000);
+    let seen = (world.reason("x"), world.writes.len());
+    assert_eq!(seen, ("DeadlineExceeded", written));
+}
+
+#[test]
+fn a_passed_deadline_that_is_set_before_the_first_outcome_is_asked_about() {
+    let mut world = World::new();
+    let mut rare = object("x");
+    rare.spec.poll_period_seconds = Some(86_400);
+    world.create(rare);
+    world.run(50);
+    world.says("x", success());
+    world.restart();
+    world.change("x", |x| x.spec.deadline_seconds = Some(10));
+    world.run(5);
+    assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
+}
+
+#[test]
+fn a_new_leader_asks_before_it_calls_a_job_late() {
+    let mut world = World::new();
+    world.create(with_deadline(100));
+    world.run(50);
+    world.feed(Input::Leading(false));
+    world.run(200);
+    assert_eq!(world.reason("x"), "JobRunning");
+    world.says("x", success());
+    world.feed(Input::Leading(true));
+    world.run(60);
+    assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
+}
+
+#[test]
 fn nobody_waits_for_an_outcome_for_ever() {
     let mut world = World::new();
     world.create(with_deadline(100));
@@ -509,7 +571,7 @@ fn a_deletion_that_was_held_back_or_lost_is_sent_again() {
     for (fate, again) in [
         (Fate::Conflict, 6),
         (Fate::Lost, 6),
-        (Fate::Failed, 6),
+        (Fate::Failed, 11),
         (Fate::Throttled, 2),
         (Fate::Refused, 61),
     ] {
@@ -543,18 +605,48 @@ fn a_deletion_that_was_held_back_or_lost_is_sent_again() {
 
 #[test]
 fn an_object_that_others_change_all_the_time_is_not_deleted_all_the_time() {
+    for (fate, most) in [(Fate::Conflict, 12), (Fate::Lost, 12), (Fate::Failed, 4)] {
+        let mut world = World::new();
+        world.says("x", success());
+        world.create(with_ttl(10));
+        world.fate_of_deletions = Box::new(move || fate);
+        for _ in 0..600 {
+            world.run_until(world.now + millis(100));
+            world.touch("x");
+        }
+        let sent = world.deletions.len();
+        assert!((2..=most).contains(&sent), "{fate:?}: {sent}");
+    }
+}
+
+#[test]
+fn a_deletion_that_is_refused_holds_up_no_status() {
     let mut world = World::new();
     world.says("x", success());
     world.create(with_ttl(10));
-    world.fate_of_deletions = Box::new(|| Fate::Conflict);
-    for _ in 0..600 {
-        world.run_until(world.now + millis(100));
-        world.touch("x");
+    world.fate_of_deletions = Box::new(|| Fate::Refused);
+    world.run(60);
+    world.change("x", |x| x.spec.suspend = true);
+    world.run(1);
+    assert_eq!(world.status("x").observed_generation, Some(2));
+    assert!((1..=2).contains(&world.deletions.len()));
+}
+
+#[test]
+fn spec_edits_leave_no_timers_behind() {
+    let mut world = World::new();
+    world.create(object("x"));
+    for _ in 0..50 {
+        for seconds in [30_000_000, 5000] {
+            world.change("x", |x| x.spec.deadline_seconds = Some(seconds));
+            world.run(10);
+        }
     }
+    world.run(8000);
     assert!(
-        (5..=12).contains(&world.deletions.len()),
+        world.tracker.timers.len() < 10,
         "{}",
-        world.deletions.len()
+        world.tracker.timers.len()
     );
 }
 
