@@ -16,7 +16,7 @@ use crate::{
     telemetry::{Health, LogGate, Metrics},
     tracker::{
         Config, CredentialError, Effect, FetchResult, INVALID_OBJECT, Input, Now, Source, Tracker,
-        WriteResult,
+        WriteResult, WriteTicket,
     },
 };
 use credentials::CredentialStore;
@@ -230,9 +230,7 @@ impl Shell {
                         self.gate.clone(),
                         *write,
                     );
-                    self.spawn(write::TIMEOUT, task, move |result| {
-                        Input::Wrote(ticket, result.unwrap_or(WriteResult::Unknown))
-                    });
+                    self.spawn_write(ticket, task);
                 }
                 Effect::Delete(deletion) => {
                     let ticket = deletion.ticket.clone();
@@ -242,9 +240,7 @@ impl Shell {
                         self.gate.clone(),
                         *deletion,
                     );
-                    self.spawn(write::TIMEOUT, task, move |result| {
-                        Input::Wrote(ticket, result.unwrap_or(WriteResult::Unknown))
-                    });
+                    self.spawn_write(ticket, task);
                 }
                 Effect::Fetch(ticket, key) => {
                     let task = write::fetch(self.controller.client.clone(), key);
@@ -261,6 +257,16 @@ impl Shell {
                 }
             }
         }
+    }
+
+    fn spawn_write(
+        &mut self,
+        ticket: WriteTicket,
+        task: impl Future<Output = WriteResult> + Send + 'static,
+    ) {
+        self.spawn(write::TIMEOUT, task, move |result| {
+            Input::Wrote(ticket, result.unwrap_or(WriteResult::Unknown))
+        });
     }
 
     /// Runs a task that ends by sending exactly one input, whatever happens to it.
