@@ -33,9 +33,8 @@ pub struct Limits {
     ended: Option<Duration>,
     /// An attempt to delete the object came to nothing: the next one is not before this.
     held_until: Option<Duration>,
-    /// What a timer is set for.
-    deadline_timer: Option<Duration>,
-    expiry_timer: Option<Duration>,
+    /// What the timer is set for.
+    timer: Option<Duration>,
 }
 
 impl Record {
@@ -106,7 +105,6 @@ impl Tracker {
         if changed {
             self.judge_deadline_anew(now, index);
         }
-        self.arm_deadline(now, index);
         self.note_end(now, index);
     }
 
@@ -115,8 +113,7 @@ impl Tracker {
         self.take_limits(index, object);
         self.ask_if_late(now, index);
         self.judge_deadline_anew(now, index);
-        self.arm_deadline(now, index);
-        self.arm_expiry(now, index);
+        self.arm_lifetime(now, index);
     }
 
     fn take_limits(&mut self, index: u32, object: &ImageExportJob) {
@@ -144,7 +141,7 @@ impl Tracker {
         }
         self.judge_deadline(now, index);
         // A start that has just become known may have moved it.
-        self.arm_deadline(now, index);
+        self.arm_lifetime(now, index);
     }
 
     /// This process leads from now on, and has not asked about anything for a while.
@@ -155,7 +152,7 @@ impl Tracker {
             if let Some(record) = self.records.get_mut(index) {
                 record.turn_blind(clock);
             }
-            self.arm_deadline(now, index);
+            self.arm_lifetime(now, index);
         }
     }
 
@@ -194,17 +191,18 @@ impl Tracker {
         }
     }
 
-    pub(super) fn deadline_timer(&mut self, now: Now, index: u32, serial: u32, at: Duration) {
+    /// A deadline, the end of patience or an expiry may have come.
+    pub(super) fn lifetime_timer(&mut self, now: Now, index: u32, serial: u32, at: Duration) {
         let (clock, set_for) = (self.clock(now), at + self.clock_offset);
         let grace = self.config.pending_grace;
         let Some(record) = self.records.current_mut(index, serial) else {
             return;
         };
-        if record.limits.deadline_timer != Some(set_for) {
+        if record.limits.timer != Some(set_for) {
             // Superseded by an earlier one.
             return;
         }
-        record.limits.deadline_timer = None;
+        record.limits.timer = None;
         if now.mono > at + grace && record.limits.blind_since.is_none() {
             // The whole process was asleep, and so is what is under way.
             record.turn_blind(clock);
@@ -214,19 +212,8 @@ impl Tracker {
         }
         self.ask_if_late(now, index);
         self.judge_deadline(now, index);
-        self.arm_deadline(now, index);
+        self.arm_lifetime(now, index);
         self.refresh_write(now, index);
-    }
-
-    pub(super) fn expiry_timer(&mut self, now: Now, index: u32, serial: u32, at: Duration) {
-        let set_for = at + self.clock_offset;
-        if let Some(record) = self.records.current_mut(index, serial)
-            && record.limits.expiry_timer == Some(set_for)
-        {
-            record.limits.expiry_timer = None;
-            self.arm_expiry(now, index);
-            self.refresh_write(now, index);
-        }
     }
 
     /// Leaves the object undeleted for a time; its status may be written meanwhile.
@@ -235,7 +222,7 @@ impl Tracker {
         if let Some(record) = self.records.get_mut(index) {
             record.limits.held_until = Some(until);
         }
-        self.arm_expiry(now, index);
+        self.arm_lifetime(now, index);
     }
 
     /// An end stands on the API server: from now on the ttl counts. It begins with the later of
@@ -258,41 +245,30 @@ impl Tracker {
         if let Some(record) = self.records.get_mut(index) {
             record.limits.ended = ended;
         }
-        self.arm_expiry(now, index);
+        self.arm_lifetime(now, index);
     }
 
-    fn arm_deadline(&mut self, now: Now, index: u32) {
+    /// Sets the timer for the next moment that changes anything, unless one comes before it anyway and
+    /// looks again.
+    fn arm_lifetime(&mut self, now: Now, index: u32) {
         let (clock, patience) = (self.clock(now), self.config.slow_period);
         let Some(record) = self.records.get_mut(index) else {
             return;
         };
-        let serial = record.serial;
-        // First for itself, and where it is not shown then, for the end of patience.
-        let at = [record.deadline(), record.overdue_at(patience)]
-            .into_iter()
-            .flatten()
-            .find(|&at| at > clock)
-            .map(|at| at.min(clock + HOP));
-        if let Some(at) = at
-            && earlier(&mut record.limits.deadline_timer, at)
-        {
-            let at = at.saturating_sub(self.clock_offset);
-            self.set_timer(at, Timer::Deadline { index, serial });
-        }
-    }
-
-    fn arm_expiry(&mut self, now: Now, index: u32) {
-        let clock = self.clock(now);
-        let Some(record) = self.records.get_mut(index) else {
+        let moments = [
+            record.deadline(),
+            record.overdue_at(patience),
+            record.expiry(),
+        ];
+        let next = moments.into_iter().flatten().filter(|&at| at > clock).min();
+        let Some(at) = next.map(|at| at.min(clock + HOP)) else {
             return;
         };
-        let serial = record.serial;
-        let at = record.expiry().filter(|&at| at > clock);
-        if let Some(at) = at.map(|at| at.min(clock + HOP))
-            && earlier(&mut record.limits.expiry_timer, at)
-        {
+        if record.limits.timer.is_none_or(|set| at < set) {
+            record.limits.timer = Some(at);
+            let serial = record.serial;
             let at = at.saturating_sub(self.clock_offset);
-            self.set_timer(at, Timer::Expiry { index, serial });
+            self.set_timer(at, Timer::Lifetime { index, serial });
         }
     }
 
@@ -306,13 +282,4 @@ impl Tracker {
             self.clock(now) + distance
         }
     }
-}
-
-/// Notes that a timer is set for `at`, unless one comes by then anyway and looks again.
-fn earlier(set: &mut Option<Duration>, at: Duration) -> bool {
-    let needed = set.is_none_or(|set| at < set);
-    if needed {
-        *set = Some(at);
-    }
-    needed
 }

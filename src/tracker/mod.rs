@@ -71,10 +71,8 @@ enum Timer {
     Pending { index: u32, serial: u32 },
     /// A conflict, lost reply or refusal of a write is due for another look.
     Write { index: u32, serial: u32 },
-    /// A job should have ended.
-    Deadline { index: u32, serial: u32 },
-    /// A finished object has been kept long enough.
-    Expiry { index: u32, serial: u32 },
+    /// A job should have ended, or an object has been kept long enough.
+    Lifetime { index: u32, serial: u32 },
     /// A bucket has a token again, or its pause is over.
     Bucket(u64),
     /// A Secret is due to be read again.
@@ -252,8 +250,7 @@ impl Tracker {
                 Timer::Poll { index, serial } => self.poll_timer(now, index, serial, at),
                 Timer::Pending { index, serial } => self.pending_timer(now, index, serial),
                 Timer::Write { index, serial } => self.write_timer(now, index, serial, at),
-                Timer::Deadline { index, serial } => self.deadline_timer(now, index, serial, at),
-                Timer::Expiry { index, serial } => self.expiry_timer(now, index, serial, at),
+                Timer::Lifetime { index, serial } => self.lifetime_timer(now, index, serial, at),
                 Timer::Bucket(id) => self.polls.wake(id, at),
                 Timer::Credential(index) => self.credential_timer(now, index, at),
                 Timer::Reads => self.credentials.wake(at),

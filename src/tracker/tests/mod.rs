@@ -6,12 +6,13 @@
 
 mod chaos;
 mod credentials;
+mod deadline;
 mod image_id;
-mod lifetime;
 mod lists;
 mod oracle;
 mod polls;
 mod precedence;
+mod progress;
 mod quota;
 mod repair;
 mod restart;
@@ -21,5 +22,6 @@ mod samples;
 mod scale;
 mod server;
 mod table;
+mod ttl;
 mod world;
 mod writes;

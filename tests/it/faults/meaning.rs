@@ -151,7 +151,6 @@ async fn f4_running_never_goes_back_to_init_across_a_restart_either() {
 #[tokio::test]
 async fn f5_an_answer_about_another_job_or_none_is_not_ours() {
     let lab = Lab::new().await;
-    let host = lab.host();
     let named = |id: &str| Answer::json(200, format!(r#"{{"job_id":{id},"status":"SUCCESS"}}"#));
     let cases = [
         (
@@ -181,14 +180,7 @@ async fn f5_an_answer_about_another_job_or_none_is_not_ours() {
         ("list-job-id", named(r#"["list-job-id"]"#), "has no job_id"),
     ];
     for (job, answer, words) in cases {
-        let asked = lab.answered(job, answer).await;
-        asked.assert_once(job, &host);
-        let message = format!("the answer of {host} {words}");
-        assert_eq!(
-            asked.seen.outcome,
-            failed(FailureKind::Malformed, message),
-            "{job}"
-        );
+        lab.assert_malformed(job, answer, words).await;
     }
     // A space before the id occurs in a published example.
     let asked = lab.answered("padded", named(r#"" padded""#)).await;
@@ -205,7 +197,7 @@ async fn f6_a_status_of_the_wrong_type_is_none_and_other_fields_do_not_matter() 
         "number-status",
         "array-status",
     ] {
-        lab.assert_malformed(preset, "has no status").await;
+        lab.assert_malformed_preset(preset, "has no status").await;
     }
 
     let asked = lab.preset("wrong-types").await;

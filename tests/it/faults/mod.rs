@@ -98,16 +98,22 @@ impl Lab {
         self.answered(name, Answer::preset(name)).await
     }
 
-    /// The preset's answer is none, and these words say why.
-    async fn assert_malformed(&self, preset: &str, words: &str) {
-        let (asked, host) = (self.preset(preset).await, self.host());
-        asked.assert_once(preset, &host);
+    /// The answer is none, and these words say why.
+    async fn assert_malformed(&self, job: &str, answer: Answer, words: &str) {
+        let (asked, host) = (self.answered(job, answer).await, self.host());
+        asked.assert_once(job, &host);
         let message = format!("the answer of {host} {words}");
         assert_eq!(
             asked.seen.outcome,
             failed(FailureKind::Malformed, message),
-            "{preset}"
+            "{job}"
         );
+    }
+
+    /// The same of a preset.
+    async fn assert_malformed_preset(&self, preset: &str, words: &str) {
+        self.assert_malformed(preset, Answer::preset(preset), words)
+            .await;
     }
 }
 

@@ -226,7 +226,7 @@ async fn e11_an_unreadable_200_is_no_answer_and_a_merely_odd_one_is() {
         ("deep", "is not JSON"),
         ("json-array", "is not a JSON object"),
     ] {
-        lab.assert_malformed(preset, words).await;
+        lab.assert_malformed_preset(preset, words).await;
     }
     let asked = lab.preset("cut").await;
     asked.assert_once("cut", &host);
