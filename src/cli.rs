@@ -5,23 +5,19 @@
     clippy::doc_markdown,
     reason = "doc comments of arguments are the text of --help"
 )]
-
-use crate::{
-    api::{JobId, crd},
-    cloud::{
-        CloudClient, CloudOptions, EndpointPolicy, JobPath, PUBLIC_CLOUDS, Pacing,
-        parse_allowed_host,
-    },
-    controller::Controller,
-    query::{self, Question},
-    telemetry::{self, Health, LogFilter, LogFormat, Metrics},
-    tracker::Config,
-};
+use crate::controller::Controller;
+use crate::query::{self, Question};
+use crate::telemetry::{self, Health, LogFilter, LogFormat, Metrics};
 use anyhow::Context;
 use clap::{
     Args, Parser, Subcommand,
     builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser},
 };
+use image_export_api::{JobId, crd};
+use image_export_cloud::{
+    CloudClient, CloudOptions, EndpointPolicy, JobPath, PUBLIC_CLOUDS, Pacing, parse_allowed_host,
+};
+use image_export_core::Config;
 use kube::{client::ClientBuilder, config::KubeConfigOptions};
 use std::{
     ffi::OsString, io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc,

@@ -20,11 +20,9 @@
 //! [`controller`] is the only place that knows everything. [`query`] is a controller for one job and
 //! one question, without Kubernetes. `docs/architecture.md` says why.
 
-pub mod api;
 pub mod cli;
-pub mod cloud;
+
 pub mod controller;
-pub mod observation;
+
 pub mod query;
 pub mod telemetry;
-pub mod tracker;

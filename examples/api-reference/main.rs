@@ -4,7 +4,7 @@
 
 mod render;
 
-use image_export_operator::api::crd;
+use image_export_api::crd;
 
 fn main() {
     print!("{}", render::markdown(&crd::json()));

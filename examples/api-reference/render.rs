@@ -1,7 +1,7 @@
 //! The API reference as Markdown. Field tables, columns and rules come from the CRD, the example from
 //! `deploy/sample`; the few sentences between them are here.
 
-use image_export_operator::api::{POLL_REQUEST_ANNOTATION, POLL_REQUEST_MAX_BYTES};
+use image_export_api::{POLL_REQUEST_ANNOTATION, POLL_REQUEST_MAX_BYTES};
 use serde_json::Value;
 
 const SAMPLE: &str = include_str!("../../deploy/sample/image-export-job.yaml");

@@ -11,10 +11,8 @@ mod stage;
 use anyhow::{Context, bail};
 use clap::Parser;
 use futures::{StreamExt, stream::BoxStream};
-use image_export_operator::{
-    api::{ImageExportJob, conditions::reasons},
-    cli,
-};
+use image_export_api::{ImageExportJob, conditions::reasons};
+use image_export_operator::cli;
 use kube::runtime::{WatchStreamExt, watcher};
 use scenes::{OUTAGE, SECRET_DELAY, Scene, Sight, Verdict};
 use screen::{Row, Screen};

@@ -2,7 +2,7 @@
 //! and the end that it must reach.
 
 use crate::{screen::Row, stage::PROJECT};
-use image_export_operator::api::{
+use image_export_api::{
     ImageExportJob, ImageExportJobStatus,
     conditions::{Condition, reasons, types},
 };

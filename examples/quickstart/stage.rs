@@ -3,7 +3,7 @@
 
 use crate::OPERATOR_ARGUMENT;
 use anyhow::{Context, bail};
-use image_export_operator::api::ImageExportJob;
+use image_export_api::ImageExportJob;
 use kube::{
     Api, Client, Config,
     config::{KubeConfigOptions, Kubeconfig},

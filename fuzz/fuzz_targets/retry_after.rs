@@ -1,4 +1,4 @@
 //! What is checked stands in `cloud::fuzzing`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| image_export_operator::cloud::fuzzing::retry_after(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| image_export_cloud::fuzzing::retry_after(data));

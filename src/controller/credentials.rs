@@ -1,11 +1,8 @@
 //! Secrets: read on the tracker's order, kept parsed with their tokens.
-
-use crate::{
-    cloud::{self, CloudClient, Credential, Origin},
-    observation::{Failure, FailureKind, Refusal, RefusalReason, Stage},
-    telemetry::Metrics,
-    tracker::{CredentialError, CredentialRef},
-};
+use crate::telemetry::Metrics;
+use image_export_cloud::{CloudClient, Credential, Origin};
+use image_export_core::{CredentialError, CredentialRef};
+use image_export_model::{ConfigurationError, ConfigurationReason, Failure, FailureKind, Stage};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use std::{
@@ -57,21 +54,21 @@ pub(super) async fn read(
 ) -> Result<u64, CredentialError> {
     let result = fetch(client, &reference).await.and_then(|secret| {
         let cloud = reference.cloud.cloud_name.as_str();
-        let version = cloud::content_version(secret.data.as_ref(), cloud);
+        let version = image_export_cloud::content_version(secret.data.as_ref(), cloud);
         let credential = match store.get(&reference) {
             Some(known) if known.version() == version => known,
             _ => cloud_client
                 .credential(&name(&reference), secret.data.as_ref(), cloud)
                 .map(Arc::new)
-                .map_err(CredentialError::Refused)?,
+                .map_err(CredentialError::Misconfigured)?,
         };
         store.put(reference.clone(), credential);
         Ok(version)
     });
     metrics.secret_read(match &result {
         Ok(_) => "usable",
-        Err(CredentialError::Refused(refusal)) => refusal.reason.category(),
-        Err(CredentialError::Failed(_)) => "failed",
+        Err(CredentialError::Misconfigured(refusal)) => refusal.reason.category(),
+        Err(CredentialError::Unavailable(_)) => "failed",
     });
     // Zero is the tracker's word for "never read".
     result.map(|version| version.max(1))
@@ -88,8 +85,8 @@ async fn fetch(client: Client, reference: &CredentialRef) -> Result<Secret, Cred
     let secrets: Api<Secret> = Api::namespaced(client, &reference.namespace);
     let name = name(reference);
     let missing = |message: String| {
-        CredentialError::Refused(Refusal {
-            reason: RefusalReason::CredentialsNotFound,
+        CredentialError::Misconfigured(ConfigurationError {
+            reason: ConfigurationReason::CredentialsNotFound,
             message: message.into(),
         })
     };
@@ -118,7 +115,7 @@ async fn fetch(client: Client, reference: &CredentialRef) -> Result<Secret, Cred
 }
 
 fn failed(kind: FailureKind, message: String) -> CredentialError {
-    CredentialError::Failed(Failure {
+    CredentialError::Unavailable(Failure {
         kind,
         stage: Stage::Login,
         message: message.into(),
@@ -128,7 +125,9 @@ fn failed(kind: FailureKind, message: String) -> CredentialError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{api::CloudCredentialsRef, cloud::CloudOptions, tracker::CredentialRef};
+    use image_export_api::CloudCredentialsRef;
+    use image_export_cloud::CloudOptions;
+    use image_export_core::CredentialRef;
     use std::collections::BTreeMap;
 
     #[test]

@@ -3,12 +3,9 @@
 //!
 //! Not by `kube::runtime::events::Recorder`: whoever calls its `publish` waits for the API server, and
 //! it keeps every Event of the last minutes, however many there are.
-
-use crate::{
-    api::{ImageExportJob, MANAGER},
-    telemetry::Metrics,
-    tracker::{EventNote, ObjectKey},
-};
+use crate::telemetry::Metrics;
+use image_export_api::{ImageExportJob, MANAGER};
+use image_export_core::{ObjectEvent, ObjectKey};
 use k8s_openapi::{
     api::{
         core::v1::ObjectReference,
@@ -49,14 +46,14 @@ const REMEMBERED: usize = 1000;
 const NOTE_MAX_BYTES: usize = 1024;
 
 pub(super) struct Queue {
-    sender: mpsc::Sender<EventNote>,
+    sender: mpsc::Sender<ObjectEvent>,
     metrics: Arc<Metrics>,
     /// Events that are neither posted nor given up.
     pending: Arc<AtomicUsize>,
 }
 
 impl Queue {
-    pub(super) fn push(&self, note: EventNote) {
+    pub(super) fn push(&self, note: ObjectEvent) {
         self.pending.fetch_add(1, Ordering::Relaxed);
         if self.sender.try_send(note).is_err() {
             self.pending.fetch_sub(1, Ordering::Relaxed);
@@ -120,7 +117,7 @@ impl Recent {
     }
 }
 
-fn hash(note: &EventNote) -> u64 {
+fn hash(note: &ObjectEvent) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&note.uid, note.reason, &note.note).hash(&mut hasher);
     hasher.finish()
@@ -131,7 +128,7 @@ async fn publish(
     client: &Client,
     instance: &str,
     recent: &mut Recent,
-    note: EventNote,
+    note: ObjectEvent,
 ) -> &'static str {
     let api: Api<Event> = Api::namespaced(client.clone(), &note.key.namespace);
     let (key, hash, last) = (note.key.clone(), hash(&note), Instant::now());
@@ -189,7 +186,7 @@ fn result(key: &ObjectKey, result: kube::Result<Event>, done: &'static str) -> &
     }
 }
 
-fn event(note: EventNote, instance: &str, now: Timestamp) -> Event {
+fn event(note: ObjectEvent, instance: &str, now: Timestamp) -> Event {
     let mut text = note.note;
     if text.len() > NOTE_MAX_BYTES {
         text.truncate(text.floor_char_boundary(NOTE_MAX_BYTES));
@@ -268,7 +265,7 @@ mod tests {
     #[test]
     fn another_object_reason_or_note_is_another_event() {
         let note = |uid: &str, reason, note: &str| {
-            hash(&EventNote {
+            hash(&ObjectEvent {
                 key: ObjectKey {
                     namespace: "ns".into(),
                     name: "x".into(),

@@ -9,19 +9,16 @@ mod events;
 mod poll;
 mod watch;
 mod write;
-
-use crate::{
-    cloud::{CloudClient, POLL_TIMEOUT},
-    observation::{Failure, FailureKind, Observation, Outcome, Stage},
-    telemetry::{Health, LogGate, Metrics},
-    tracker::{
-        Config, CredentialError, Effect, FetchResult, INVALID_OBJECT, Input, Now, Source, Tracker,
-        WriteResult, WriteTicket,
-    },
-};
+use crate::telemetry::{Health, LogGate, Metrics};
 use credentials::CredentialStore;
 use futures::FutureExt;
-use k8s_openapi::jiff::Timestamp;
+use image_export_cloud::{CloudClient, POLL_TIMEOUT};
+use image_export_core::{
+    Config, CredentialError, Effect, FetchResult, INVALID_OBJECT, Input, Now, Output, Source,
+    Tracker, WriteResult, WriteTicket,
+};
+use image_export_model::{Failure, FailureKind, Observation, Outcome, Stage};
+use jiff::Timestamp;
 use kube::Client;
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
@@ -61,7 +58,7 @@ impl Controller {
         let mut shell = Shell {
             tracker: Tracker::new(self.config.clone(), now(Instant::now())),
             started: Instant::now(),
-            effects: Vec::new(),
+            output: Output::default(),
             store: Arc::new(CredentialStore::default()),
             gate: Arc::new(LogGate::default()),
             events: events::spawn(self.client.clone(), self.metrics.clone()),
@@ -130,7 +127,7 @@ struct Shell {
     controller: Controller,
     tracker: Tracker,
     started: Instant,
-    effects: Vec<Effect>,
+    output: Output,
     store: Arc<CredentialStore>,
     /// Bounds what refused writes and polls in trouble log.
     gate: Arc<LogGate>,
@@ -146,7 +143,7 @@ struct Shell {
 impl Shell {
     fn feed(&mut self, input: Input) {
         self.tracker
-            .handle(now(self.started), input, &mut self.effects);
+            .handle(now(self.started), input, &mut self.output);
     }
 
     fn take_result(&mut self, input: Input) {
@@ -192,7 +189,7 @@ impl Shell {
     }
 
     fn carry_out(&mut self) {
-        for effect in std::mem::take(&mut self.effects) {
+        for effect in std::mem::take(&mut self.output.effects) {
             match effect {
                 Effect::Poll(_) | Effect::ReadCredential(_) if self.draining => {}
                 Effect::Poll(request) => {
@@ -205,7 +202,7 @@ impl Shell {
                         *request,
                     );
                     self.spawn(POLL_TIMEOUT, task, move |observation| {
-                        Input::Answered(ticket, observation.unwrap_or_else(observation_of_fault))
+                        Input::Polled(ticket, observation.unwrap_or_else(observation_of_fault))
                     });
                 }
                 Effect::ReadCredential(reference) => {
@@ -217,8 +214,9 @@ impl Shell {
                         reference.clone(),
                     );
                     self.spawn(credentials::TIMEOUT, task, move |result| {
-                        let result = result
-                            .unwrap_or_else(|fault| Err(CredentialError::Failed(fault.failure())));
+                        let result = result.unwrap_or_else(|fault| {
+                            Err(CredentialError::Unavailable(fault.failure()))
+                        });
                         Input::CredentialRead(reference, result)
                     });
                 }
@@ -248,14 +246,14 @@ impl Shell {
                         Input::Fetched(ticket, result.unwrap_or(FetchResult::Failed))
                     });
                 }
-                Effect::Emit(note) => {
-                    // Nothing else shows it to those who look at the operator: no status, no metric.
-                    if note.reason == INVALID_OBJECT {
-                        tracing::warn!(object = %note.key, "{}", note.note);
-                    }
-                    self.events.push(*note);
-                }
             }
+        }
+        for event in std::mem::take(&mut self.output.events) {
+            // Nothing else shows it to those who look at the operator: no status, no metric.
+            if event.reason == INVALID_OBJECT {
+                tracing::warn!(object = %event.key, "{}", event.note);
+            }
+            self.events.push(event);
         }
     }
 

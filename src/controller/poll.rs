@@ -1,12 +1,10 @@
 //! One poll: from a request to an observation.
 
 use super::credentials::CredentialStore;
-use crate::{
-    cloud::CloudClient,
-    observation::{Failure, FailureKind, Observation, Outcome, Stage},
-    telemetry::{LogGate, Metrics},
-    tracker::PollRequest,
-};
+use crate::telemetry::{LogGate, Metrics};
+use image_export_cloud::CloudClient;
+use image_export_core::PollRequest;
+use image_export_model::{Failure, FailureKind, Observation, Outcome, Stage};
 use std::{sync::Arc, time::Instant};
 
 pub(super) async fn poll(
@@ -44,7 +42,7 @@ pub(super) async fn poll(
         Outcome::Answered(_) => None,
         Outcome::JobNotFound => Some("the cloud knows no such job"),
         Outcome::Throttled => Some("the cloud asks to wait"),
-        Outcome::Refused(_) | Outcome::Failed(_) => observation.outcome.message(),
+        Outcome::Misconfigured(_) | Outcome::Failed(_) => observation.outcome.message(),
     };
     if let Some(trouble) = trouble
         && gate.opens(outcome)

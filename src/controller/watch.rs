@@ -1,12 +1,10 @@
 //! From the API server's watches to inputs.
 
 use super::{Controller, source};
-use crate::{
-    api::ImageExportJob,
-    telemetry::{Health, LogGate, Metrics},
-    tracker::{Input, ObjectKey, Source},
-};
+use crate::telemetry::{Health, LogGate, Metrics};
 use futures::{FutureExt, StreamExt};
+use image_export_api::ImageExportJob;
+use image_export_core::{Input, ObjectKey, Source};
 use kube::{
     Api, CustomResourceExt, Resource,
     core::DeserializeGuard,
@@ -110,7 +108,7 @@ impl Watch {
 
     fn input(&self, event: Event<Guarded>) -> Option<Input> {
         Some(match event {
-            Event::Init => Input::Began(self.source),
+            Event::Init => Input::ListStarted(self.source),
             Event::InitDone => {
                 tracing::info!(scope = self.scope, "listed");
                 Input::Listed(self.source)
@@ -118,14 +116,14 @@ impl Watch {
             Event::InitApply(object) | Event::Apply(object) => self.seen(object)?,
             Event::Delete(object) => {
                 let meta = object.meta();
-                Input::Gone(key(meta)?, meta.uid.clone())
+                Input::Deleted(key(meta)?, meta.uid.clone())
             }
         })
     }
 
     fn seen(&self, object: Guarded) -> Option<Input> {
         match object.0 {
-            Ok(object) => Some(Input::Seen(self.source, Box::new(object))),
+            Ok(object) => Some(Input::Applied(self.source, Box::new(object))),
             Err(invalid) => Some(Input::Undecodable {
                 source: self.source,
                 key: key(&invalid.metadata)?,

@@ -1,10 +1,7 @@
 //! One status write, one deletion, and the read that settles one whose end is not known.
-
-use crate::{
-    api::{ImageExportJob, ImageExportJobStatus, MANAGER},
-    telemetry::{LogGate, Metrics},
-    tracker::{Deletion, Fence, FetchResult, ObjectKey, StatusWrite, WriteResult},
-};
+use crate::telemetry::{LogGate, Metrics};
+use image_export_api::{ImageExportJob, ImageExportJobStatus, MANAGER};
+use image_export_core::{Deletion, FetchResult, ObjectKey, Precondition, StatusWrite, WriteResult};
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
@@ -38,10 +35,13 @@ pub(super) async fn write(
     write: StatusWrite,
 ) -> WriteResult {
     let StatusWrite {
-        key, fence, status, ..
+        key,
+        precondition,
+        status,
+        ..
     } = write;
-    let tests = matches!(fence, Fence::Tests { .. });
-    let result = match request(&key, fence, &status) {
+    let tests = matches!(precondition, Precondition::Tests { .. });
+    let result = match request(&key, precondition, &status) {
         Ok(request) => match client.request::<ImageExportJob>(request).await {
             Ok(object) => WriteResult::Written {
                 version: object.metadata.resource_version.unwrap_or_default(),
@@ -51,7 +51,7 @@ pub(super) async fn write(
         },
         Err(error) => {
             tracing::error!(object = %key, %error, "status cannot be put into a request");
-            WriteResult::Refused
+            WriteResult::Rejected
         }
     };
     metrics.wrote(label(&result));
@@ -99,7 +99,7 @@ fn label(result: &WriteResult) -> &'static str {
         WriteResult::Conflict => "conflict",
         WriteResult::Gone => "gone",
         WriteResult::Throttled(_) => "throttled",
-        WriteResult::Refused => "refused",
+        WriteResult::Rejected => "refused",
         WriteResult::Unknown => "unknown",
         WriteResult::Failed => "failed",
     }
@@ -127,7 +127,7 @@ fn is_of(key: &ObjectKey, status: &Status) -> bool {
 
 fn request(
     key: &ObjectKey,
-    fence: Fence,
+    precondition: Precondition,
     status: &ImageExportJobStatus,
 ) -> Result<http::Request<Vec<u8>>, kube::core::request::Error> {
     let url = ImageExportJob::url_path(&(), Some(&key.namespace));
@@ -135,12 +135,12 @@ fn request(
         field_manager: Some(MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    let (body, content_type) = match fence {
-        Fence::ResourceVersion(version) => (
+    let (body, content_type) = match precondition {
+        Precondition::ResourceVersion(version) => (
             merge_patch(&version, status),
             "application/merge-patch+json",
         ),
-        Fence::Tests {
+        Precondition::Tests {
             uid,
             generation,
             status: before,
@@ -163,7 +163,7 @@ fn request(
 }
 
 /// Names every status field (null = absent) and the whole list of conditions, so that nothing a
-/// hand edit added stays. The resource version is the fence against a recreated object and against
+/// hand edit added stays. The resource version is the precondition against a recreated object and against
 /// another writer: a wrong `metadata.uid` is silently accepted here.
 fn merge_patch(version: &str, status: &ImageExportJobStatus) -> Value {
     let mut fields: Map<String, Value> = FIELDS
@@ -222,7 +222,7 @@ fn classify(key: &ObjectKey, status: &Status, tests: bool, gate: &LogGate) -> Wr
                 let message = &status.message;
                 tracing::warn!(object = %key, code, message, "write refused");
             }
-            WriteResult::Refused
+            WriteResult::Rejected
         }
     }
 }
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_merge_patch_names_every_field_of_the_status() {
-        let schema = crate::api::crd::json();
+        let schema = image_export_api::crd::json();
         let properties = schema
             .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status/properties")
             .and_then(Value::as_object)
@@ -289,7 +289,7 @@ mod tests {
             status(json!([{ "reason": "FieldValueInvalid", "message": "m", "field": "f" }]));
         let classify = |status, tests| classify(&key, status, tests, &LogGate::default());
         assert!(matches!(classify(&none, true), WriteResult::Conflict));
-        assert!(matches!(classify(&field, true), WriteResult::Refused));
-        assert!(matches!(classify(&none, false), WriteResult::Refused));
+        assert!(matches!(classify(&field, true), WriteResult::Rejected));
+        assert!(matches!(classify(&none, false), WriteResult::Rejected));
     }
 }

@@ -1,10 +1,7 @@
 //! The user's `clouds.yaml`: where it is, and what is in it.
-
-use crate::{
-    api::CloudName,
-    cloud::{self, CloudClient, Credential, Origin},
-    observation::Refusal,
-};
+use image_export_api::CloudName;
+use image_export_cloud::{CloudClient, Credential, Origin};
+use image_export_model::ConfigurationError;
 use k8s_openapi::ByteString;
 use std::{
     collections::BTreeMap,
@@ -95,7 +92,9 @@ impl CloudsFile {
     /// The clouds in it; none where it is not YAML, which reading an entry will tell.
     pub(super) fn names(&self) -> Result<Vec<String>, FileError> {
         let yaml = self.yaml()?;
-        Ok(cloud::cloud_names(&String::from_utf8_lossy(&yaml)))
+        Ok(image_export_cloud::cloud_names(&String::from_utf8_lossy(
+            &yaml,
+        )))
     }
 
     /// The entry of that name, together with the file of certificates that it names.
@@ -103,7 +102,7 @@ impl CloudsFile {
         &self,
         client: &CloudClient,
         name: &CloudName,
-    ) -> Result<Result<Credential, Refusal>, FileError> {
+    ) -> Result<Result<Credential, ConfigurationError>, FileError> {
         let origin = Origin::File(self.to_string());
         let mut data = BTreeMap::from([("clouds.yaml".to_owned(), ByteString(self.yaml()?))]);
         let parsed = client.credential(&origin, Some(&data), name.as_str());

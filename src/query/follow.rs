@@ -2,17 +2,15 @@
 //! and memory instead of an API server.
 
 use super::file::CloudsFile;
-use crate::{
-    api::{
-        CloudCredentialsRef, CloudName, ImageExportJob, ImageExportJobSpec, ImageExportJobStatus,
-        JobId, ProjectId, SecretName, conditions::types,
-    },
-    cloud::{CloudClient, Credential, POLL_TIMEOUT},
-    observation::{Failure, FailureKind, JobState, Observation, Outcome, Stage},
-    tracker::{
-        Config, CredentialError, Effect, Input, Now, PollTicket, Source, Tracker, WriteResult,
-    },
+use image_export_api::{
+    CloudCredentialsRef, CloudName, ImageExportJob, ImageExportJobSpec, ImageExportJobStatus,
+    JobId, ProjectId, SecretName, conditions::types,
 };
+use image_export_cloud::{CloudClient, Credential, POLL_TIMEOUT};
+use image_export_core::{
+    Config, CredentialError, Effect, Input, Now, Output, PollTicket, Source, Tracker, WriteResult,
+};
+use image_export_model::{Failure, FailureKind, JobState, Observation, Outcome, Stage};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{Timestamp, tz::TimeZone},
@@ -84,8 +82,11 @@ impl Follow {
             follow: &self,
         };
         desk.feed(now(started), Input::Leading(true));
-        desk.feed(now(started), Input::Began(SOURCE));
-        desk.feed(now(started), Input::Seen(SOURCE, Box::new(self.object())));
+        desk.feed(now(started), Input::ListStarted(SOURCE));
+        desk.feed(
+            now(started),
+            Input::Applied(SOURCE, Box::new(self.object())),
+        );
         desk.feed(now(started), Input::Listed(SOURCE));
         while !desk.is_done(wait) {
             let due = desk
@@ -180,9 +181,9 @@ struct Desk<'a> {
 
 impl Desk<'_> {
     fn feed(&mut self, now: Now, input: Input) {
-        let mut effects = Vec::new();
-        self.tracker.handle(now, input, &mut effects);
-        for effect in effects {
+        let mut output = Output::default();
+        self.tracker.handle(now, input, &mut output);
+        for effect in output.effects {
             match effect {
                 Effect::Poll(request) => self.poll(request.ticket),
                 Effect::ReadCredential(reference) => {
@@ -198,8 +199,8 @@ impl Desk<'_> {
                     self.status = Some(write.status);
                     self.feed(now, Input::Wrote(write.ticket, result));
                 }
-                // Nobody but us writes, so no write is ever in doubt; nobody reads Events here.
-                Effect::Fetch(..) | Effect::Delete(_) | Effect::Emit(_) => {}
+                // Nothing else writes, so no write is ever unconfirmed.
+                Effect::Fetch(..) | Effect::Delete(_) => {}
             }
         }
     }
@@ -218,15 +219,15 @@ impl Desk<'_> {
                 return Ok(version);
             }
             Ok(Err(refusal)) => (
-                CredentialError::Refused(refusal.clone()),
-                unasked(Outcome::Refused(refusal)),
+                CredentialError::Misconfigured(refusal.clone()),
+                unasked(Outcome::Misconfigured(refusal)),
             ),
             Err(error) => {
                 let observation = failed(FailureKind::Internal, error.to_string());
                 let Outcome::Failed(failure) = observation.outcome.clone() else {
                     unreachable!("made as a failure")
                 };
-                (CredentialError::Failed(failure), observation)
+                (CredentialError::Unavailable(failure), observation)
             }
         };
         // What was once in order may be in the middle of an edit.
@@ -260,7 +261,7 @@ impl Desk<'_> {
 
     fn answered(&mut self, now: Now, ticket: PollTicket, observation: Observation) {
         self.observation = Some(observation.clone());
-        self.feed(now, Input::Answered(ticket, observation));
+        self.feed(now, Input::Polled(ticket, observation));
         let next = self.tracker.next_deadline();
         let next = next.map(|at| at.saturating_sub(now.mono));
         if let Some(observation) = &self.observation {
@@ -274,7 +275,7 @@ impl Desk<'_> {
         let Some(observation) = &self.observation else {
             return false;
         };
-        if !wait || matches!(observation.outcome, Outcome::Refused(_)) {
+        if !wait || matches!(observation.outcome, Outcome::Misconfigured(_)) {
             return true;
         }
         self.status.as_ref().is_some_and(|status| {

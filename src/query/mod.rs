@@ -7,17 +7,14 @@ mod file;
 mod follow;
 mod report;
 
+use file::CloudsFile;
 pub use file::{FileError, find};
 pub use follow::{Ended, Follow};
+use image_export_api::{CloudName, JobId, ProjectId};
+use image_export_cloud::CloudClient;
+use image_export_core::Config;
+use image_export_model::{ConfigurationError, ConfigurationReason};
 pub use report::{Exit, Report};
-
-use crate::{
-    api::{CloudName, JobId, ProjectId},
-    cloud::CloudClient,
-    observation::{Refusal, RefusalReason},
-    tracker::Config,
-};
-use file::CloudsFile;
 use std::path::PathBuf;
 
 /// What to ask.
@@ -57,7 +54,7 @@ pub enum QuestionError {
     WhichProject(String),
     /// The entry cannot be used, so that it does not tell its project either.
     #[error("{}", .0.message)]
-    Refused(Refusal),
+    Refused(ConfigurationError),
     /// A project that no `ImageExportJob` may hold.
     #[error("project {0:?} is not an id: 1 to 64 letters, digits, - and _")]
     ProjectId(String),
@@ -125,7 +122,7 @@ fn which_cloud(
         [] => {
             // It may be no YAML at all: whatever cloud is asked for tells.
             match file.credential(client, &parse("cloud".to_owned())?)? {
-                Err(refusal) if refusal.reason == RefusalReason::CredentialsInvalid => {
+                Err(refusal) if refusal.reason == ConfigurationReason::CredentialsInvalid => {
                     Err(QuestionError::Refused(refusal))
                 }
                 _ => Err(which(file, "no clouds".to_owned())),

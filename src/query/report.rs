@@ -1,11 +1,9 @@
 //! What is printed about an answer, for people and for programs, and the exit code.
 
 use super::follow::{Ended, word};
-use crate::{
-    api::{ImageExportJobStatus, JobId, ProjectId, conditions::types},
-    observation::{JobAnswer, JobState, Outcome, RefusalReason},
-};
-use k8s_openapi::jiff::Timestamp;
+use image_export_api::{ImageExportJobStatus, JobId, ProjectId, conditions::types};
+use image_export_model::{ConfigurationReason, JobAnswer, JobState, Outcome};
+use jiff::Timestamp;
 use serde::Serialize;
 use std::fmt;
 
@@ -162,20 +160,20 @@ impl Exit {
             },
             Outcome::JobNotFound => Self::NotFound,
             Outcome::Throttled | Outcome::Failed(_) => Self::Unreachable,
-            Outcome::Refused(refusal) => refusal.reason.into(),
+            Outcome::Misconfigured(refusal) => refusal.reason.into(),
         }
     }
 }
 
-impl From<RefusalReason> for Exit {
-    fn from(reason: RefusalReason) -> Self {
+impl From<ConfigurationReason> for Exit {
+    fn from(reason: ConfigurationReason) -> Self {
         match reason {
-            RefusalReason::CredentialsNotFound
-            | RefusalReason::CredentialsInvalid
-            | RefusalReason::AccessDenied => Self::NotAuthorized,
-            RefusalReason::EndpointInvalid
-            | RefusalReason::EndpointNotAllowed
-            | RefusalReason::RequestRejected => Self::Misdirected,
+            ConfigurationReason::CredentialsNotFound
+            | ConfigurationReason::CredentialsInvalid
+            | ConfigurationReason::AccessDenied => Self::NotAuthorized,
+            ConfigurationReason::EndpointInvalid
+            | ConfigurationReason::EndpointNotAllowed
+            | ConfigurationReason::RequestRejected => Self::Misdirected,
         }
     }
 }

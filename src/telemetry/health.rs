@@ -1,6 +1,6 @@
 //! What the probes tell: alive while the loop turns, ready once everything was listed.
 
-use crate::tracker::Source;
+use image_export_core::Source;
 use std::{
     collections::BTreeMap,
     sync::{

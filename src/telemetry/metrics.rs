@@ -1,9 +1,6 @@
 //! Counters and gauges. Labels are bounded: no job, project or object ever names a series.
-
-use crate::{
-    cloud::{Observer, Operation},
-    tracker::{Census, Counters},
-};
+use image_export_cloud::{Observer, Operation};
+use image_export_core::{Census, Counters};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},

@@ -2,7 +2,7 @@
 //! body, and answers that contradict the ones before.
 
 use crate::harness::{PROJECT, Team, condition, in_progress, key, message, summary};
-use image_export_operator::api::ImageExportJobStatus;
+use image_export_api::ImageExportJobStatus;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use testbed::ims::{Answer, Job};
 

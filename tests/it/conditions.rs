@@ -1,11 +1,8 @@
 //! `docs/conditions.md` says what the code does, and so do the objects in `deploy/gitops/`.
-
-use image_export_operator::{
-    api::ImageExportJob,
-    tracker::{
-        standing::{Parsed, Standing},
-        verdict::{Activity, Row, Truth},
-    },
+use image_export_api::ImageExportJob;
+use image_export_core::{
+    standing::{Parsed, Standing},
+    verdict::{Activity, Row, Truth},
 };
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -32,7 +29,7 @@ fn quoted(cell: &'static str) -> impl Iterator<Item = &'static str> {
 
 /// All reasons, as the code spells them.
 fn reasons() -> BTreeSet<&'static str> {
-    let source = include_str!("../../src/api/conditions.rs");
+    let source = include_str!("../../crates/api/src/conditions.rs");
     let (_, module) = source.split_once("pub mod reasons {").expect("it is there");
     module
         .lines()

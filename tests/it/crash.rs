@@ -3,7 +3,7 @@
 use crate::harness::{
     OPERATOR_NAMESPACE, Operator, PROJECT, Team, cluster, condition, eventually, key, summary,
 };
-use image_export_operator::api::ImageExportJobStatus;
+use image_export_api::ImageExportJobStatus;
 use std::time::Duration;
 use testbed::ims::{Answer, End, Gate, Job, Start};
 

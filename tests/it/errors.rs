@@ -5,7 +5,7 @@
 use crate::harness::{
     PROJECT, TOKEN, Team, condition, eventually, in_progress, key, message, summary,
 };
-use image_export_operator::api::ImageExportJobStatus;
+use image_export_api::ImageExportJobStatus;
 use serde_json::json;
 use std::fmt::Write as _;
 use testbed::ims::{Answer, End, Gate, Job, JobKey};

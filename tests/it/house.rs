@@ -57,8 +57,7 @@ fn kustomize(folder: &str) -> BTreeMap<(String, String), Value> {
 #[test]
 fn the_committed_crd_is_what_the_code_says() {
     assert!(
-        read("crds/imageexportjobs.imageexport.dev.yaml")
-            == image_export_operator::api::crd::yaml(),
+        read("crds/imageexportjobs.imageexport.dev.yaml") == image_export_api::crd::yaml(),
         "the code has changed the CRD: \
          cargo run -- crd > crds/imageexportjobs.imageexport.dev.yaml"
     );
@@ -88,93 +87,23 @@ fn there_is_one_crypto_provider_and_no_abandoned_yaml_library() {
     }
 }
 
-/// The modules of this crate that a source file names.
-fn named_modules(source: &str) -> BTreeSet<String> {
-    let code: String = source
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .collect();
-    let code: String = code.split_whitespace().collect();
-    let mut modules = BTreeSet::new();
-    for rest in code.split("crate::").skip(1) {
-        match rest.strip_prefix('{') {
-            None => modules.extend(first_word(rest)),
-            Some(group) => {
-                let mut depth = 0;
-                let mut start = 0;
-                for (at, character) in group.char_indices() {
-                    match character {
-                        '{' => depth += 1,
-                        ',' | '}' if depth == 0 => {
-                            modules.extend(first_word(&group[start..at]));
-                            start = at + 1;
-                            if character == '}' {
-                                break;
-                            }
-                        }
-                        '}' => depth -= 1,
-                        _ => {}
-                    }
-                }
-            }
-        }
-    }
-    modules
-}
-
-fn first_word(path: &str) -> Option<String> {
-    let word: String = path
-        .chars()
-        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-        .collect();
-    (!word.is_empty()).then_some(word)
-}
-
+/// Cargo holds the layers: a package cannot use what its manifest does not name.
 #[test]
-fn use_lines_are_read_as_the_compiler_reads_them() {
-    let source = "
-        use crate::{
-            api::{self, conditions::{Condition, types}}, // crate::wrong
-            observation::Outcome,
-        };
-        //! [`crate::wrong`]
-        use crate::tracker::Source;
-        fn f() { crate::cloud::f() }";
-    let modules: Vec<_> = named_modules(source).into_iter().collect();
-    assert_eq!(modules, ["api", "cloud", "observation", "tracker"]);
-}
-
-#[test]
-fn each_layer_knows_only_the_layers_below_it() {
-    let layers: [(&str, &[&str]); 6] = [
-        ("src/api", &[]),
-        ("src/observation.rs", &[]),
-        ("src/cloud", &["observation"]),
-        ("src/tracker", &["api", "observation"]),
-        ("src/telemetry", &["cloud", "tracker"]),
-        ("src/query", &["api", "cloud", "observation", "tracker"]),
-    ];
-    for (layer, below) in layers {
-        let path = root().join(layer);
-        let own = path
-            .file_stem()
-            .and_then(|stem| stem.to_str())
-            .expect(layer);
-        let sources = if path.is_dir() {
-            files(&path)
-        } else {
-            vec![path.clone()]
-        };
-        assert!(!sources.is_empty());
-        for source in sources {
-            let text = fs::read_to_string(&source).expect("a source file");
-            for module in named_modules(&text) {
-                assert!(
-                    module == own || below.contains(&module.as_str()),
-                    "{} must not know {module}",
-                    source.display()
-                );
-            }
+fn the_packages_of_the_core_cannot_do_io() {
+    for (package, forbidden) in [
+        ("model", &["kube", "tokio", "reqwest", "image-export"][..]),
+        (
+            "api",
+            &["kube.", "kube-client", "tokio", "reqwest", "image-export-c"],
+        ),
+        ("core", &["kube", "tokio", "reqwest", "image-export-cloud"]),
+        ("cloud", &["kube", "image-export-api", "image-export-core"]),
+    ] {
+        let manifest = read(&format!("crates/{package}/Cargo.toml"));
+        let dependencies = manifest.split("[dependencies]").nth(1).expect(package);
+        for name in forbidden {
+            let named = dependencies.lines().find(|line| line.starts_with(name));
+            assert_eq!(named, None, "crates/{package} must not depend on it");
         }
     }
 }
@@ -419,65 +348,10 @@ fn what_the_readme_tells_people_to_do_works() {
     }
 }
 
-/// The names of the test functions in a source file.
-fn tests_in(source: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    let mut is_test = false;
-    for line in source.lines().map(str::trim) {
-        if line.starts_with("#[") {
-            is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
-            continue;
-        }
-        let name = line
-            .strip_prefix("async ")
-            .unwrap_or(line)
-            .strip_prefix("fn ");
-        if let Some(name) = name.filter(|_| is_test) {
-            found.extend(name.split(['(', '<']).next());
-        }
-        is_test = false;
-    }
-    found
-}
-
-#[test]
-fn each_fault_of_the_cloud_side_has_a_test_of_its_name() {
-    let sources = [root().join("src"), root().join("tests/it")];
-    let texts: Vec<String> = sources
-        .iter()
-        .flat_map(|folder| files(folder))
-        .map(|file| fs::read_to_string(file).expect("a source file"))
-        .collect();
-    let tests: Vec<&str> = texts.iter().flat_map(|text| tests_in(text)).collect();
-    let ids = [("e", 1..=14), ("f", 1..=13), ("g", 1..=8), ("h", 4..=4)]
-        .into_iter()
-        .flat_map(|(letter, numbers)| numbers.map(move |number| format!("{letter}{number}_")));
-    let untested: Vec<String> = ids
-        .filter(|id| !tests.iter().any(|test| test.starts_with(id)))
-        .collect();
-    assert_eq!(untested, [""; 0], "faults without a test");
-}
-
-#[test]
-fn only_functions_that_are_run_as_tests_count_as_tests() {
-    let source = "
-        #[tokio::test(flavor = \"multi_thread\")]
-        #[rustfmt::skip]
-        async fn e1_one() {}
-        #[test]
-        fn e2_two() {}
-        /// Once a test.
-        fn e3_three() {}
-        #[test]
-        // fn e4_four
-        fn e5_five<'a>() {}";
-    assert_eq!(tests_in(source), ["e1_one", "e2_two"]);
-}
-
 /// The fragments of each message in the table of `docs/cloud.md` occur in the sources.
 #[test]
 fn the_messages_of_the_manual_are_those_of_the_code() {
-    let sources: String = ["src/cloud", "src/controller", "src/tracker"]
+    let sources: String = ["crates/cloud/src", "src/controller", "crates/core/src"]
         .iter()
         .flat_map(|folder| files(&root().join(folder)))
         .map(|source| fs::read_to_string(source).expect("a source file"))

@@ -2,7 +2,7 @@
 //! object that the operator cannot read. What the server refuses is in `crd`.
 
 use crate::harness::{PROJECT, TOKEN, Team, install};
-use image_export_operator::api::crd;
+use image_export_api::crd;
 use serde_json::{Value, json};
 use std::sync::OnceLock;
 use testbed::{

@@ -1,7 +1,7 @@
 //! Objects change while something is under way for them.
 
 use crate::harness::{Operator, PROJECT, TOKEN, Team, cluster, condition, key, summary};
-use image_export_operator::api::ImageExportJob;
+use image_export_api::ImageExportJob;
 use serde_json::json;
 use std::sync::{
     Arc,

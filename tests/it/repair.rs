@@ -1,7 +1,7 @@
 //! Fault H7: what others write into the status.
 
 use crate::harness::{Operator, PROJECT, Team, cluster, condition, eventually};
-use image_export_operator::api::ImageExportJobStatus;
+use image_export_api::ImageExportJobStatus;
 use serde_json::{Value, json};
 use testbed::ims::{End, Job};
 

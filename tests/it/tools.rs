@@ -107,9 +107,8 @@ async fn each_transition_is_one_event_in_the_words_of_the_conditions_over_restar
     team.start_operator();
     team.until_reason("open", "JobSucceeded").await;
     until_event(&team, "open", "JobSucceeded").await;
-    let note = |status: &image_export_operator::api::ImageExportJobStatus| {
-        status.conditions[0].message.clone()
-    };
+    let note =
+        |status: &image_export_api::ImageExportJobStatus| status.conditions[0].message.clone();
     let mut events = team.events("good").await;
     events.retain(|event| is_of_an_answer(event));
     assert_eq!(

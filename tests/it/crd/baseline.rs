@@ -4,7 +4,7 @@
 //! A promise that has to be broken gets a new version; before the first release, a new baseline.
 
 use super::comparison::breaks;
-use image_export_operator::api::crd;
+use image_export_api::crd;
 use serde_json::Value;
 
 fn baseline() -> Value {

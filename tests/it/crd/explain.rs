@@ -2,7 +2,7 @@
 
 use super::{list, properties, schemas, text};
 use crate::harness::{cluster, eventually};
-use image_export_operator::api::crd;
+use image_export_api::crd;
 use serde_json::Value;
 
 fn explain(arguments: &[&str]) -> String {

@@ -1,7 +1,7 @@
 //! The comparison of CRDs, tried: each kind of broken promise is found, each kind of progress passes.
 
 use super::{change, comparison::breaks, schemas};
-use image_export_operator::api::crd;
+use image_export_api::crd;
 use serde_json::Value;
 
 fn changed(place: &str, json: &str) -> Value {

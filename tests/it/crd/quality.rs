@@ -2,7 +2,7 @@
 //! and selectable fields that exist, and what the API reference promises. Needs no server.
 
 use super::{change, list, properties, schemas, text};
-use image_export_operator::api::crd;
+use image_export_api::crd;
 use serde_json::{Value, json};
 
 /// Everything that a CRD should have and this one has not.

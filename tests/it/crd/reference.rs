@@ -4,7 +4,7 @@
 mod render;
 
 use super::{schemas, text};
-use image_export_operator::api::crd;
+use image_export_api::crd;
 
 #[test]
 fn the_api_reference_is_what_the_crd_says() {

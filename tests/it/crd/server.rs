@@ -1,7 +1,7 @@
 //! What a real API server makes of the CRD itself and of the manifests that people start from.
 
 use crate::harness::{Team, cluster};
-use image_export_operator::api::crd;
+use image_export_api::crd;
 use serde_json::{Value, json};
 use std::fs;
 

@@ -7,10 +7,8 @@ use crate::{
     harness::{Launch, PROJECT, SCALE, Team, eventually, key},
 };
 use futures::{StreamExt, future::join_all, stream};
-use image_export_operator::{
-    cloud::{CloudOptions, Pacing},
-    observation::{Failure, FailureKind, JobState, Outcome, RefusalReason, Stage},
-};
+use image_export_cloud::{CloudOptions, Pacing};
+use image_export_model::{ConfigurationReason, Failure, FailureKind, JobState, Outcome, Stage};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -162,27 +160,27 @@ async fn g3_a_secret_that_is_no_clouds_yaml_says_so_before_anything_is_sent() {
     });
     let beginnings = [
         (
-            RefusalReason::CredentialsNotFound,
+            ConfigurationReason::CredentialsNotFound,
             "Secret team-a/otc has no key clouds.yaml",
         ),
         (
-            RefusalReason::CredentialsNotFound,
+            ConfigurationReason::CredentialsNotFound,
             "Secret team-a/otc has no key clouds.yaml",
         ),
         (
-            RefusalReason::CredentialsInvalid,
+            ConfigurationReason::CredentialsInvalid,
             "key clouds.yaml of Secret team-a/otc is empty",
         ),
         (
-            RefusalReason::CredentialsInvalid,
+            ConfigurationReason::CredentialsInvalid,
             "key clouds.yaml of Secret team-a/otc is not UTF-8 text",
         ),
         (
-            RefusalReason::CredentialsInvalid,
+            ConfigurationReason::CredentialsInvalid,
             "key clouds.yaml of Secret team-a/otc is not valid YAML",
         ),
         (
-            RefusalReason::CredentialsNotFound,
+            ConfigurationReason::CredentialsNotFound,
             "clouds.yaml of Secret team-a/otc has no cloud \"otc\"",
         ),
     ];
@@ -333,7 +331,7 @@ async fn g6_a_token_of_another_project_is_refused_naming_both() {
     );
     assert_eq!(
         asked.seen.outcome,
-        refused(RefusalReason::CredentialsInvalid, message)
+        refused(ConfigurationReason::CredentialsInvalid, message)
     );
 
     let message =
@@ -348,7 +346,7 @@ async fn g6_a_token_of_another_project_is_refused_naming_both() {
         let asked = lab.ask(&me, "job").await;
         assert_eq!(
             asked.seen.outcome,
-            refused(RefusalReason::CredentialsInvalid, message.as_str())
+            refused(ConfigurationReason::CredentialsInvalid, message.as_str())
         );
         assert_eq!((asked.times, lab.sim.logins()), (0, logins), "{project}");
     }
@@ -417,7 +415,7 @@ async fn g8_a_token_that_fits_into_no_header_is_said_to_be_one() {
         lab.sim.url()
     );
     let refusal = credential(&lab.client, &entry).expect_err("it is refused");
-    assert_eq!(refusal.reason, RefusalReason::CredentialsInvalid);
+    assert_eq!(refusal.reason, ConfigurationReason::CredentialsInvalid);
     assert!(
         refusal.message.contains("longer than 32 KiB"),
         "{refusal:?}"

@@ -3,7 +3,7 @@
 
 use super::{Lab, passing, refused};
 use crate::harness::{PROJECT, key};
-use image_export_operator::observation::{JobState, Outcome, RefusalReason};
+use image_export_model::{ConfigurationReason, JobState, Outcome};
 use std::time::Duration;
 use testbed::ims::{Answer, Job};
 
@@ -11,7 +11,7 @@ const ME: &str = "cloud \"otc\" in Secret team-a/otc";
 
 fn rejected(host: &str, answer: &str) -> Outcome {
     refused(
-        RefusalReason::CredentialsInvalid,
+        ConfigurationReason::CredentialsInvalid,
         format!(
             "{host} rejects the token of {ME} ({answer}), which was given and cannot be renewed; write a new token"
         ),
@@ -20,14 +20,14 @@ fn rejected(host: &str, answer: &str) -> Outcome {
 
 fn request_rejected(host: &str, answer: &str) -> Outcome {
     refused(
-        RefusalReason::RequestRejected,
+        ConfigurationReason::RequestRejected,
         format!("{host} refused the request ({answer}); check projectID and jobID"),
     )
 }
 
 fn access_denied(host: &str, answer: &str) -> Outcome {
     refused(
-        RefusalReason::AccessDenied,
+        ConfigurationReason::AccessDenied,
         format!(
             "{host} denies access ({answer}); grant the user a role that may read IMS jobs in this project"
         ),
@@ -36,7 +36,7 @@ fn access_denied(host: &str, answer: &str) -> Outcome {
 
 fn not_offered(host: &str) -> Outcome {
     refused(
-        RefusalReason::EndpointInvalid,
+        ConfigurationReason::EndpointInvalid,
         format!(
             "{host} does not offer the image job API (404 APIGW.0101); check the endpoint, image_endpoint_override and the region"
         ),
@@ -45,7 +45,7 @@ fn not_offered(host: &str) -> Outcome {
 
 fn redirected(host: &str, answer: &str) -> Outcome {
     refused(
-        RefusalReason::EndpointInvalid,
+        ConfigurationReason::EndpointInvalid,
         format!(
             "{host} redirects to another address ({answer}), which is never followed; name the final endpoint"
         ),
@@ -142,7 +142,7 @@ async fn e2_a_rejected_token_is_replaced_once_a_poll() {
     );
     assert_eq!(
         asked.seen.outcome,
-        refused(RefusalReason::CredentialsInvalid, expected)
+        refused(ConfigurationReason::CredentialsInvalid, expected)
     );
     assert_eq!((asked.times, lab.sim.logins()), (2, logins + 1));
 }

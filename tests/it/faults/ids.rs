@@ -3,7 +3,7 @@
 
 use super::{Lab, refused};
 use crate::harness::{PROJECT, Team};
-use image_export_operator::observation::{JobState, RefusalReason};
+use image_export_model::{ConfigurationReason, JobState};
 use kube::api::PostParams;
 use serde_json::{Value, json};
 use testbed::ims::Answer;
@@ -85,7 +85,7 @@ async fn h4_an_id_that_is_none_reaches_no_url_even_where_an_older_crd_let_it_thr
             ] {
                 let seen = lab.client.query(&me, project, job).await;
                 let message = format!("{field} is not an id of this cloud");
-                let expected = refused(RefusalReason::RequestRejected, message);
+                let expected = refused(ConfigurationReason::RequestRejected, message);
                 assert_eq!((seen.outcome, seen.requests), (expected, 0));
             }
         }

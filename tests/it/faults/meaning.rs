@@ -3,7 +3,7 @@
 
 use super::{Lab, PASSWORD, failed};
 use crate::harness::{PROJECT, TOKEN, Team, condition, in_progress, key, summary};
-use image_export_operator::observation::{FailureKind, JobState};
+use image_export_model::{FailureKind, JobState};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use testbed::ims::{Answer, End, Gate, Job};

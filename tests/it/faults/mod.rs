@@ -9,11 +9,10 @@ mod meaning;
 mod wire;
 
 use crate::harness::{self, PROJECT, TOKEN, cluster, key};
-use image_export_operator::{
-    cloud::{CloudClient, CloudOptions, Credential, EndpointPolicy, Origin},
-    observation::{
-        Failure, FailureKind, JobAnswer, Observation, Outcome, Refusal, RefusalReason, Stage,
-    },
+use image_export_cloud::{CloudClient, CloudOptions, Credential, EndpointPolicy, Origin};
+use image_export_model::{
+    ConfigurationError, ConfigurationReason, Failure, FailureKind, JobAnswer, Observation, Outcome,
+    Stage,
 };
 use k8s_openapi::ByteString;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -142,13 +141,16 @@ fn origin() -> Origin {
 }
 
 /// Entry `otc` of a clouds.yaml, its fields given as flow-style YAML.
-fn credential(client: &CloudClient, fields: &str) -> Result<Credential, Refusal> {
+fn credential(client: &CloudClient, fields: &str) -> Result<Credential, ConfigurationError> {
     let yaml = format!("clouds: {{otc: {{{fields}}}}}");
     secret(client, yaml)
 }
 
 /// Entry `otc` of a Secret with this clouds.yaml.
-fn secret(client: &CloudClient, yaml: impl Into<Vec<u8>>) -> Result<Credential, Refusal> {
+fn secret(
+    client: &CloudClient,
+    yaml: impl Into<Vec<u8>>,
+) -> Result<Credential, ConfigurationError> {
     let data = BTreeMap::from([("clouds.yaml".to_owned(), ByteString(yaml.into()))]);
     client.credential(&origin(), Some(&data), "otc")
 }
@@ -175,8 +177,8 @@ impl Asked {
     }
 }
 
-fn refused(reason: RefusalReason, message: impl Into<Arc<str>>) -> Outcome {
-    Outcome::Refused(Refusal {
+fn refused(reason: ConfigurationReason, message: impl Into<Arc<str>>) -> Outcome {
+    Outcome::Misconfigured(ConfigurationError {
         reason,
         message: message.into(),
     })

@@ -4,7 +4,7 @@
 use super::{Lab, failed, given_token, passing};
 use crate::harness::{PROJECT, TOKEN, key};
 use flate2::{Compression, write::GzEncoder};
-use image_export_operator::observation::{FailureKind, JobState, Outcome};
+use image_export_model::{FailureKind, JobState, Outcome};
 use std::{
     io::Write,
     net::{Ipv4Addr, SocketAddr, TcpListener},

@@ -6,7 +6,7 @@ mod team;
 pub use operator::{Launch, Operator};
 pub use team::Team;
 
-use image_export_operator::api::{ImageExportJobStatus, conditions::Condition};
+use image_export_api::{ImageExportJobStatus, conditions::Condition};
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},

@@ -2,7 +2,7 @@
 
 use super::{Launch, Operator, PATIENCE, PROJECT, TOKEN, client, cluster, condition};
 use futures::StreamExt;
-use image_export_operator::api::{
+use image_export_api::{
     ImageExportJob, ImageExportJobStatus, POLL_REQUEST_ANNOTATION, conditions::reasons::PENDING,
 };
 use k8s_openapi::api::events::v1::Event;

@@ -8,7 +8,7 @@ use super::{
     running,
 };
 use crate::harness::{PROJECT, Team, key};
-use image_export_operator::api::ImageExportJob;
+use image_export_api::ImageExportJob;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use testbed::ims::{Answer, Job};

@@ -3,7 +3,7 @@
 use super::condition;
 use crate::harness::{Team, eventually};
 use futures::StreamExt;
-use image_export_operator::api::ImageExportJob;
+use image_export_api::ImageExportJob;
 use kube::{
     Api,
     api::{ApiResource, DynamicObject},

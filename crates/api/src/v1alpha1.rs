@@ -1,0 +1,209 @@
+//! `imageexport.dev/v1alpha1`. Comments on fields are what `kubectl explain` shows.
+
+// `kubectl explain` knows no backticks; kube's attribute repeats `type_` for each printer column.
+#![allow(clippy::doc_markdown, clippy::duplicated_attributes)]
+
+use super::{CloudName, JobId, ProjectId, SecretName, conditions::Condition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which job to follow, and how.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    crates(kube_core = "::kube_core"),
+    group = "imageexport.dev",
+    version = "v1alpha1",
+    kind = "ImageExportJob",
+    plural = "imageexportjobs",
+    shortname = "iej",
+    category = "imageexport",
+    namespaced,
+    status = "ImageExportJobStatus",
+    doc = "Tracks an existing image job of the cloud to its end; it never starts, changes or cancels one. The operator asks the cloud about the job and writes what it learns into the status.",
+    derive = "PartialEq",
+    selectable = ".spec.jobID",
+    selectable = ".status.status",
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.status",
+        description = "Status of the job in the cloud's words"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "True once the job has succeeded"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        description = "Why Ready is what it is"
+    ),
+    printcolumn(
+        name = "Image",
+        type_ = "string",
+        json_path = ".status.imageID",
+        description = "Id of the image"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Time since the object was created"
+    ),
+    printcolumn(
+        name = "Job",
+        type_ = "string",
+        json_path = ".spec.jobID",
+        priority = 1,
+        description = "Id of the job"
+    ),
+    printcolumn(
+        name = "Progress",
+        type_ = "integer",
+        json_path = ".status.progressPercent",
+        priority = 1,
+        description = "How far the job has come, in percent, as far as the cloud tells"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1,
+        description = "What the reason means for this job"
+    )
+)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct ImageExportJobSpec {
+    /// Id of the cloud project (tenant) that the job belongs to: 1 to 64 of the characters A-Z, a-z,
+    /// 0-9, - and _. Immutable.
+    #[serde(rename = "projectID")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("projectID is immutable: create an ImageExportJob of another name"))]
+    pub project_id: ProjectId,
+
+    /// Id of the job: the job_id in the answer of the call that started it, 1 to 64 of the characters
+    /// A-Z, a-z, 0-9, - and _. Immutable.
+    #[serde(rename = "jobID")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("jobID is immutable: create an ImageExportJob of another name"))]
+    pub job_id: JobId,
+
+    /// The credentials to ask with: an entry of a clouds.yaml in a Secret of the same namespace. May
+    /// be changed at any time.
+    pub cloud_credentials_ref: CloudCredentialsRef,
+
+    /// Seconds between two polls of this job, 5 to 86400; without it, the operator's own period.
+    /// Errors of the cloud and the operator's quota may stretch it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 5, max = 86400))]
+    pub poll_period_seconds: Option<i32>,
+
+    /// Seconds within which the job should have ended, 1 to 31536000 (a year), counted from
+    /// status.startTime or from the creation of this object, whichever is earlier; suspended time
+    /// counts. After that Ready is False and Stalled True (DeadlineExceeded), which Flux, Helm and
+    /// Argo CD take for a failure. The job itself goes on, and so does polling, slowly: an end that
+    /// comes later is still shown. Without it there is no deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub deadline_seconds: Option<i32>,
+
+    /// Seconds after which this object is deleted once its job has ended, well or badly, up to
+    /// 31536000 (a year); 0 deletes it at once. Counted from the moment the operator showed the end,
+    /// or from completionTime if that is later. Without it the object stays. Where a tool applies the
+    /// object again from Git, it is created and followed anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub ttl_seconds_after_finished: Option<i32>,
+
+    /// Whether polling pauses. Ready is Unknown (Suspended) meanwhile, so that waits time out. A job
+    /// that has ended keeps its status. The job itself is not touched.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// A cloud entry in a `clouds.yaml` in a Secret of the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CloudCredentialsRef {
+    /// Name of the Secret. Its key clouds.yaml holds a file as OpenStack tools use it; the key cacert,
+    /// if there is one, the CA certificates to trust.
+    pub secret_name: SecretName,
+
+    /// Name of the entry under clouds in that file: 1 to 64 of the characters A-Z, a-z, 0-9, -, _ and
+    /// the full stop.
+    pub cloud_name: CloudName,
+}
+
+/// What the operator knows about the job. Written by the operator alone; edits are repaired.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageExportJobStatus {
+    /// The metadata.generation that this status was written for; -1 before the first write, so that
+    /// no tool takes a new object for a finished one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Status of the job as the cloud last told it: INIT, RUNNING, SUCCESS or FAIL. Any other word is
+    /// shown as it came, cut to 64 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub status: Option<String>,
+
+    /// Type of the job in the cloud's words, for example imsNativeExportImageJob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub job_type: Option<String>,
+
+    /// Id of the image, once the job has succeeded. For an export it is the source image.
+    #[serde(rename = "imageID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub image_id: Option<String>,
+
+    /// Why the job failed, in the cloud's words, cut to 1024 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub fail_reason: Option<String>,
+
+    /// The cloud's code for the failure, for example IMG.0148.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub error_code: Option<String>,
+
+    /// How far the job has come, in percent: the highest step of 10 that the cloud has named, at most
+    /// one step a minute. For display only; absent where the cloud does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub progress_percent: Option<i32>,
+
+    /// When the job began, by the cloud's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub start_time: Option<Time>,
+
+    /// When the job ended, well or badly: by the cloud's clock, else when the operator saw the end.
+    /// Absent while the job has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub completion_time: Option<Time>,
+
+    /// The last value of the annotation imageexport.dev/poll-requested-at that the operator has
+    /// handled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub last_handled_poll_request: Option<String>,
+
+    /// Once the operator has seen the object: Ready, True when the job has succeeded and its image is
+    /// known, and Succeeded, True or False when the job has ended. Besides them, Reconciling while the
+    /// operator works towards an end, or Stalled where somebody has to look. Conditions of other
+    /// types are left as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+}

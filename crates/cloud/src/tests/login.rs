@@ -1,0 +1,384 @@
+//! Logins: how many there are, for which scope, when they are repeated, and what a failed one says.
+
+use super::{
+    CANARY,
+    cloud::{Cloud, JOB, PROJECT, accept, client, granted, respond, running},
+    credential,
+};
+use futures::future::join_all;
+use image_export_model::{
+    ConfigurationError, ConfigurationReason, FailureKind, Observation, Outcome, Stage,
+};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn refusal(observation: &Observation) -> &ConfigurationError {
+    let Outcome::Misconfigured(refusal) = &observation.outcome else {
+        panic!("{observation:?}")
+    };
+    assert!(
+        !refusal.message.contains(CANARY) && !refusal.message.contains("token-"),
+        "{refusal:?}"
+    );
+    refusal
+}
+
+#[tokio::test]
+async fn g7_many_objects_on_one_credential_cause_one_login() {
+    let cloud = Cloud::start(accept, |_| running()).await;
+    let (client, credential) = (client(), cloud.overridden());
+    let polls = join_all((0..100).map(|_| client.query(&credential, PROJECT, JOB))).await;
+    for poll in polls {
+        assert_eq!(
+            (poll.outcome.category(), poll.requests),
+            ("answered", 1),
+            "{poll:?}"
+        );
+    }
+    assert_eq!(cloud.logins().len(), 1);
+    assert_eq!(cloud.queries().len(), 100);
+}
+
+#[tokio::test]
+async fn many_objects_on_a_broken_credential_share_one_failed_login() {
+    let cloud = Cloud::start(|_| respond(401, "{}"), |_| running()).await;
+    let (client, credential) = (client(), cloud.overridden());
+    for _ in 0..3 {
+        let polls = join_all((0..100).map(|_| client.query(&credential, PROJECT, JOB))).await;
+        for poll in polls {
+            assert_eq!(
+                refusal(&poll).reason,
+                ConfigurationReason::CredentialsInvalid
+            );
+            assert_eq!((poll.requests, poll.endpoint), (0, None));
+        }
+    }
+    assert_eq!(cloud.logins().len(), 1);
+    assert_eq!(cloud.queries().len(), 0);
+}
+
+#[tokio::test]
+async fn the_query_is_what_the_documentation_says() {
+    let cloud = Cloud::start(accept, |_| running()).await;
+    let poll = client().query(&cloud.overridden(), PROJECT, JOB).await;
+    assert_eq!(poll.endpoint.as_deref(), cloud.url.strip_prefix("http://"));
+    let query = &cloud.queries()[0];
+    assert_eq!(query.uri.path(), format!("/v1/{PROJECT}/jobs/{JOB}"));
+    assert_eq!(query.token(), "token-1");
+    let agent = query.headers["user-agent"].to_str().unwrap();
+    assert_eq!(
+        agent,
+        concat!("image-export-operator/", env!("CARGO_PKG_VERSION"))
+    );
+    assert!(!query.headers.contains_key("accept-encoding"));
+}
+
+#[tokio::test]
+async fn the_scope_is_the_project_asked_for_with_one_token_each() {
+    let cloud = Cloud::start(
+        |n| granted(n, ["p1", "p2"][n - 1], HOUR, &Value::Null),
+        |_| running(),
+    )
+    .await;
+    let (client, credential) = (client(), cloud.overridden());
+    for project in ["p1", "p2", "p1", "p2"] {
+        client.query(&credential, project, JOB).await;
+    }
+    let logins = cloud.logins();
+    let scopes: Vec<_> = logins
+        .iter()
+        .map(|login| &login.body["auth"]["scope"]["project"]["id"])
+        .collect();
+    assert_eq!(scopes, ["p1", "p2"]);
+    assert_eq!(logins[0].uri.to_string(), "/v3/auth/tokens?nocatalog");
+    let user = &logins[0].body["auth"]["identity"]["password"]["user"];
+    assert_eq!(
+        *user,
+        json!({"name": "alice", "password": CANARY, "domain": {"name": "OTC1"}})
+    );
+    let tokens: Vec<_> = cloud
+        .queries()
+        .iter()
+        .map(|query| query.token().to_owned())
+        .collect();
+    assert_eq!(tokens, ["token-1", "token-2", "token-1", "token-2"]);
+}
+
+#[tokio::test]
+async fn g6_a_login_for_another_project_is_refused_naming_both() {
+    let cloud = Cloud::start(|n| granted(n, "other", HOUR, &Value::Null), |_| running()).await;
+    let by_login = client().query(&cloud.overridden(), PROJECT, JOB).await;
+    let url = &cloud.url;
+    let named = credential(&format!(
+        "clouds: {{otc: {{auth: {{auth_url: {url}, user_id: u, password: p-canary, project_id: other}}, image_endpoint_override: {url}}}}}"
+    ))
+    .unwrap();
+    let by_name = client().query(&named, PROJECT, JOB).await;
+    for poll in [by_login, by_name] {
+        let refusal = refusal(&poll);
+        assert_eq!(refusal.reason, ConfigurationReason::CredentialsInvalid);
+        assert!(
+            refusal
+                .message
+                .contains("project other, but spec.projectID is ac234"),
+            "{refusal:?}"
+        );
+    }
+    assert_eq!(
+        cloud.logins().len(),
+        1,
+        "an entry that names its project needs no login to be refused"
+    );
+    assert_eq!(cloud.queries().len(), 0);
+}
+
+#[tokio::test]
+async fn g1_a_rejected_token_is_replaced_once_within_the_poll() {
+    for (status, body) in [
+        (
+            401,
+            r#"{"error_code":"APIGW.0307","error_msg":"The token must be updated"}"#,
+        ),
+        (400, r#"{"error":{"code":"IMG.0030","message":"x"}}"#),
+        (400, r#"{"error":{"code":"IMG.0087","message":"x"}}"#),
+    ] {
+        let reject_first = move |query: &super::cloud::Seen| match query.token() {
+            "token-1" => respond(status, body),
+            _ => running(),
+        };
+        let cloud = Cloud::start(accept, reject_first).await;
+        let (client, credential) = (client(), cloud.overridden());
+        let poll = client.query(&credential, PROJECT, JOB).await;
+        assert_eq!(
+            (poll.outcome.category(), poll.requests),
+            ("answered", 2),
+            "{status} {body}"
+        );
+        let next = client.query(&credential, PROJECT, JOB).await;
+        assert_eq!((next.requests, cloud.logins().len()), (1, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_token_that_is_rejected_too_is_invalid_and_not_replaced_again_at_once() {
+    let cloud = Cloud::start(accept, |_| respond(401, r#"{"error_code":"APIGW.0307"}"#)).await;
+    let (client, credential) = (client(), cloud.overridden());
+    let first = client.query(&credential, PROJECT, JOB).await;
+    assert_eq!(first.requests, 2);
+    let said = refusal(&first);
+    assert_eq!(said.reason, ConfigurationReason::CredentialsInvalid);
+    for part in [
+        "127.0.0.1",
+        "401 APIGW.0307",
+        "expired",
+        "Secret team-a/otc",
+    ] {
+        assert!(said.message.contains(part), "{said:?}");
+    }
+    let polls = join_all((0..20).map(|_| client.query(&credential, PROJECT, JOB))).await;
+    for next in polls {
+        assert_eq!(refusal(&next), said, "the same words");
+        assert_eq!(next.requests, 1);
+    }
+    assert_eq!(cloud.logins().len(), 2);
+}
+
+#[tokio::test]
+async fn a_given_token_is_never_replaced() {
+    let cloud = Cloud::start(accept, |_| respond(401, "")).await;
+    let url = &cloud.url;
+    let given = credential(&format!(
+        "clouds: {{otc: {{auth_type: token, auth: {{token: {CANARY}}}, image_endpoint_override: {url}}}}}"
+    ));
+    let poll = client().query(&given.unwrap(), PROJECT, JOB).await;
+    let refusal = refusal(&poll);
+    assert_eq!(
+        (refusal.reason, poll.requests),
+        (ConfigurationReason::CredentialsInvalid, 1)
+    );
+    assert!(refusal.message.contains("write a new token"), "{refusal:?}");
+    assert_eq!(cloud.queries()[0].token(), CANARY);
+    assert_eq!(cloud.logins().len(), 0);
+}
+
+#[tokio::test]
+async fn a_given_token_without_an_endpoint_is_exchanged_for_one_with_a_catalog() {
+    let cloud = Cloud::start(|n| granted(n, PROJECT, HOUR, &json!([])), |_| running()).await;
+    let url = &cloud.url;
+    let given = credential(&format!(
+        "clouds: {{otc: {{auth_type: v3token, auth: {{auth_url: {url}, token: {CANARY}}}}}}}"
+    ));
+    let poll = client().query(&given.unwrap(), PROJECT, JOB).await;
+    assert_eq!(refusal(&poll).reason, ConfigurationReason::EndpointInvalid);
+    let login = &cloud.logins()[0];
+    assert_eq!(login.uri.to_string(), "/v3/auth/tokens", "with a catalog");
+    assert_eq!(
+        login.body["auth"]["identity"],
+        json!({"methods": ["token"], "token": {"id": CANARY}})
+    );
+}
+
+#[tokio::test]
+async fn a_token_is_refreshed_at_half_life_and_the_old_one_used_if_that_fails() {
+    let login = |n| match n {
+        1 => granted(n, PROJECT, Duration::from_secs(2), &Value::Null),
+        2 => respond(503, ""),
+        _ => accept(n),
+    };
+    let cloud = Cloud::start(login, |_| running()).await;
+    let (client, credential) = (client(), cloud.overridden());
+    let poll = || client.query(&credential, PROJECT, JOB);
+    poll().await;
+    assert_eq!(
+        (poll().await.outcome.category(), cloud.logins().len()),
+        ("answered", 1)
+    );
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(
+        (poll().await.outcome.category(), cloud.logins().len()),
+        ("answered", 2)
+    );
+    assert_eq!(
+        (poll().await.outcome.category(), cloud.logins().len()),
+        ("answered", 2),
+        "not again at once"
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let expired = poll().await;
+    assert_eq!(
+        (expired.outcome.category(), cloud.logins().len()),
+        ("http_error", 2),
+        "expired, and paused"
+    );
+}
+
+#[tokio::test]
+async fn what_each_status_of_the_identity_service_means() {
+    for (status, expected) in [
+        (401, Some(ConfigurationReason::CredentialsInvalid)),
+        (403, Some(ConfigurationReason::AccessDenied)),
+        (400, Some(ConfigurationReason::EndpointInvalid)),
+        (404, Some(ConfigurationReason::EndpointInvalid)),
+        (302, Some(ConfigurationReason::EndpointInvalid)),
+        (429, None),
+        (500, None),
+        (503, None),
+    ] {
+        let login = move |_| {
+            let mut response = respond(status, "<html>");
+            response
+                .headers_mut()
+                .insert("retry-after", "17".parse().unwrap());
+            response
+        };
+        let cloud = Cloud::start(login, |_| running()).await;
+        let poll = client().query(&cloud.overridden(), PROJECT, JOB).await;
+        let message = match (&poll.outcome, expected) {
+            (Outcome::Misconfigured(refusal), Some(reason)) if refusal.reason == reason => {
+                &refusal.message
+            }
+            (Outcome::Failed(failure), None) if failure.kind == FailureKind::Http => {
+                assert_eq!(failure.stage, Stage::Login);
+                &failure.message
+            }
+            other => panic!("{status}: {other:?}"),
+        };
+        assert!(
+            message.contains("127.0.0.1") && message.contains(&status.to_string()),
+            "{message}"
+        );
+        assert_eq!(
+            (poll.retry_after, poll.requests, poll.endpoint),
+            (Some(Duration::from_secs(17)), 0, None)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_throttled_login_is_passing_trouble_whatever_its_status() {
+    for status in [400, 401, 403, 429] {
+        let body =
+            r#"{"error_code":"APIGW.0308","error_msg":"over ratelimit,limit:5,time:1 minute"}"#;
+        let cloud = Cloud::start(move |_| respond(status, body), |_| running()).await;
+        let poll = client().query(&cloud.overridden(), PROJECT, JOB).await;
+        assert_eq!(poll.outcome.category(), "http_error", "{status}: {poll:?}");
+        assert_eq!(poll.retry_after, Some(Duration::from_secs(60)));
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_login_must_make_sense() {
+    for (body, token) in [
+        ("{}", Some("t")),
+        ("<html>", Some("t")),
+        (r#"{"token":{"project":{"id":"p"}}}"#, None),
+    ] {
+        let login = move |_| {
+            let mut response = respond(201, body);
+            if let Some(token) = token {
+                response
+                    .headers_mut()
+                    .insert("x-subject-token", token.parse().unwrap());
+            }
+            response
+        };
+        let cloud = Cloud::start(login, |_| running()).await;
+        let poll = client().query(&cloud.overridden(), PROJECT, JOB).await;
+        assert!(
+            matches!(&poll.outcome, Outcome::Failed(failure) if failure.kind == FailureKind::Malformed && failure.stage == Stage::Login),
+            "{body}: {poll:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_endpoint_comes_from_the_catalog() {
+    // The project of the answer is called "eu-de_team".
+    for (more, regions, expected) in [
+        ("region_name: eu-nl", &["eu-de", "eu-nl"][..], Ok("eu-nl")),
+        ("", &["eu-nl", "eu-de"], Ok("eu-de")),
+        ("", &["RegionOne"], Ok("RegionOne")),
+        ("", &["a", "b"], Err("set region_name to one of: a, b")),
+        (
+            "region_name: eu-ch",
+            &["eu-de"],
+            Err("set region_name to one of: eu-de"),
+        ),
+        (
+            "interface: internal",
+            &["eu-de"],
+            Err("no image service with the wanted interface"),
+        ),
+        ("", &[], Err("set image_endpoint_override")),
+    ] {
+        let place = std::sync::Arc::new(std::sync::OnceLock::<String>::new());
+        let own = std::sync::Arc::clone(&place);
+        let login = move |n| {
+            granted(
+                n,
+                PROJECT,
+                HOUR,
+                &Cloud::catalog(own.get().unwrap(), regions),
+            )
+        };
+        let cloud = Cloud::start(login, |_| running()).await;
+        place.set(cloud.url.clone()).unwrap();
+        let poll = client().query(&cloud.credential(more), PROJECT, JOB).await;
+        match expected {
+            Ok(region) => {
+                assert_eq!(poll.outcome.category(), "answered", "{poll:?}");
+                assert_eq!(
+                    cloud.queries()[0].uri.path(),
+                    format!("/{region}/v1/{PROJECT}/jobs/{JOB}")
+                );
+            }
+            Err(words) => {
+                let refusal = refusal(&poll);
+                assert_eq!(refusal.reason, ConfigurationReason::EndpointInvalid);
+                assert!(refusal.message.contains(words), "{refusal:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! TLS and HTTP/2, against a server of this file's own: faults E12 and E13.
+
+use super::{
+    cloud::{JOB, PROJECT, client},
+    data, lab, secret,
+};
+use crate::{CloudClient, Credential};
+use h2::{Reason, server::SendResponse};
+use http::Response;
+use image_export_model::{FailureKind, Observation, Outcome};
+use k8s_openapi::ByteString;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+/// Certifies servers; its certificate goes into the Secret.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A server's certificate and key.
+struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    fn certifies(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        Identity {
+            chain: vec![certificate.der().clone()],
+            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        }
+    }
+}
+
+/// Serves each TLS connection with `serve`; returns the port.
+async fn start<F>(
+    identity: Identity,
+    protocols: &[&[u8]],
+    serve: impl Fn(TlsStream<TcpStream>) -> F + Send + Sync + 'static,
+) -> u16
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(identity.chain, identity.key)
+        .unwrap();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (connection, _) = listener.accept().await.unwrap();
+            // A client that does not trust us goes away.
+            if let Ok(stream) = acceptor.accept(connection).await {
+                tokio::spawn(serve(stream));
+            }
+        }
+    });
+    port
+}
+
+fn running() -> String {
+    format!(r#"{{"job_id":"{JOB}","status":"RUNNING"}}"#)
+}
+
+/// HTTP/1.1, one request a connection.
+async fn http1(mut stream: TlsStream<TcpStream>) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = stream.read_u8().await else {
+            return;
+        };
+        request.push(byte);
+    }
+    let body = running();
+    let length = body.len();
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+/// An entry with a token for `https://{host}:{port}`.
+fn credential(host: &str, port: u16, cacert: Option<&str>, more: &str) -> Credential {
+    let mut data = data(format!(
+        "clouds: {{otc: {{auth_type: token, auth: {{token: t}}, image_endpoint_override: 'https://{host}:{port}'{more}}}}}"
+    ));
+    if let Some(pem) = cacert {
+        data.insert("cacert".to_owned(), ByteString(pem.into()));
+    }
+    Credential::parse(&secret(), Some(&data), "otc", &lab()).unwrap()
+}
+
+async fn ask(client: &CloudClient, credential: &Credential) -> Observation {
+    client.query(credential, PROJECT, JOB).await
+}
+
+fn network_failure(observation: &Observation) -> &str {
+    match &observation.outcome {
+        Outcome::Failed(failure) if failure.kind == FailureKind::Network => &failure.message,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn e13_certificates_that_cannot_be_trusted_are_told_apart() {
+    let authority = Authority::new();
+    let pem = authority.pem();
+    let good = authority.certifies("127.0.0.1", |_| {});
+    let expired = authority.certifies("127.0.0.1", |params| {
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+    });
+    let early = authority.certifies("127.0.0.1", |params| {
+        params.not_before = date_time_ymd(3000, 1, 1);
+        params.not_after = date_time_ymd(3001, 1, 1);
+    });
+    let foreign = authority.certifies("ims.example.com", |_| {});
+    for (identity, cacert, expected) in [
+        (expired, Some(&*pem), "certificate has expired"),
+        (early, Some(&*pem), "not valid yet"),
+        (foreign, Some(&*pem), "for another host name"),
+        (
+            good,
+            None,
+            "unknown authority; put that authority's certificate into key cacert",
+        ),
+    ] {
+        let port = start(identity, &[], http1).await;
+        let poll = ask(&client(), &credential("127.0.0.1", port, cacert, "")).await;
+        let message = network_failure(&poll);
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn e13_an_authority_of_the_secret_is_trusted_and_so_is_anybody_without_verification() {
+    let authority = Authority::new();
+    let port = start(authority.certifies("127.0.0.1", |_| {}), &[], http1).await;
+    let trusting = credential("127.0.0.1", port, Some(&authority.pem()), "");
+    assert_eq!(
+        ask(&client(), &trusting).await.outcome.category(),
+        "answered"
+    );
+    let careless = credential("127.0.0.1", port, None, ", verify: false");
+    assert_eq!(
+        ask(&client(), &careless).await.outcome.category(),
+        "answered"
+    );
+
+    // What one Secret trusts is no other's business.
+    let client = client();
+    ask(&client, &trusting).await;
+    network_failure(&ask(&client, &credential("127.0.0.1", port, None, "")).await);
+}
+
+#[tokio::test]
+async fn e13_a_server_that_speaks_no_tls_is_a_failure_of_the_handshake() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let _ = connection
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .await;
+        }
+    });
+    let poll = ask(&client(), &credential("127.0.0.1", port, None, "")).await;
+    assert!(
+        network_failure(&poll).contains("TLS handshake failed"),
+        "{poll:?}"
+    );
+}
+
+/// What an HTTP/2 server does with a request.
+#[derive(Clone, Copy, PartialEq)]
+enum Does {
+    Answer,
+    /// Answers and says that this connection takes no more.
+    GoAway,
+    Reset(Reason),
+}
+
+/// An HTTP/2 server; counts connections and requests.
+#[derive(Default)]
+struct Count {
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+}
+
+async fn http2(authority: &Authority, does: Does) -> (u16, Arc<Count>) {
+    let count = Arc::new(Count::default());
+    let counted = count.clone();
+    let identity = authority.certifies("127.0.0.1", |_| {});
+    let port = start(identity, &[b"h2", b"http/1.1"], move |stream| {
+        let count = counted.clone();
+        async move {
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+            count.connections.fetch_add(1, Ordering::Relaxed);
+            let Ok(mut connection) = h2::server::handshake(stream).await else {
+                return;
+            };
+            while let Some(Ok((_, respond))) = connection.accept().await {
+                count.requests.fetch_add(1, Ordering::Relaxed);
+                serve_stream(respond, does);
+                if does == Does::GoAway {
+                    connection.graceful_shutdown();
+                }
+            }
+        }
+    })
+    .await;
+    (port, count)
+}
+
+fn serve_stream(mut respond: SendResponse<axum::body::Bytes>, does: Does) {
+    match does {
+        Does::Reset(reason) => respond.send_reset(reason),
+        Does::Answer | Does::GoAway => {
+            let mut body = respond.send_response(Response::new(()), false).unwrap();
+            body.send_data(running().into(), true).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_polls_share_one_http2_connection_where_it_is_offered() {
+    let authority = Authority::new();
+    let (port, count) = http2(&authority, Does::Answer).await;
+    let (client, credential) = (
+        client(),
+        credential("127.0.0.1", port, Some(&authority.pem()), ""),
+    );
+    assert_eq!(
+        ask(&client, &credential).await.outcome.category(),
+        "answered"
+    );
+    let polls = (0..50).map(|_| ask(&client, &credential));
+    for poll in futures::future::join_all(polls).await {
+        assert_eq!(poll.outcome.category(), "answered");
+    }
+    assert_eq!(count.connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn e12_after_a_goaway_the_next_poll_opens_another_connection() {
+    let authority = Authority::new();
+    let (port, count) = http2(&authority, Does::GoAway).await;
+    let (client, credential) = (
+        client(),
+        credential("127.0.0.1", port, Some(&authority.pem()), ""),
+    );
+    for _ in 0..5 {
+        assert_eq!(
+            ask(&client, &credential).await.outcome.category(),
+            "answered"
+        );
+    }
+    assert_eq!(count.connections.load(Ordering::Relaxed), 5);
+}
+
+#[tokio::test]
+async fn e12_a_storm_of_resets_costs_two_requests_a_poll_and_is_passing_trouble() {
+    let authority = Authority::new();
+    for reason in [
+        Reason::REFUSED_STREAM,
+        Reason::ENHANCE_YOUR_CALM,
+        Reason::INTERNAL_ERROR,
+    ] {
+        let (port, count) = http2(&authority, Does::Reset(reason)).await;
+        let (client, credential) = (
+            client(),
+            credential("127.0.0.1", port, Some(&authority.pem()), ""),
+        );
+        for n in 1..=10 {
+            let poll = ask(&client, &credential).await;
+            network_failure(&poll);
+            assert_eq!(poll.requests, 2);
+            assert_eq!(count.requests.load(Ordering::Relaxed), 2 * n, "{reason:?}");
+        }
+    }
+}

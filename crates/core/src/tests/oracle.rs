@@ -1,0 +1,209 @@
+//! What must hold at every step, whatever a test is about.
+
+use super::world::World;
+use crate::{
+    Output, StatusWrite,
+    record::{Poll, Write},
+    standing::{Parsed, Standing},
+};
+use image_export_api::{
+    ImageExportJob, ImageExportJobStatus,
+    conditions::{Condition, types},
+};
+use std::collections::{HashMap, HashSet};
+
+/// What the checks remember.
+#[derive(Default)]
+pub struct Oracle {
+    polls: InFlight,
+    writes: InFlight,
+    /// The end that each uid was last seen to have.
+    ends: HashMap<String, String>,
+    /// Uids whose status somebody else wrote: what it said before proves nothing.
+    edited: HashSet<String>,
+    ticks: (u64, usize),
+}
+
+/// What is in flight, for whom.
+#[derive(Default)]
+struct InFlight {
+    by_sequence: HashMap<u64, String>,
+    uids: HashSet<String>,
+}
+
+impl InFlight {
+    /// Returns whether nothing else is in flight for this uid.
+    fn began(&mut self, sequence: u64, uid: &str) -> bool {
+        self.by_sequence.insert(sequence, uid.to_owned());
+        self.uids.insert(uid.to_owned())
+    }
+
+    fn ended(&mut self, sequence: u64) {
+        if let Some(uid) = self.by_sequence.remove(&sequence) {
+            self.uids.remove(&uid);
+        }
+    }
+}
+
+pub fn condition<'s>(status: &'s ImageExportJobStatus, type_: &str) -> Option<&'s Condition> {
+    status.conditions.iter().find(|c| c.type_ == type_)
+}
+
+impl Oracle {
+    /// The status was changed by somebody else than the tracker.
+    pub fn edited(&mut self, uid: &str) {
+        self.edited.insert(uid.to_owned());
+        self.ends.remove(uid);
+    }
+
+    /// A new process: what the old one had in flight is nobody's.
+    pub fn restarted(&mut self) {
+        self.polls = InFlight::default();
+        self.writes = InFlight::default();
+    }
+
+    pub fn tick(&mut self, second: u64, limit: usize) {
+        if self.ticks.0 != second {
+            self.ticks = (second, 0);
+        }
+        self.ticks.1 += 1;
+        assert!(self.ticks.1 <= limit, "busy loop in second {second}");
+    }
+
+    pub fn poll_sent(&mut self, sequence: u64, uid: &str) {
+        assert!(
+            self.polls.began(sequence, uid),
+            "two polls of {uid} in flight"
+        );
+    }
+
+    pub fn poll_ended(&mut self, sequence: u64) {
+        self.polls.ended(sequence);
+    }
+
+    pub fn write_sent(&mut self, uid: &str, job: &str, write: &StatusWrite) {
+        self.change_sent(write.ticket.sequence, uid);
+        well_formed(job, &write.status);
+    }
+
+    /// A write or a deletion.
+    pub fn change_sent(&mut self, sequence: u64, uid: &str) {
+        assert!(
+            self.writes.began(sequence, uid),
+            "two writes of {uid} in flight"
+        );
+    }
+
+    pub fn write_ended(&mut self, sequence: u64) {
+        self.writes.ended(sequence);
+    }
+
+    /// The API server takes this status in place of what it has.
+    pub fn landing(&mut self, object: &ImageExportJob, new: &ImageExportJobStatus, wall: i64) {
+        let uid = object
+            .metadata
+            .uid
+            .as_deref()
+            .expect("stored objects have one");
+        let old = object.status.clone().unwrap_or_default();
+        assert_ne!(&old, new, "a write that changes nothing");
+        assert_eq!(new.observed_generation, object.metadata.generation);
+        if !self.edited.remove(uid) {
+            times_move_with_status(&old, new, wall);
+        }
+        if let Some(end) = self.ends.get(uid) {
+            assert_eq!(new.status.as_ref(), Some(end), "an end is final");
+        }
+        if let Some(word) = new
+            .status
+            .as_ref()
+            .filter(|w| *w == "SUCCESS" || *w == "FAIL")
+        {
+            self.ends.insert(uid.to_owned(), word.clone());
+        }
+    }
+}
+
+/// The API server deletes this object at our word.
+pub fn deleting(object: &ImageExportJob, second: i64) {
+    let status = object.status.as_ref().expect("it has ended");
+    let ttl = object.spec.ttl_seconds_after_finished;
+    let ttl = ttl.expect("it is to be deleted");
+    let succeeded = condition(status, types::SUCCEEDED).expect("it has ended");
+    assert_ne!(succeeded.status, "Unknown", "{status:?}");
+    let turned: jiff::Timestamp = succeeded.last_transition_time.parse().expect("a time");
+    assert!(status.completion_time.is_some());
+    assert!(
+        turned.as_second() + i64::from(ttl) <= second,
+        "too early: {status:?}"
+    );
+    assert_eq!(status.observed_generation, object.metadata.generation);
+}
+
+fn well_formed(job: &str, status: &ImageExportJobStatus) {
+    assert!(condition(status, types::READY).is_some());
+    assert!(condition(status, types::SUCCEEDED).is_some());
+    let both = condition(status, types::RECONCILING).is_some()
+        && condition(status, types::STALLED).is_some();
+    assert!(!both, "Reconciling beside Stalled: {status:?}");
+    for condition in &status.conditions {
+        if types::ALL.contains(&condition.type_.as_str()) {
+            assert_eq!(condition.observed_generation, status.observed_generation);
+            assert!(condition.message.len() <= 1024 && condition.message.contains(job));
+        }
+    }
+    let Parsed::Ours(standing) = Standing::parse(Some(status), job) else {
+        panic!("what was written does not read back: {status:?}");
+    };
+    assert_eq!(&standing.render(job), status, "regenerates to the letter");
+}
+
+/// A transition time moves if, and only if, the condition's status does.
+fn times_move_with_status(old: &ImageExportJobStatus, new: &ImageExportJobStatus, wall: i64) {
+    for now in &new.conditions {
+        let Some(before) = condition(old, &now.type_) else {
+            continue;
+        };
+        if before.status == now.status {
+            assert_eq!(
+                before.last_transition_time, now.last_transition_time,
+                "{new:?}"
+            );
+        } else {
+            let at: jiff::Timestamp = now.last_transition_time.parse().expect("a time");
+            assert!((wall - 60..=wall).contains(&at.as_second()));
+        }
+    }
+}
+
+/// After each step: what is active is on its way to a poll, what is not asks nothing.
+pub fn at_rest(world: &World) {
+    for (_, record) in world.tracker.records.iter() {
+        let left_alone = record.doubtful && record.history.not_found_yet;
+        if record.is_active() {
+            assert!(
+                left_alone || record.poll != Poll::Off,
+                "forgotten: {record:?}"
+            );
+        } else {
+            assert!(!matches!(record.poll, Poll::Scheduled(_)), "{record:?}");
+        }
+        assert!(
+            !record.has_expired(world.clock()) || !matches!(record.write, Write::Idle),
+            "nobody deletes it: {record:?}"
+        );
+        if let (Write::Idle, Some(desired)) = (&record.write, record.desired(0)) {
+            let says = record.acknowledged.as_ref().is_some_and(|acknowledged| {
+                acknowledged.says_the_same(&desired)
+                    && acknowledged.generation == desired.generation
+            });
+            assert!(says, "nobody writes what is to be said: {record:?}");
+        }
+    }
+}
+
+/// Effects that only a leader may have.
+pub fn none(output: &Output) {
+    let nothing = output.effects.is_empty() && output.events.is_empty();
+    assert!(nothing, "not leading: {output:?}");
+}

@@ -1,0 +1,468 @@
+//! When an object is asked about: first polls, periods, poll requests, backoff.
+
+use super::{
+    samples::{
+        beginning, fail, millis, not_found, object, running, secs, success, success_without_image,
+        throttled, unavailable, unavailable_for,
+    },
+    world::World,
+};
+use crate::{Config, Input};
+use std::time::Duration;
+
+fn gaps(times: &[Duration]) -> Vec<Duration> {
+    times.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+/// Everything but the quota's own delays of at most a tenth of a second.
+fn about(time: Duration, expected: Duration) -> bool {
+    time + millis(1) >= expected && time <= expected + millis(110)
+}
+
+#[test]
+fn a_single_new_object_is_asked_about_at_once() {
+    let mut world = World::new();
+    world.create(object("x"));
+    world.run(1);
+    assert!(world.polls[0].at <= millis(250), "{:?}", world.polls[0]);
+}
+
+#[test]
+fn a_first_poll_is_quick_whatever_the_period_is_changed_to() {
+    let mut world = World::new();
+    world.create(object("x"));
+    world.change("x", |x| x.spec.poll_period_seconds = Some(86_400));
+    world.run(3);
+    assert_eq!(world.polls.len(), 1);
+}
+
+#[test]
+fn who_leaves_before_the_first_poll_does_not_count_as_new_any_more() {
+    let mut world = World::new();
+    world.create_all(["stays", "moves", "goes"]);
+    world.change("moves", |x| {
+        x.spec.cloud_credentials_ref = super::samples::cloud("other");
+    });
+    world.delete("goes");
+    world.run(5);
+    let (_, stays) = world
+        .tracker
+        .records
+        .at(&super::samples::key("stays"))
+        .expect("known");
+    let lane = stays.lane;
+    let newcomers = world
+        .tracker
+        .polls
+        .lane_mut(lane)
+        .map(|lane| lane.newcomers);
+    assert_eq!(newcomers, Some(0));
+}
+
+#[test]
+fn first_polls_of_many_spread_over_2_s() {
+    let mut world = World::with(Config {
+        quota_rate: 1000.0,
+        quota_burst: 1000.0,
+        ..Config::default()
+    });
+    world.check_records = false;
+    world.run(10);
+    let began = world.now;
+    for n in 0..2000 {
+        world.create(object(&format!("x{n}")));
+    }
+    world.run_until(began + millis(2100));
+    let asked: std::collections::HashSet<_> = world.polls.iter().map(|poll| &poll.name).collect();
+    assert_eq!(asked.len(), 2000);
+    for tenth in 0..20 {
+        let from = began + millis(tenth * 100);
+        let within = world
+            .polls
+            .iter()
+            .filter(|p| p.at >= from && p.at < from + millis(100));
+        let polls = within.count();
+        assert!((50..250).contains(&polls), "{polls} in tenth {tenth}");
+    }
+}
+
+#[test]
+fn polls_keep_their_phase_and_no_two_objects_share_it() {
+    let mut world = World::new();
+    world.create_all(["a", "b", "c"]);
+    world.run(1000);
+    for name in ["a", "b", "c"] {
+        let polls = world.polls_of(name);
+        assert!(
+            gaps(&polls[1..])
+                .iter()
+                .all(|gap| about(*gap + millis(50), secs(30)))
+        );
+        assert!((33..=35).contains(&polls.len()));
+    }
+    let phase = |name| world.polls_of(name)[5].as_millis() % 30_000;
+    assert!(phase("a") != phase("b") && phase("b") != phase("c"));
+}
+
+#[test]
+fn poll_period_seconds_fixes_the_period_of_one_object() {
+    for period in [5, 60, 3600] {
+        let mut world = World::new();
+        let mut x = object("x");
+        x.spec.poll_period_seconds = Some(period);
+        world.create(x);
+        let period = secs(u64::try_from(period).expect("positive"));
+        world.run_until(period * 5);
+        let gaps = gaps(&world.polls_of("x")[1..]);
+        assert!(
+            gaps.iter().all(|gap| about(*gap + millis(50), period)),
+            "{gaps:?}"
+        );
+        assert!(gaps.len() >= 3);
+    }
+}
+
+#[test]
+fn slow_is_the_own_period_where_that_is_longer() {
+    let mut world = World::new();
+    world.says("x", super::samples::word("ODD"));
+    let mut x = object("x");
+    x.spec.poll_period_seconds = Some(1000);
+    world.create(x);
+    world.run(5000);
+    let gaps = gaps(&world.polls_of("x")[1..]);
+    assert!(
+        gaps.iter().all(|gap| about(*gap + millis(50), secs(1000))),
+        "{gaps:?}"
+    );
+}
+
+#[test]
+fn a_change_of_the_period_takes_effect_at_once() {
+    let mut world = World::new();
+    let mut x = object("x");
+    x.spec.poll_period_seconds = Some(86_400);
+    world.create(x);
+    world.run(5);
+    world.change("x", |x| x.spec.poll_period_seconds = Some(5));
+    world.run(20);
+    assert!(world.polls.len() >= 4);
+}
+
+#[test]
+fn label_churn_causes_no_poll_and_no_write() {
+    let mut world = World::new();
+    world.create(object("x"));
+    world.run(1);
+    for _ in 0..1000 {
+        world.touch("x");
+        world.run_until(world.now + millis(10));
+    }
+    assert_eq!((world.polls.len(), world.writes.len()), (1, 1));
+    world.run(20);
+    assert_eq!(world.polls.len(), 2, "and does not put the next one off");
+}
+
+#[test]
+fn a_step_of_the_wall_clock_moves_no_poll() {
+    for step in [3600, -3600, 31_536_000, -31_536_000] {
+        let mut world = World::new();
+        world.create(object("x"));
+        world.run(40);
+        let before = *world.polls_of("x").last().expect("polled");
+        world.wall_step = step;
+        world.run(65);
+        let after: Vec<_> = world
+            .polls_of("x")
+            .into_iter()
+            .filter(|at| *at > before)
+            .collect();
+        for (n, at) in (1u32..).zip(&after) {
+            let phase = before + secs(30) * n;
+            assert!(
+                *at + millis(110) > phase && *at < phase + millis(110),
+                "{step}: {after:?}"
+            );
+        }
+        assert!(after.len() >= 2);
+    }
+}
+
+// Backoff.
+
+#[test]
+fn failures_are_spaced_by_1_s_plus_a_random_part_that_doubles_to_300_s() {
+    let mut world = World::new();
+    world.check_records = false;
+    for n in 0..50 {
+        world.says(&format!("x{n}"), unavailable());
+        world.create(object(&format!("x{n}")));
+    }
+    world.run(4000);
+    for n in 0..50 {
+        for (k, gap) in (1u32..).zip(gaps(&world.polls_of(&format!("x{n}")))) {
+            let most = secs(1) + secs(2).saturating_mul(1 << k.min(16)).min(secs(300));
+            // Besides the answer's own time, the quota may hold a poll for a few tenths.
+            assert!(
+                gap >= secs(1) && gap <= most + secs(5),
+                "x{n}, failure {k}: {gap:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_success_resets_the_backoff() {
+    let mut world = World::new();
+    world.says("x", unavailable());
+    world.create(object("x"));
+    world.run(2000);
+    world.says("x", running());
+    world.run(400);
+    world.says("x", unavailable());
+    let before = world.polls.len();
+    world.run(33);
+    let gaps = gaps(&world.polls_of("x")[before..]);
+    assert!(gaps.first().is_none_or(|gap| *gap <= secs(6)), "{gaps:?}");
+}
+
+#[test]
+fn never_before_retry_after_and_at_most_15_minutes_later() {
+    for (asked, least) in [(20, 20), (600, 600), (86_400, 900), (0, 1)] {
+        for answer in [unavailable_for(secs(asked)), throttled(Some(secs(asked)))] {
+            let mut world = World::new();
+            world.says("x", answer.clone());
+            world.create(object("x"));
+            world.run(1);
+            world.says("x", running());
+            world.run(1500);
+            let polls = world.polls_of("x");
+            let wait = polls[1] - polls[0];
+            let most = secs(least).mul_f64(1.1) + secs(6);
+            assert!(wait >= secs(least) && wait <= most, "{answer:?}: {wait:?}");
+        }
+    }
+}
+
+// Poll requests.
+
+#[test]
+fn a_poll_request_is_polled_and_echoed_at_once() {
+    for (says, rows) in [(running(), "JobRunning"), (not_found(), "JobNotFound")] {
+        let mut world = World::new();
+        world.says("x", says);
+        world.create(object("x"));
+        world.run(2);
+        let polls = world.polls.len();
+        world.request_poll("x", "now");
+        world.run_until(world.now + millis(20));
+        assert_eq!(
+            world.status("x").last_handled_poll_request.as_deref(),
+            Some("now")
+        );
+        assert_eq!(world.polls.len(), polls + 1);
+        assert_eq!(world.reason("x"), rows);
+        world.run(3);
+        assert_eq!(world.polls.len(), polls + 1, "once");
+    }
+}
+
+#[test]
+fn a_poll_request_that_comes_with_the_object_is_echoed() {
+    let mut world = World::new();
+    let mut x = object("x");
+    let annotation = image_export_api::POLL_REQUEST_ANNOTATION.to_owned();
+    x.metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(annotation, "first".into());
+    world.create(x);
+    world.run(2);
+    assert_eq!(
+        world.status("x").last_handled_poll_request.as_deref(),
+        Some("first")
+    );
+    assert_eq!((world.reason("x"), world.polls.len()), ("JobRunning", 1));
+    world.restart();
+    world.run(1);
+    assert!(world.polls.len() <= 2, "an echoed request is not a new one");
+}
+
+#[test]
+fn rows_4_5_and_8_echo_a_request_without_a_poll() {
+    for (says, suspend) in [(success(), false), (fail(), false), (running(), true)] {
+        let mut world = World::new();
+        world.says("x", says);
+        world.create(object("x"));
+        world.run(2);
+        world.change("x", |x| x.spec.suspend = suspend);
+        world.run(2);
+        let polls = world.polls.len();
+        world.request_poll("x", "now");
+        world.run(100);
+        assert_eq!(
+            world.status("x").last_handled_poll_request.as_deref(),
+            Some("now")
+        );
+        assert_eq!(world.polls.len(), polls);
+    }
+}
+
+#[test]
+fn row_4b_may_learn_its_image_id_by_request() {
+    let mut world = World::new();
+    world.says("x", success_without_image());
+    world.create(object("x"));
+    world.run(100);
+    assert_eq!(world.reason("x"), "ImageIDMissing");
+    let completed = world.status("x").completion_time.clone();
+    let polls = world.polls.len();
+
+    world.request_poll("x", "still none?");
+    world.run(100);
+    assert_eq!(
+        (world.reason("x"), world.polls.len()),
+        ("ImageIDMissing", polls + 1)
+    );
+
+    // Long after, when nothing has used the credential for a while.
+    world.run(3600);
+    world.says("x", success());
+    world.request_poll("x", "and now?");
+    world.run(3);
+    assert_eq!(
+        (world.reason("x"), world.polls.len()),
+        ("JobSucceeded", polls + 2)
+    );
+    assert_eq!(world.status("x").completion_time, completed);
+}
+
+#[test]
+fn row_4b_is_asked_when_the_secret_is_mended() {
+    let mut world = World::new();
+    world.says("x", success_without_image());
+    world.create(object("x"));
+    world.run(1000);
+    let polls = world.polls.len();
+    world
+        .secrets
+        .insert("otc".into(), Err(super::samples::secret_missing()));
+    world.says("x", success());
+    world.request_poll("x", "now");
+    world.run(1000);
+    assert_eq!(
+        (world.reason("x"), world.polls.len()),
+        ("ImageIDMissing", polls)
+    );
+    world.secrets.insert("otc".into(), Ok(2));
+    world.run(61);
+    assert_eq!(
+        (world.reason("x"), world.polls.len()),
+        ("JobSucceeded", polls + 1)
+    );
+}
+
+#[test]
+fn a_request_in_row_4b_survives_a_change_of_leadership() {
+    let mut world = World::new();
+    world.says("x", success_without_image());
+    world.create(object("x"));
+    world.run(100);
+    world.held.polls = true;
+    world.request_poll("x", "now");
+    world.run(1);
+    let poll = world.take_poll();
+    world.feed(Input::Leading(false));
+    world.feed(Input::Leading(true));
+    world.answer(&poll, success());
+    world.run(1);
+    let poll = world.take_poll();
+    world.answer(&poll, success());
+    world.run(1);
+    assert_eq!(world.reason("x"), "JobSucceeded");
+}
+
+#[test]
+fn a_request_during_a_poll_is_another_poll() {
+    let mut world = World::new();
+    world.held.polls = true;
+    world.create(object("x"));
+    world.run(1);
+    let first = world.take_poll();
+    world.request_poll("x", "now");
+    world.run(1);
+    assert!(world.open_polls.is_empty(), "one at a time");
+    world.answer(&first, running());
+    world.run(1);
+    assert_eq!(world.open_polls.len(), 1);
+}
+
+#[test]
+fn a_request_is_next_in_its_bucket_but_obeys_its_pause() {
+    let mut world = World::with(Config {
+        quota_rate: 1.0,
+        quota_burst: 1.0,
+        ..Config::default()
+    });
+    world.check_records = false;
+    let names: Vec<String> = (0..60).map(|n| format!("x{n}")).collect();
+    world.create_all(names.iter().map(String::as_str));
+    world.run(200);
+    world.request_poll("x7", "now");
+    let asked = world.now;
+    world.run(2);
+    assert!(
+        world.polls_of("x7").last().expect("polled") > &asked,
+        "ahead of all others"
+    );
+
+    for name in &names {
+        world.says(name, throttled(Some(secs(60))));
+    }
+    world.run(2);
+    let paused = world.now;
+    world.request_poll("x9", "now");
+    world.run(50);
+    assert_eq!(
+        world.status("x9").last_handled_poll_request.as_deref(),
+        Some("now")
+    );
+    assert!(world.polls.iter().all(|poll| poll.at <= paused));
+}
+
+#[test]
+fn a_request_that_is_too_long_is_one_warning() {
+    let mut world = World::new();
+    world.create(object("x"));
+    world.run(2);
+    let long = "x".repeat(65);
+    world.request_poll("x", &long);
+    world.run(2);
+    world.touch("x");
+    world.list();
+    world.run(2);
+    assert_eq!(
+        world.reasons_of_events(),
+        ["JobRunning", "PollRequestIgnored"]
+    );
+    assert!(world.events[1].warning);
+    assert_eq!((world.polls.len(), world.writes.len()), (1, 1));
+    world.request_poll("x", &"x".repeat(64));
+    world.run(2);
+    assert_eq!(world.polls.len(), 2);
+}
+
+#[test]
+fn phases_are_of_the_epoch_so_that_a_restart_keeps_them() {
+    let mut world = World::new();
+    world.create(object("x"));
+    world.run(100);
+    let phase = |at: &Duration| {
+        let epoch = beginning().duration_since(jiff::Timestamp::UNIX_EPOCH);
+        ((epoch.unsigned_abs() + *at).as_millis() % 30_000) / 200
+    };
+    let before = phase(world.polls_of("x").last().expect("polled"));
+    world.restart();
+    world.run(100);
+    assert_eq!(phase(world.polls_of("x").last().expect("polled")), before);
+}

@@ -1,0 +1,203 @@
+//! Statuses that others wrote into: hand edits, foreign conditions, an older CRD.
+
+use super::{
+    oracle::condition,
+    samples::{object, success},
+    world::World,
+};
+use image_export_api::{
+    ImageExportJobStatus,
+    conditions::{Condition, types},
+};
+
+pub fn foreign(type_: &str) -> Condition {
+    Condition {
+        type_: type_.to_owned(),
+        status: "True".into(),
+        observed_generation: None,
+        last_transition_time: "2024-02-29T12:00:00.123456Z".into(),
+        reason: "Somebody".into(),
+        message: String::new(),
+    }
+}
+
+fn settled(end: bool) -> World {
+    let mut world = World::new();
+    if end {
+        world.says("x", success());
+    }
+    world.create(object("x"));
+    world.run(5);
+    world
+}
+
+type Edit = fn(&mut ImageExportJobStatus);
+
+const EDITS: [(&str, Edit); 8] = [
+    ("a field changed", |s| s.status = Some("FAIL".into())),
+    ("a field added", |s| s.fail_reason = Some("because".into())),
+    ("a field removed", |s| s.job_type = None),
+    ("the generation changed", |s| {
+        s.observed_generation = Some(7);
+    }),
+    ("a condition of ours changed", |s| {
+        s.conditions[0].status = "False".into();
+    }),
+    ("a condition of ours added", |s| {
+        s.conditions.push(foreign(types::STALLED));
+    }),
+    ("a condition of ours removed", |s| {
+        s.conditions.remove(1);
+    }),
+    ("everything removed", |s| *s = super::samples::crd_default()),
+];
+
+#[test]
+fn a_hand_edit_is_repaired_by_one_write_without_a_poll() {
+    for end in [false, true] {
+        for (what, edit) in EDITS {
+            let mut world = settled(end);
+            let before = world.status("x").clone();
+            world.edit("x", edit);
+            world.run(3);
+            assert_eq!(world.status("x"), &before, "{what}: restored to the letter");
+            assert_eq!((world.writes.len(), world.polls.len()), (2, 1), "{what}");
+            assert_eq!(world.events.len(), 1, "{what}: no transition, no event");
+            assert_eq!(world.census().counters.repairs, 1, "{what}");
+        }
+    }
+}
+
+#[test]
+fn an_edit_that_was_taken_back_is_no_edit() {
+    let mut world = settled(false);
+    let before = world.status("x").clone();
+    world.held.writes = true;
+    world.write_time = std::time::Duration::from_secs(1);
+    world.held.watch = true;
+    world.edit("x", |s| s.status = None);
+    world.edit("x", |s| s.clone_from(&before));
+    let edited = world.open_watch.remove(0);
+    let restored = world.open_watch.remove(0);
+    world.see(edited);
+    let write = world.take_write();
+    assert!(matches!(world.land(&write), crate::WriteResult::Conflict));
+    world.see(restored);
+    world.reply(&write, crate::WriteResult::Conflict);
+    world.run(20);
+    assert!(world.open_writes.is_empty());
+}
+
+#[test]
+fn conditions_of_others_are_theirs() {
+    for end in [false, true] {
+        let mut world = settled(end);
+        let foreign_conditions = |world: &World| -> Vec<Condition> {
+            let ours = |c: &&Condition| !types::ALL.contains(&c.type_.as_str());
+            world
+                .status("x")
+                .conditions
+                .iter()
+                .filter(ours)
+                .cloned()
+                .collect()
+        };
+        let (polls, writes) = (world.polls.len(), world.writes.len());
+        world.edit("x", |s| s.conditions.push(foreign("Approved")));
+        world.run(1);
+        world.edit("x", |s| {
+            s.conditions.last_mut().expect("there").message = "new".into();
+        });
+        world.run(1);
+        world.edit("x", |s| s.conditions.push(foreign("example.com/Audited")));
+        world.run(1);
+        world.edit("x", |s| {
+            s.conditions.retain(|c| c.type_ != "Approved");
+        });
+        world.run(1);
+        assert_eq!((world.polls.len(), world.writes.len()), (polls, writes));
+        // Our next write carries them over to the letter.
+        world.change("x", |x| x.spec.suspend = true);
+        world.run(1);
+        assert_eq!(world.writes.len(), writes + 1);
+        assert_eq!(foreign_conditions(&world), [foreign("example.com/Audited")]);
+    }
+}
+
+#[test]
+fn an_edit_beside_a_foreign_condition_repairs_ours_only() {
+    let mut world = settled(false);
+    world.edit("x", |s| {
+        s.status = Some("SUCCESS".into());
+        s.conditions.insert(0, foreign("Approved"));
+    });
+    world.run(1);
+    assert_eq!(world.status("x").status.as_deref(), Some("RUNNING"));
+    assert!(condition(world.status("x"), "Approved").is_some());
+    assert_eq!((world.writes.len(), world.polls.len()), (2, 1));
+}
+
+#[test]
+fn a_foreign_condition_between_ours_is_no_edit() {
+    let mut world = settled(false);
+    world.edit("x", |s| s.conditions.insert(1, foreign("Approved")));
+    world.run(5);
+    let writes = world.writes.len();
+    assert!(writes <= 2, "at most one write, to restore the order");
+    world.run(25);
+    assert_eq!(world.writes.len(), writes);
+    assert!(condition(world.status("x"), "Approved").is_some());
+}
+
+#[test]
+fn a_status_that_an_older_crd_prunes_does_not_loop() {
+    let prunes: [fn(&mut ImageExportJobStatus); 4] = [
+        |s| s.job_type = None,
+        |s| {
+            s.conditions
+                .iter_mut()
+                .for_each(|c| c.observed_generation = None);
+        },
+        |s| s.image_id = None,
+        |s| *s = ImageExportJobStatus::default(),
+    ];
+    for end in [false, true] {
+        for prune in prunes {
+            let mut world = World::new();
+            world.prune = prune;
+            if end {
+                world.says("x", success());
+            }
+            world.create(object("x"));
+            world.run(3600);
+            world.touch("x");
+            world.list();
+            world.run(5);
+            assert_eq!(world.writes.len(), 1);
+            assert_eq!(world.events.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_status_that_is_pruned_whole_does_not_loop() {
+    let mut world = World::new();
+    world.held.writes = true;
+    world.create(object("x"));
+    world.run(2);
+    let write = world.take_write();
+    world.change("x", |x| x.status = None);
+    let version = world.version.to_string();
+    world.reply(
+        &write,
+        crate::WriteResult::Written {
+            version,
+            status: None,
+        },
+    );
+    world.run(20);
+    assert!(
+        world.open_writes.is_empty(),
+        "writing it again would only loop"
+    );
+}

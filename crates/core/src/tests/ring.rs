@@ -1,0 +1,427 @@
+//! The rules of the ring: echoes, lost replies, versions, other incarnations.
+
+use super::{
+    samples::{fail, key, millis, object, running, secs, success},
+    world::{SOURCE, World},
+};
+use crate::{Config, Input, WriteResult};
+use image_export_api::ImageExportJob;
+
+pub fn world_running(name: &str) -> World {
+    let mut world = World::new();
+    world.create(object(name));
+    world.run(5);
+    assert_eq!(world.reason(name), "JobRunning");
+    world
+}
+
+pub fn known(world: &World, name: &str) -> bool {
+    world.tracker.records.at(&key(name)).is_some()
+}
+
+/// `x` after its first poll, with a write on its way.
+fn world_writing() -> World {
+    let mut world = World::new();
+    world.held.writes = true;
+    world.held.watch = true;
+    world.create(object("x"));
+    let created = world.open_watch.remove(0);
+    world.see(created);
+    world.run(1);
+    world
+}
+
+fn seen(world: &mut World) -> ImageExportJob {
+    world.open_watch.remove(0)
+}
+
+// Own echoes and lost replies.
+
+#[test]
+fn the_echo_before_the_reply_is_no_edit() {
+    let mut world = world_writing();
+    let write = world.take_write();
+    let result = world.land(&write);
+    let echo = seen(&mut world);
+    world.see(echo);
+    world.reply(&write, result);
+    world.run(10);
+    assert!(world.open_writes.is_empty());
+    assert_eq!(world.census().counters.repairs, 0);
+}
+
+#[test]
+fn the_echo_after_the_reply_is_no_edit() {
+    let mut world = world_writing();
+    let write = world.take_write();
+    let result = world.land(&write);
+    world.reply(&write, result);
+    let echo = seen(&mut world);
+    world.see(echo);
+    world.run(10);
+    assert!(world.open_writes.is_empty());
+    assert_eq!(world.census().counters.repairs, 0);
+}
+
+#[test]
+fn a_lost_reply_is_settled_by_the_echo_before_or_after() {
+    for before in [true, false] {
+        let mut world = world_writing();
+        let write = world.take_write();
+        world.land(&write);
+        let echo = seen(&mut world);
+        if before {
+            world.see(echo);
+            world.reply(&write, WriteResult::Unknown);
+        } else {
+            world.reply(&write, WriteResult::Unknown);
+            world.see(echo);
+        }
+        world.run(20);
+        assert!(world.open_writes.is_empty(), "it has landed");
+        assert!(world.fetches.is_empty(), "the watch told");
+        assert_eq!(world.reasons_of_events(), ["JobRunning"]);
+    }
+}
+
+#[test]
+fn a_lost_reply_is_settled_by_one_read_after_5_s() {
+    for landed in [true, false] {
+        let mut world = world_writing();
+        let write = world.take_write();
+        if landed {
+            world.land(&write);
+        }
+        let lost = world.now;
+        world.reply(&write, WriteResult::Unknown);
+        world.run_until(lost + millis(4990));
+        assert!(world.fetches.is_empty());
+        world.run_until(lost + millis(5100));
+        assert_eq!(world.fetches.len(), 1);
+        assert_eq!(
+            world.open_writes.len(),
+            usize::from(!landed),
+            "landed: {landed}"
+        );
+        world.run_until(lost + secs(20));
+        assert_eq!(world.fetches.len(), 1);
+    }
+}
+
+#[test]
+fn what_landed_is_known_again_though_others_changed_theirs_meanwhile() {
+    let mut world = world_writing();
+    let write = world.take_write();
+    world.land(&write);
+    let foreign = super::repair::foreign("Approved");
+    world.change("x", |x| {
+        x.status.as_mut().expect("written").conditions.push(foreign);
+    });
+    world.reply(&write, WriteResult::Unknown);
+    let _echo = seen(&mut world);
+    let both = seen(&mut world);
+    world.see(both);
+    world.run(20);
+    assert!(world.open_writes.is_empty());
+    assert_eq!(world.reasons_of_events(), ["JobRunning"]);
+}
+
+#[test]
+fn what_lands_late_is_no_edit() {
+    // Under the precondition of a JSON Patch, a newer version with the old status proves nothing yet.
+    let mut world = world_writing();
+    for _ in 0..3 {
+        let write = world.take_write();
+        world.touch("x");
+        let touched = seen(&mut world);
+        world.see(touched);
+        world.reply(&write, WriteResult::Conflict);
+    }
+    let write = world.take_write();
+    world.touch("x");
+    let touched = seen(&mut world);
+    world.reply(&write, WriteResult::Unknown);
+    world.see(touched);
+    world.land(&write);
+    let echo = seen(&mut world);
+    world.see(echo);
+    world.run(20);
+    assert!(world.open_writes.is_empty());
+    assert_eq!(world.census().counters.repairs, 0);
+    assert_eq!(world.reasons_of_events(), ["JobRunning"]);
+}
+
+#[test]
+fn a_read_that_fails_is_repeated_at_growing_intervals() {
+    let mut world = world_writing();
+    world.held.fetches = true;
+    let write = world.take_write();
+    world.reply(&write, WriteResult::Unknown);
+    for _ in 0..4 {
+        world.run(200);
+        let (ticket, _) = world.open_fetches.remove(0);
+        world.feed(Input::Fetched(ticket, crate::FetchResult::Failed));
+    }
+    let gaps: Vec<_> = world
+        .fetches
+        .windows(2)
+        .map(|pair| pair[1] - pair[0])
+        .collect();
+    assert!(gaps.iter().all(|gap| *gap >= secs(200)), "{gaps:?}");
+    assert!(world.open_fetches.is_empty());
+}
+
+#[test]
+fn a_read_that_finds_nobody_forgets_the_object() {
+    let mut world = world_writing();
+    let write = world.take_write();
+    world.objects.clear();
+    world.reply(&write, WriteResult::Unknown);
+    world.run(20);
+    assert!(!known(&world, "x"));
+}
+
+// Older and newer.
+
+#[test]
+fn an_older_object_is_ignored() {
+    let mut world = world_running("x");
+    let old = world.stored("x").clone();
+    world.change("x", |x| x.spec.suspend = true);
+    world.run(5);
+    let (polls, writes) = (world.polls.len(), world.writes.len());
+    let mut old_with_edit = old;
+    old_with_edit.status = None;
+    world.see(old_with_edit);
+    world.run(100);
+    assert_eq!((world.polls.len(), world.writes.len()), (polls, writes));
+    assert_eq!(world.reason("x"), "Suspended");
+}
+
+#[test]
+fn versions_may_be_of_any_length() {
+    let mut world = World::unstarted(Config::default());
+    let version = |x: &mut ImageExportJob, version: &str, suspend| {
+        x.metadata.resource_version = Some(version.to_owned());
+        x.metadata.generation = Some(if suspend { 2 } else { 1 });
+        x.spec.suspend = suspend;
+    };
+    let mut x = object("x");
+    x.metadata.uid = Some("uid".into());
+    version(&mut x, "99999999999999999999999999999999999999", false);
+    world.see(x.clone());
+    version(&mut x, "100000000000000000000000000000000000000", true);
+    world.see(x.clone());
+    let suspended = |world: &World| {
+        world
+            .tracker
+            .records
+            .at(&key("x"))
+            .expect("known")
+            .1
+            .suspended
+    };
+    assert!(suspended(&world), "a digit more is newer");
+    version(&mut x, "99999999999999999999999999999999999999", false);
+    world.see(x.clone());
+    assert!(suspended(&world), "a digit less is older");
+    version(&mut x, "not-a-number", false);
+    world.see(x);
+    assert!(
+        !suspended(&world),
+        "what cannot be compared is taken as it comes"
+    );
+}
+
+// Another incarnation under the same name.
+
+#[test]
+fn an_earlier_incarnation_that_is_shown_late_does_not_come_back() {
+    let mut world = world_running("x");
+    let old = world.stored("x").clone();
+    world.objects.clear();
+    world.create(object("x"));
+    world.run(5);
+    let (polls, writes) = (world.polls.len(), world.writes.len());
+    world.see(old);
+    world.run(5);
+    assert_eq!((world.polls.len(), world.writes.len()), (polls, writes));
+    assert_eq!(
+        world.tracker.records.at(&key("x")).map(|(_, x)| &*x.uid),
+        Some("uid-2")
+    );
+}
+
+#[test]
+fn an_answer_for_an_earlier_incarnation_is_dropped() {
+    let mut world = World::new();
+    world.held.polls = true;
+    world.create(object("x"));
+    world.run(1);
+    let old = world.take_poll();
+    world.objects.clear();
+    world.create(object("x"));
+    world.run(1);
+    let new = world.take_poll();
+    world.answer(&old, success());
+    world.run(1);
+    assert_eq!(
+        world.reason("x"),
+        "",
+        "a new job: what the old one came to is not its end"
+    );
+    assert_eq!(world.census().counters.dropped_answers, 1);
+    world.answer(&new, running());
+    world.run(1);
+    assert_eq!(world.reason("x"), "JobRunning");
+}
+
+#[test]
+fn a_write_for_an_earlier_incarnation_says_nothing_about_the_new_one() {
+    for result in [
+        WriteResult::Conflict,
+        WriteResult::Gone,
+        WriteResult::Unknown,
+    ] {
+        let mut world = world_writing();
+        let write = world.take_write();
+        world.objects.clear();
+        world.create(object("x"));
+        let recreated = seen(&mut world);
+        world.see(recreated);
+        world.reply(&write, result);
+        world.run(5);
+        assert!(known(&world, "x"));
+        let write = world.take_write();
+        let result = world.land(&write);
+        assert!(matches!(result, WriteResult::Written { .. }));
+        assert!(world.fetches.is_empty());
+    }
+}
+
+// Credentials, suspension and leadership changed meanwhile.
+
+#[test]
+fn an_answer_with_former_credentials_counts_if_it_is_an_end() {
+    for (answer, reason) in [
+        (success(), "JobSucceeded"),
+        (fail(), "JobFailed"),
+        (super::samples::unavailable(), ""),
+        (super::samples::not_found(), ""),
+        (
+            super::samples::refused(image_export_model::ConfigurationReason::AccessDenied),
+            "",
+        ),
+        (super::samples::throttled(None), ""),
+    ] {
+        let mut world = World::new();
+        world.held.polls = true;
+        world.create(object("x"));
+        world.run(1);
+        let old = world.take_poll();
+        world.change("x", |x| {
+            x.spec.cloud_credentials_ref = super::samples::cloud("other");
+        });
+        world.run(1);
+        world.answer(&old, answer.clone());
+        world.run(2);
+        assert_eq!(world.reason("x"), reason, "{answer:?}");
+        assert_eq!(
+            world.open_polls.len(),
+            usize::from(reason.is_empty()),
+            "asked anew at once"
+        );
+    }
+}
+
+#[test]
+fn an_answer_for_a_suspended_object_counts_if_it_is_an_end() {
+    for (answer, reason) in [
+        (success(), "JobSucceeded"),
+        (fail(), "JobFailed"),
+        (running(), "Suspended"),
+        (super::samples::unavailable(), "Suspended"),
+    ] {
+        let mut world = World::new();
+        world.held.polls = true;
+        world.create(object("x"));
+        world.run(1);
+        let poll = world.take_poll();
+        world.change("x", |x| x.spec.suspend = true);
+        world.run(1);
+        world.answer(&poll, answer);
+        world.run(100);
+        assert_eq!(world.reason("x"), reason);
+        assert!(world.open_polls.is_empty());
+    }
+}
+
+#[test]
+fn suspend_toggled_quickly_the_last_one_wins() {
+    let mut world = world_running("x");
+    for n in 0..21 {
+        world.change("x", |x| x.spec.suspend = n % 2 == 0);
+    }
+    world.run(5);
+    assert_eq!(world.reason("x"), "Suspended");
+    assert_eq!(world.status("x").observed_generation, Some(22));
+}
+
+#[test]
+fn answers_of_an_earlier_leadership_are_dropped() {
+    let mut world = World::new();
+    world.held.polls = true;
+    world.create(object("x"));
+    world.run(1);
+    let poll = world.take_poll();
+    world.feed(Input::Leading(false));
+    world.feed(Input::Leading(true));
+    world.answer(&poll, success());
+    world.run(1);
+    assert_eq!(world.reason("x"), "");
+    let poll = world.take_poll();
+    world.answer(&poll, success());
+    world.run(1);
+    assert_eq!(world.reason("x"), "JobSucceeded");
+}
+
+#[test]
+fn who_does_not_lead_does_nothing_and_forgets_nothing() {
+    let mut world = World::unstarted(Config::default());
+    world.create(object("x"));
+    world.feed(Input::Undecodable {
+        source: SOURCE,
+        key: key("y"),
+        uid: "uid-y".into(),
+        error: "spec: missing".into(),
+    });
+    // The world checks that there is no effect.
+    world.run(3600);
+    assert!(world.events.is_empty());
+    world.feed(Input::Leading(true));
+    world.run(5);
+    assert_eq!(world.reason("x"), "JobRunning");
+    assert_eq!(
+        world.reasons_of_events(),
+        ["InvalidObject", "Pending", "JobRunning"]
+    );
+}
+
+#[test]
+fn who_takes_over_believes_what_the_former_leader_wrote() {
+    let mut leader = World::new();
+    leader.says("x", success());
+    leader.create(object("x"));
+    let mut standby = World::unstarted(Config::default());
+    standby.create(object("x"));
+    standby.run(30);
+    leader.run(5);
+    let mut finished = leader.stored("x").clone();
+    finished.metadata.resource_version = Some("1000".into());
+    standby.objects.insert(key("x"), finished.clone());
+    standby.see(finished);
+    standby.feed(Input::Leading(true));
+    standby.run(600);
+    assert_eq!((standby.polls.len(), standby.writes.len()), (0, 0));
+    assert_eq!(standby.reason("x"), "JobSucceeded");
+}

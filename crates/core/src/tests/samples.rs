@@ -1,0 +1,185 @@
+//! Objects and answers that the tests are made of.
+use crate::{CredentialError, ObjectKey};
+use image_export_api::{
+    CloudCredentialsRef, ImageExportJob, ImageExportJobSpec, ImageExportJobStatus,
+};
+use image_export_model::{
+    ConfigurationError, ConfigurationReason, Failure, FailureKind, JobAnswer, JobState,
+    Observation, Outcome, Stage,
+};
+use jiff::Timestamp;
+use std::time::Duration;
+
+pub const HOST: &str = "ims.example.com";
+pub const NAMESPACE: &str = "team-a";
+
+pub fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Wall time at which every world begins: 2025-01-01T00:00:00Z.
+pub fn beginning() -> Timestamp {
+    Timestamp::from_second(1_735_689_600).expect("within range")
+}
+
+/// An object named `name` that follows the job `job-<name>`.
+pub fn object(name: &str) -> ImageExportJob {
+    object_of(name, "otc", "project")
+}
+
+pub fn object_of(name: &str, secret: &str, project: &str) -> ImageExportJob {
+    let spec = ImageExportJobSpec {
+        project_id: project.parse().expect("a valid project id"),
+        job_id: format!("job-{name}").parse().expect("a valid job id"),
+        cloud_credentials_ref: cloud(secret),
+        poll_period_seconds: None,
+        deadline_seconds: None,
+        ttl_seconds_after_finished: None,
+        suspend: false,
+    };
+    let mut object = ImageExportJob::new(name, spec);
+    object.metadata.namespace = Some(NAMESPACE.to_owned());
+    object
+}
+
+pub fn cloud(secret: &str) -> CloudCredentialsRef {
+    CloudCredentialsRef {
+        secret_name: secret.parse().expect("a valid Secret name"),
+        cloud_name: "otc".parse().expect("a valid cloud name"),
+    }
+}
+
+pub fn key(name: &str) -> ObjectKey {
+    ObjectKey {
+        namespace: NAMESPACE.into(),
+        name: name.into(),
+    }
+}
+
+/// What an object's status is before anybody wrote it: the CRD's default.
+pub fn crd_default() -> ImageExportJobStatus {
+    ImageExportJobStatus {
+        observed_generation: Some(-1),
+        ..ImageExportJobStatus::default()
+    }
+}
+
+fn observed(outcome: Outcome) -> Observation {
+    Observation {
+        outcome,
+        retry_after: None,
+        endpoint: Some(HOST.into()),
+        requests: 1,
+        signed_in: false,
+        request_id: None,
+    }
+}
+
+fn answer(state: JobState) -> JobAnswer {
+    JobAnswer {
+        state,
+        job_type: Some("imsNativeExportImageJob".into()),
+        image_id: None,
+        fail_reason: None,
+        error_code: None,
+        percent: None,
+        begin_time: Some(beginning()),
+        end_time: None,
+    }
+}
+
+/// An answer that `change` adapts.
+pub fn says(state: JobState, change: impl FnOnce(&mut JobAnswer)) -> Observation {
+    let mut answer = answer(state);
+    change(&mut answer);
+    observed(Outcome::Answered(Box::new(answer)))
+}
+
+pub fn init() -> Observation {
+    says(JobState::Init, |_| {})
+}
+
+pub fn running() -> Observation {
+    says(JobState::Running, |_| {})
+}
+
+pub fn success() -> Observation {
+    says(JobState::Success, |a| a.image_id = Some("image-1".into()))
+}
+
+pub fn success_without_image() -> Observation {
+    says(JobState::Success, |_| {})
+}
+
+pub fn fail() -> Observation {
+    says(JobState::Fail, |a| {
+        a.fail_reason = Some("disk full".into());
+        a.error_code = Some("IMG.0148".into());
+    })
+}
+
+pub fn word(word: &str) -> Observation {
+    says(JobState::Unrecognized(word.into()), |_| {})
+}
+
+pub fn not_found() -> Observation {
+    observed(Outcome::JobNotFound)
+}
+
+pub fn throttled(retry_after: Option<Duration>) -> Observation {
+    Observation {
+        retry_after,
+        ..observed(Outcome::Throttled)
+    }
+}
+
+pub fn refusal(reason: ConfigurationReason) -> ConfigurationError {
+    ConfigurationError {
+        reason,
+        message: "mend this".into(),
+    }
+}
+
+pub fn refused(reason: ConfigurationReason) -> Observation {
+    observed(Outcome::Misconfigured(refusal(reason)))
+}
+
+pub fn failure(kind: FailureKind, stage: Stage) -> Failure {
+    Failure {
+        kind,
+        stage,
+        message: "ims.example.com answered 503".into(),
+    }
+}
+
+/// A 503 of the job query endpoint.
+pub fn unavailable() -> Observation {
+    observed(Outcome::Failed(failure(FailureKind::Http, Stage::Query)))
+}
+
+pub fn unavailable_for(retry_after: Duration) -> Observation {
+    Observation {
+        retry_after: Some(retry_after),
+        ..unavailable()
+    }
+}
+
+/// No answer at all.
+pub fn time_out() -> Observation {
+    Observation {
+        endpoint: None,
+        ..observed(Outcome::Failed(failure(FailureKind::Timeout, Stage::Query)))
+    }
+}
+
+pub fn secret_missing() -> CredentialError {
+    CredentialError::Misconfigured(refusal(ConfigurationReason::CredentialsNotFound))
+}
+
+pub fn secret_unreadable_now() -> CredentialError {
+    CredentialError::Unavailable(failure(FailureKind::Network, Stage::Login))
+}

@@ -1,0 +1,220 @@
+//! Whole operator lives of many jobs, counted to the poll and to the write.
+
+use super::{
+    samples::{fail, init, millis, object, running, secs, success, unavailable},
+    world::World,
+};
+use crate::{Config, cadence};
+use image_export_model::{JobState, Observation, Outcome};
+use jiff::Timestamp;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+/// The life of the n-th job.
+struct Plan {
+    created: Duration,
+    /// Ages.
+    starts: Duration,
+    ends: Duration,
+    fails: bool,
+    /// The cloud answers 503 between these ages.
+    outage: (Duration, Duration),
+}
+
+impl Plan {
+    /// Of 100 jobs, 60 take 2 minutes, 39 take 5, 1 takes an hour; every tenth fails,
+    /// every third waits before it starts, every twentieth meets an outage of up to 6 minutes.
+    fn of(n: u64) -> Self {
+        let class = match n % 100 {
+            0..60 => 120,
+            60..99 => 300,
+            _ => 3600,
+        };
+        let outage = if n % 20 == 7 { 60 * (n / 20 % 7) } else { 0 };
+        Self {
+            created: secs(1) + millis(6 * n),
+            starts: secs(if n.is_multiple_of(3) { 20 } else { 0 }),
+            ends: secs(class) + millis(7 * (n % 4001)),
+            fails: n.is_multiple_of(10),
+            outage: (secs(50), secs(50 + outage)),
+        }
+    }
+
+    fn cloud_says(&self, now: Duration) -> Observation {
+        let age = now.saturating_sub(self.created);
+        if age >= self.outage.0 && age < self.outage.1 {
+            unavailable()
+        } else if age < self.starts {
+            init()
+        } else if age < self.ends {
+            running()
+        } else if self.fails {
+            fail()
+        } else {
+            success()
+        }
+    }
+
+    /// Polls and visible transitions that the definitions demand, given when the first poll went
+    /// out and how long an answer takes.
+    fn demands(&self, uid: &str, first: Duration, poll_time: Duration) -> (u32, u32) {
+        let config = Config::default();
+        let seed = cadence::seed(uid);
+        let epoch = super::samples::beginning().duration_since(Timestamp::UNIX_EPOCH);
+        let period = config.poll_period.as_nanos();
+        let phase = u128::from(seed) % period;
+        // The first instant of this object's phase that is at least a second from now.
+        let next_instant = |now: Duration| {
+            let earliest = (epoch.unsigned_abs() + now + secs(1)).as_nanos();
+            let wait = (phase + period - earliest % period) % period;
+            now + secs(1) + Duration::from_nanos(u64::try_from(wait).expect("below a period"))
+        };
+        let (mut polls, mut writes) = (0, 0);
+        let (mut failures, mut failing_since) = (0u32, Duration::ZERO);
+        let mut shown = String::new();
+        let mut at = first;
+        loop {
+            polls += 1;
+            let answered = at + poll_time;
+            let (row, next) = if let Outcome::Answered(answer) = self.cloud_says(answered).outcome {
+                failures = 0;
+                (format!("{:?}", answer.state), next_instant(answered))
+            } else {
+                failures += 1;
+                if failures == 1 {
+                    failing_since = answered;
+                }
+                let long = failures >= 3 && answered - failing_since >= secs(120);
+                let row = if long { "PollFailed" } else { &shown };
+                let next = answered + cadence::backoff(&config, seed, failures);
+                (row.to_owned(), next)
+            };
+            if row != shown {
+                writes += 1;
+                shown = row;
+            }
+            let ends = [JobState::Success, JobState::Fail].map(|end| format!("{end:?}"));
+            if ends.contains(&shown) {
+                return (polls, writes);
+            }
+            at = next;
+        }
+    }
+}
+
+fn number(name: &str) -> u64 {
+    name.rsplit('x')
+        .next()
+        .and_then(|n| n.parse().ok())
+        .expect("names are x and a number")
+}
+
+#[test]
+fn one_hundred_thousand_jobs_cost_what_their_visible_life_demands() {
+    const JOBS: u64 = 100_000;
+    let began = Instant::now();
+    let mut world = World::with(Config {
+        quota_rate: 1e9,
+        quota_burst: 1e9,
+        quota_in_flight: 1_000_000,
+        polls_in_flight: 1_000_000,
+        poll_failed_writes: 1e6,
+        ..Config::default()
+    });
+    world.check_records = false;
+    world.keep_log = false;
+    world.cloud_by_default = Box::new(|job, now| Plan::of(number(job)).cloud_says(now));
+    for n in 0..JOBS {
+        world.run_until(Plan::of(n).created);
+        world.create(object(&format!("x{n}")));
+        if n % 5000 == 0 {
+            delete_finished(&mut world);
+        }
+    }
+    for _ in 0..150 {
+        world.run(100);
+        delete_finished(&mut world);
+    }
+    assert!(world.objects.is_empty(), "all have ended");
+    assert_eq!(world.tracker.records.iter().count(), 0);
+
+    let mut polled: HashMap<u64, (Duration, u32)> = HashMap::new();
+    for poll in &world.polls {
+        polled.entry(number(&poll.name)).or_insert((poll.at, 0)).1 += 1;
+    }
+    let mut writes = 0;
+    for n in 0..JOBS {
+        let (first, polls) = polled[&n];
+        // The API server numbers objects as they come.
+        let demanded = Plan::of(n).demands(&format!("uid-{}", n + 1), first, world.poll_time);
+        assert_eq!(polls, demanded.0, "polls of job {n}");
+        writes += demanded.1 as usize;
+    }
+    assert_eq!(world.landed, writes, "writes are visible transitions");
+    assert_eq!(world.fetches.len(), 0);
+    println!(
+        "{JOBS} jobs, {} polls, {} writes, {:.1} h of virtual time in {:.1} s",
+        world.polls.len(),
+        world.landed,
+        world.now.as_secs_f64() / 3600.0,
+        began.elapsed().as_secs_f64()
+    );
+}
+
+fn delete_finished(world: &mut World) {
+    let ended = world.objects.values().filter(|object| {
+        object
+            .status
+            .as_ref()
+            .is_some_and(|status| status.completion_time.is_some())
+    });
+    let ended: Vec<String> = ended
+        .filter_map(|object| object.metadata.name.clone())
+        .collect();
+    for name in ended {
+        let plan = Plan::of(number(&name));
+        assert!(world.now >= plan.created + plan.ends);
+        let word = if plan.fails { "FAIL" } else { "SUCCESS" };
+        assert_eq!(world.status(&name).status.as_deref(), Some(word), "{name}");
+        world.delete(&name);
+    }
+}
+
+#[test]
+fn three_thousand_jobs_under_a_quota_that_binds() {
+    let mut world = World::new();
+    world.check_records = false;
+    for n in 0..3000 {
+        world.create(object(&format!("x{n}")));
+    }
+    // 100 polls a second are wanted, 10 are to be had.
+    world.run(3000);
+    let mut a_second = vec![0u32; 3001];
+    for poll in &world.polls {
+        a_second[usize::try_from(poll.at.as_secs()).expect("few")] += 1;
+    }
+    assert!(
+        a_second.iter().all(|&polls| polls <= 11),
+        "{:?}",
+        a_second.iter().max()
+    );
+    assert!(
+        (29_900..=30_000).contains(&world.polls.len()),
+        "{}",
+        world.polls.len()
+    );
+    let mut polled: HashMap<&str, u32> = HashMap::new();
+    for poll in &world.polls {
+        *polled.entry(&poll.name).or_default() += 1;
+    }
+    let (least, most) = (polled.values().min(), polled.values().max());
+    assert_eq!(polled.len(), 3000);
+    assert!(
+        most.expect("some") - least.expect("some") <= 2,
+        "{least:?} to {most:?}"
+    );
+    // Each has had an answer, and 0b where it took longer than 10 s.
+    assert!((3000..=6000).contains(&world.writes.len()));
+}

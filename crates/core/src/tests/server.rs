@@ -1,0 +1,257 @@
+//! The [`World`]'s API server: versioned objects, a watch in order, fenced status writes; and the
+//! people who create, change and delete objects on it.
+
+use super::{
+    oracle,
+    samples::{crd_default, key},
+    world::{Due, Fate, SOURCE, World, WriteLog},
+};
+use crate::{
+    Deletion, FetchResult, FetchTicket, Input, ObjectKey, Precondition, StatusWrite, WriteResult,
+};
+use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::types};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::time::Duration;
+
+impl World {
+    /// Somebody creates an object.
+    pub fn create(&mut self, mut object: ImageExportJob) {
+        self.uids += 1;
+        self.version += 1;
+        object.metadata.uid = Some(format!("uid-{}", self.uids));
+        object.metadata.generation = Some(1);
+        object.metadata.resource_version = Some(self.version.to_string());
+        let created = object.metadata.creation_timestamp.take();
+        object.metadata.creation_timestamp = created.or(Some(Time(self.present().wall)));
+        object.status.get_or_insert_with(crd_default);
+        let name = object.metadata.name.clone().expect("named");
+        self.objects.insert(key(&name), object.clone());
+        self.notify(&key(&name));
+    }
+
+    pub fn create_all<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) {
+        for name in names {
+            self.create(super::samples::object(name));
+        }
+    }
+
+    /// Somebody changes something; a change of the spec counts as a new generation.
+    pub fn change(&mut self, name: &str, change: impl FnOnce(&mut ImageExportJob)) {
+        self.version += 1;
+        let version = self.version.to_string();
+        let object = self.objects.get_mut(&key(name)).expect("it exists");
+        let before = object.clone();
+        change(object);
+        if object.spec != before.spec {
+            object.metadata.generation = before.metadata.generation.map(|g| g + 1);
+        }
+        if object.status != before.status {
+            self.oracle
+                .edited(object.metadata.uid.as_deref().expect("it has one"));
+        }
+        object.metadata.resource_version = Some(version);
+        self.notify(&key(name));
+    }
+
+    /// Somebody edits the status.
+    pub fn edit(&mut self, name: &str, change: impl FnOnce(&mut ImageExportJobStatus)) {
+        self.change(name, |object| change(object.status.get_or_insert_default()));
+    }
+
+    /// A label changes: a new version, nothing else.
+    pub fn touch(&mut self, name: &str) {
+        self.change(name, |_| {});
+    }
+
+    pub fn request_poll(&mut self, name: &str, value: &str) {
+        let annotation = image_export_api::POLL_REQUEST_ANNOTATION.to_owned();
+        self.change(name, |object| {
+            let annotations = object.metadata.annotations.get_or_insert_default();
+            annotations.insert(annotation, value.to_owned());
+        });
+    }
+
+    pub fn delete(&mut self, name: &str) {
+        self.version += 1;
+        let object = self.objects.remove(&key(name)).expect("it exists");
+        if !self.held.watch {
+            let uid = object.metadata.uid.expect("it has one");
+            self.after(Duration::from_millis(1), Due::Watch(None, key(name), uid));
+        }
+    }
+
+    fn notify(&mut self, key: &ObjectKey) {
+        let object = self.objects[key].clone();
+        if self.held.watch {
+            self.open_watch.push(object);
+        } else {
+            let due = Due::Watch(Some(Box::new(object)), key.clone(), String::new());
+            self.after(Duration::from_millis(1), due);
+        }
+    }
+
+    /// Delivers a held watch event.
+    pub fn see(&mut self, object: ImageExportJob) {
+        self.feed(Input::Applied(SOURCE, Box::new(object)));
+    }
+
+    /// A complete list.
+    pub fn list(&mut self) {
+        self.feed(Input::ListStarted(SOURCE));
+        for object in self.objects.values().cloned().collect::<Vec<_>>() {
+            self.see(object);
+        }
+        self.feed(Input::Listed(SOURCE));
+    }
+
+    pub fn stored(&self, name: &str) -> &ImageExportJob {
+        &self.objects[&key(name)]
+    }
+
+    pub fn status(&self, name: &str) -> &ImageExportJobStatus {
+        self.stored(name)
+            .status
+            .as_ref()
+            .expect("the CRD has a default")
+    }
+
+    /// Reason of the Ready condition, "" where there is none.
+    pub fn reason(&self, name: &str) -> &str {
+        oracle::condition(self.status(name), types::READY).map_or("", |ready| &ready.reason)
+    }
+
+    /// Puts a write into effect as the API server does. Returns what the writer is told.
+    pub fn land(&mut self, write: &StatusWrite) -> WriteResult {
+        let wall = self.present().wall.as_second();
+        let Some(object) = self.objects.get_mut(&write.key) else {
+            return WriteResult::Gone;
+        };
+        let fits = match &write.precondition {
+            Precondition::ResourceVersion(version) => {
+                object.metadata.resource_version.as_deref() == Some(&**version)
+            }
+            Precondition::Tests {
+                uid,
+                generation,
+                status,
+            } => {
+                object.metadata.uid.as_deref() == Some(&**uid)
+                    && object.metadata.generation == Some(*generation)
+                    && object.status.as_ref() == status.as_deref()
+            }
+        };
+        if !fits {
+            return WriteResult::Conflict;
+        }
+        self.oracle.landing(object, &write.status, wall);
+        let mut stored = write.status.clone();
+        (self.prune)(&mut stored);
+        object.status = Some(stored.clone());
+        self.version += 1;
+        object.metadata.resource_version = Some(self.version.to_string());
+        self.landed += 1;
+        if self.keep_log {
+            self.writes.push(WriteLog {
+                at: self.now,
+                status: write.status.clone(),
+            });
+        }
+        self.notify(&write.key);
+        WriteResult::Written {
+            version: self.version.to_string(),
+            status: Some(Box::new(stored)),
+        }
+    }
+
+    /// Puts a deletion into effect as the API server does.
+    pub fn remove(&mut self, deletion: &Deletion) -> WriteResult {
+        let wall = self.present().wall;
+        let Some(object) = self.objects.get_mut(&deletion.key) else {
+            return WriteResult::Gone;
+        };
+        let meta = &object.metadata;
+        if meta.uid.as_deref() != Some(&*deletion.uid)
+            || meta.resource_version.as_deref() != Some(&*deletion.version)
+        {
+            return WriteResult::Conflict;
+        }
+        oracle::deleting(object, wall.as_second());
+        let name = deletion.key.name.clone();
+        if object.metadata.finalizers.is_none() {
+            self.delete(&name);
+        } else {
+            self.change(&name, |x| x.metadata.deletion_timestamp = Some(Time(wall)));
+        }
+        WriteResult::Deleted
+    }
+
+    pub fn remove_with(&mut self, deletion: &Deletion, fate: Fate) {
+        let result = match fate {
+            Fate::Lands => self.remove(deletion),
+            Fate::LandsWithoutReply => {
+                self.remove(deletion);
+                WriteResult::Unknown
+            }
+            Fate::Lost | Fate::LandsLate | Fate::Landing => WriteResult::Unknown,
+            Fate::Failed => WriteResult::Failed,
+            Fate::Throttled => WriteResult::Throttled(None),
+            Fate::Refused => WriteResult::Rejected,
+            Fate::Conflict | Fate::LandsThenConflict => WriteResult::Conflict,
+        };
+        self.after(
+            Duration::from_millis(2),
+            Due::Reply(deletion.ticket.clone(), result),
+        );
+    }
+
+    pub fn land_with(&mut self, write: StatusWrite, fate: Fate) {
+        let result = match fate {
+            Fate::Lands => self.land(&write),
+            Fate::LandsWithoutReply => {
+                self.land(&write);
+                WriteResult::Unknown
+            }
+            Fate::LandsThenConflict => {
+                self.land(&write);
+                WriteResult::Conflict
+            }
+            Fate::LandsLate => {
+                let late = StatusWrite {
+                    ticket: write.ticket.clone(),
+                    key: write.key.clone(),
+                    precondition: write.precondition.clone(),
+                    status: write.status.clone(),
+                };
+                self.after(
+                    Duration::from_secs(7),
+                    Due::Land(Box::new(late), Fate::Landing),
+                );
+                WriteResult::Unknown
+            }
+            Fate::Landing => {
+                self.land(&write);
+                return;
+            }
+            Fate::Lost => WriteResult::Unknown,
+            Fate::Failed => WriteResult::Failed,
+            Fate::Throttled => WriteResult::Throttled(None),
+            Fate::Refused => WriteResult::Rejected,
+            Fate::Conflict => WriteResult::Conflict,
+        };
+        // The echo comes 1 ms after landing; every other reply is faster than it.
+        let reply = Duration::from_millis(if self.version.is_multiple_of(2) { 0 } else { 2 });
+        self.after(reply, Due::Reply(write.ticket, result));
+    }
+
+    /// Answers a held write.
+    pub fn reply(&mut self, write: &StatusWrite, result: WriteResult) {
+        self.oracle.write_ended(write.ticket.sequence);
+        self.feed(Input::Wrote(write.ticket.clone(), result));
+    }
+
+    pub fn finish_fetch(&mut self, ticket: FetchTicket, key: &ObjectKey) {
+        let found = self.objects.get(key).cloned().map(Box::new);
+        let result = found.map_or(FetchResult::Gone, FetchResult::Found);
+        self.feed(Input::Fetched(ticket, result));
+    }
+}

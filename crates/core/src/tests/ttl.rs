@@ -1,0 +1,282 @@
+//! Times to live: which objects are deleted, when, and what becomes of attempts.
+
+use super::{
+    deadline::second_of,
+    ring::known,
+    samples::{
+        beginning, fail, millis, not_found, object, running, says, secs, success,
+        success_without_image, unavailable,
+    },
+    world::{Fate, World},
+};
+use crate::Input;
+use image_export_api::ImageExportJob;
+use image_export_model::JobState;
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
+
+fn with_ttl(seconds: i32) -> ImageExportJob {
+    let mut object = object("x");
+    object.spec.ttl_seconds_after_finished = Some(seconds);
+    object
+}
+
+#[test]
+fn an_ended_object_is_deleted_after_its_ttl_and_not_before() {
+    for (ttl, end) in [(0, success()), (60, success()), (60, fail())] {
+        let mut world = World::new();
+        world.says("x", end);
+        world.create(with_ttl(ttl));
+        world.run_until(secs(3));
+        let shown = world.writes[0].at;
+        let due = shown + secs(ttl.unsigned_abs().into());
+        world.run_until(due + secs(2));
+        assert_eq!(world.deletions.len(), 1, "ttl {ttl}");
+        assert!(world.deletions[0] + secs(1) >= due && world.deletions[0] <= due + secs(1));
+        assert!(world.objects.is_empty() && !known(&world, "x"));
+    }
+}
+
+#[test]
+fn an_object_without_an_end_is_never_deleted() {
+    for says in [running(), not_found(), unavailable()] {
+        let mut world = World::new();
+        world.says("x", says);
+        let mut object = with_ttl(0);
+        object.spec.deadline_seconds = Some(100);
+        world.create(object);
+        world.run(5000);
+        assert_eq!(world.deletions.len(), 0, "{}", world.reason("x"));
+    }
+    // Nor is one whose status claims an end that nobody saw.
+    let mut world = World::new();
+    world.create(with_ttl(0));
+    world.run(5);
+    world.edit("x", |status| status.status = Some("SUCCESS".into()));
+    world.run(100);
+    assert_eq!(
+        (world.reason("x"), world.deletions.len()),
+        ("JobRunning", 0)
+    );
+}
+
+#[test]
+fn a_success_without_its_image_has_ended_too() {
+    let mut world = World::new();
+    world.says("x", success_without_image());
+    world.create(with_ttl(100));
+    assert!((50..60).contains(&second_of(&mut world, "ImageIDMissing", 100)));
+    world.run(90);
+    assert_eq!(world.deletions.len(), 0);
+    world.run(20);
+    assert!(world.objects.is_empty());
+}
+
+#[test]
+fn the_ttl_of_a_job_that_ended_long_ago_counts_from_when_that_was_shown() {
+    let ended = |at: Timestamp| says(JobState::Fail, move |answer| answer.end_time = Some(at));
+    let day = SignedDuration::from_hours(24);
+    // A cloud whose clock is 4 minutes ahead delays nothing.
+    for end in [
+        beginning() - 2 * day,
+        beginning() + SignedDuration::from_mins(4),
+    ] {
+        let mut world = World::new();
+        world.says("x", ended(end));
+        world.create(with_ttl(100));
+        world.run(98);
+        assert_eq!(world.deletions.len(), 0, "{end}");
+        world.run(10);
+        assert_eq!(world.deletions.len(), 1, "{end}");
+    }
+}
+
+#[test]
+fn a_ttl_runs_on_over_a_restart() {
+    let mut world = World::new();
+    world.says("x", success());
+    world.create(with_ttl(100));
+    world.run(50);
+    world.restart();
+    world.run(45);
+    assert_eq!(world.deletions.len(), 0);
+    world.run(10);
+    assert_eq!(world.deletions.len(), 1);
+}
+
+#[test]
+fn no_step_of_the_wall_clock_deletes_early() {
+    let mut world = World::new();
+    world.says("x", success());
+    world.create(with_ttl(100));
+    world.run(10);
+    world.wall_step = 1_000_000;
+    world.run(85);
+    assert_eq!(world.deletions.len(), 0);
+    world.run(10);
+    assert_eq!(world.deletions.len(), 1);
+}
+
+#[test]
+fn a_ttl_that_is_changed_counts_after_its_generation_is_acknowledged() {
+    let mut world = World::new();
+    world.says("x", success());
+    world.create(object("x"));
+    world.run(100);
+    assert_eq!(world.deletions.len(), 0, "unset: kept");
+    world.change("x", |x| x.spec.ttl_seconds_after_finished = Some(200));
+    world.run(50);
+    world.change("x", |x| x.spec.ttl_seconds_after_finished = None);
+    world.run(200);
+    assert_eq!(world.deletions.len(), 0);
+    world.change("x", |x| x.spec.ttl_seconds_after_finished = Some(10));
+    world.run(1);
+    let acknowledged = world.writes.last().expect("written");
+    assert_eq!(acknowledged.status.observed_generation, Some(4));
+    assert!(world.deletions[0] >= acknowledged.at);
+}
+
+#[test]
+fn a_deletion_is_of_this_object_in_this_version() {
+    let mut world = World::new();
+    world.says("x", success());
+    world.held.deletions = true;
+    world.create(with_ttl(10));
+    world.run(15);
+    let deletion = world.open_deletions.remove(0);
+    let stored = &world.stored("x").metadata;
+    assert_eq!(stored.uid.as_deref(), Some(&*deletion.uid));
+    assert_eq!(stored.resource_version.as_deref(), Some(&*deletion.version));
+
+    // Somebody keeps it in the last moment.
+    world.change("x", |x| x.spec.ttl_seconds_after_finished = None);
+    world.remove_with(&deletion, Fate::Lands);
+    world.run(1000);
+    assert!(world.open_deletions.is_empty() && known(&world, "x"));
+    assert_eq!(world.status("x").observed_generation, Some(2));
+}
+
+#[test]
+fn a_deletion_that_was_held_back_or_lost_is_sent_again() {
+    for (fate, again) in [
+        (Fate::Conflict, 6),
+        (Fate::Lost, 6),
+        (Fate::Failed, 11),
+        (Fate::Throttled, 2),
+        (Fate::Refused, 61),
+    ] {
+        let mut world = World::new();
+        world.says("x", success());
+        world.create(with_ttl(10));
+        let mut first = true;
+        world.fate_of_deletions = Box::new(move || {
+            if std::mem::take(&mut first) {
+                fate
+            } else {
+                Fate::Lands
+            }
+        });
+        world.run(200);
+        assert!(world.objects.is_empty(), "{fate:?}");
+        let gap = world.deletions[1] - world.deletions[0];
+        assert!(
+            gap <= secs(again) && gap >= millis(900),
+            "{fate:?}: {gap:?}"
+        );
+        assert_eq!(world.deletions.len(), 2, "{fate:?}");
+    }
+    let mut world = World::new();
+    world.says("x", success());
+    world.create(with_ttl(10));
+    world.fate_of_deletions = Box::new(|| Fate::LandsWithoutReply);
+    world.run(200);
+    assert_eq!((world.deletions.len(), known(&world, "x")), (1, false));
+}
+
+#[test]
+fn an_object_that_others_change_all_the_time_is_not_deleted_all_the_time() {
+    for (fate, most) in [(Fate::Conflict, 12), (Fate::Lost, 12), (Fate::Failed, 4)] {
+        let mut world = World::new();
+        world.says("x", success());
+        world.create(with_ttl(10));
+        world.fate_of_deletions = Box::new(move || fate);
+        for _ in 0..600 {
+            world.run_until(world.now + millis(100));
+            world.touch("x");
+        }
+        let sent = world.deletions.len();
+        assert!((2..=most).contains(&sent), "{fate:?}: {sent}");
+    }
+}
+
+#[test]
+fn a_deletion_that_is_refused_holds_up_no_status() {
+    let mut world = World::new();
+    world.says("x", success());
+    world.create(with_ttl(10));
+    world.fate_of_deletions = Box::new(|| Fate::Refused);
+    world.run(60);
+    world.change("x", |x| x.spec.suspend = true);
+    world.run(1);
+    assert_eq!(world.status("x").observed_generation, Some(2));
+    assert!((1..=2).contains(&world.deletions.len()));
+}
+
+#[test]
+fn limits_cost_no_timer_for_each_write() {
+    let mut world = World::new();
+    world.says("x", success());
+    let mut kept = with_ttl(30_000_000);
+    kept.spec.deadline_seconds = Some(30_000_000);
+    world.create(kept);
+    for n in 0..200 {
+        world.run(60);
+        world.request_poll("x", &n.to_string());
+    }
+    assert!(
+        world.tracker.timers.len() < 10,
+        "{}",
+        world.tracker.timers.len()
+    );
+    // An object that is gone keeps none for long.
+    world.delete("x");
+    world.run(4000);
+    assert_eq!(world.tracker.timers.len(), 0);
+}
+
+#[test]
+fn an_object_that_finalizers_keep_is_deleted_once() {
+    let mut world = World::new();
+    world.says("x", success());
+    let mut kept = with_ttl(10);
+    kept.metadata.finalizers = Some(vec!["example.com/keep".into()]);
+    world.create(kept);
+    world.run(5000);
+    assert_eq!((world.deletions.len(), known(&world, "x")), (1, true));
+    // Nor is one that somebody else has deleted.
+    let mut world = World::new();
+    world.says("x", success());
+    world.create(with_ttl(10));
+    world.run(5);
+    world.change("x", |x| {
+        x.metadata.deletion_timestamp = Some(Time(beginning()));
+    });
+    world.run(5000);
+    assert_eq!(world.deletions.len(), 0);
+}
+
+#[test]
+fn only_the_leader_deletes() {
+    let mut world = World::new();
+    world.says("x", success());
+    world.create(with_ttl(10));
+    world.run(5);
+    world.feed(Input::Leading(false));
+    world.run(100);
+    assert_eq!(world.deletions.len(), 0);
+    world.feed(Input::Leading(true));
+    world.run(1);
+    assert_eq!(world.deletions.len(), 1);
+}

@@ -1,0 +1,440 @@
+//! The rest of the world in virtual time: a versioned API server with its watch, a scripted cloud,
+//! Secrets. By default everything answers after a moment; what a test holds back it answers itself.
+
+use super::{
+    oracle::{self, Oracle},
+    samples::{beginning, running, secs},
+};
+use crate::{
+    Census, Config, CredentialError, CredentialRef, Deletion, Effect, FetchTicket, Input, Now,
+    ObjectEvent, ObjectKey, Output, PollRequest, PollTicket, Source, StatusWrite, Tracker,
+    WriteResult, WriteTicket,
+};
+use image_export_api::{ImageExportJob, ImageExportJobStatus};
+use image_export_model::Observation;
+use jiff::SignedDuration;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+pub const SOURCE: Source = Source(0);
+
+/// A poll that was sent.
+#[derive(Clone, Debug)]
+pub struct PollLog {
+    pub at: Duration,
+    pub name: Arc<str>,
+    pub bucket: u64,
+}
+
+/// A status that landed.
+#[derive(Clone, Debug)]
+pub struct WriteLog {
+    pub at: Duration,
+    pub status: ImageExportJobStatus,
+}
+
+/// What becomes of a write on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Lands,
+    LandsWithoutReply,
+    /// The client's own retry finds its first attempt landed.
+    LandsThenConflict,
+    /// The client gives up; the API server does not.
+    LandsLate,
+    Landing,
+    Lost,
+    /// 500.
+    Failed,
+    Throttled,
+    Refused,
+    Conflict,
+}
+
+pub enum Due {
+    Answer(PollTicket, Arc<str>),
+    Land(Box<StatusWrite>, Fate),
+    Reply(WriteTicket, WriteResult),
+    Remove(Box<Deletion>, Fate),
+    Watch(Option<Box<ImageExportJob>>, ObjectKey, String),
+    Read(Arc<CredentialRef>),
+    Fetch(FetchTicket, ObjectKey),
+}
+
+/// Effects that wait for the test to answer them.
+#[derive(Default)]
+#[allow(clippy::struct_excessive_bools)] // one for each kind of effect
+pub struct Held {
+    pub polls: bool,
+    pub writes: bool,
+    pub deletions: bool,
+    pub watch: bool,
+    pub reads: bool,
+    pub fetches: bool,
+}
+
+/// What the cloud says about a job at a time.
+type Cloud = dyn Fn(&str, Duration) -> Observation;
+
+pub struct World {
+    pub tracker: Tracker,
+    pub config: Config,
+    pub now: Duration,
+    /// A step of the wall clock, in seconds.
+    pub wall_step: i64,
+    pub oracle: Oracle,
+    pub objects: BTreeMap<ObjectKey, ImageExportJob>,
+    pub version: u64,
+    pub uids: u64,
+    /// What the cloud says about jobs that have no script.
+    pub cloud_by_default: Box<Cloud>,
+    /// What the cloud says about each job, from when on.
+    cloud: HashMap<String, Vec<(Duration, Observation)>>,
+    /// Secrets by name; a name that is not in here reads well with version 1.
+    pub secrets: HashMap<String, Result<u64, CredentialError>>,
+    due: BTreeMap<(Duration, u64), Due>,
+    sequence: u64,
+    pub held: Held,
+    pub poll_time: Duration,
+    pub write_time: Duration,
+    pub fate: Box<dyn FnMut(&StatusWrite) -> Fate>,
+    pub fate_of_deletions: Box<dyn FnMut() -> Fate>,
+    /// What an older CRD does to a status in storing it.
+    pub prune: fn(&mut ImageExportJobStatus),
+    pub open_polls: Vec<PollRequest>,
+    pub open_writes: Vec<StatusWrite>,
+    pub open_deletions: Vec<Deletion>,
+    pub open_watch: Vec<ImageExportJob>,
+    pub open_reads: Vec<Arc<CredentialRef>>,
+    pub open_fetches: Vec<(FetchTicket, ObjectKey)>,
+    pub polls: Vec<PollLog>,
+    pub writes: Vec<WriteLog>,
+    /// Deletions that were sent.
+    pub deletions: Vec<Duration>,
+    pub events: Vec<ObjectEvent>,
+    pub reads: Vec<(Duration, Arc<CredentialRef>)>,
+    pub fetches: Vec<Duration>,
+    /// What was written and told is kept; large runs count only.
+    pub keep_log: bool,
+    pub landed: usize,
+    /// The check of all records after each step; the large runs do without.
+    pub check_records: bool,
+    output: Output,
+}
+
+impl World {
+    /// An operator that leads and has listed an empty cluster.
+    pub fn new() -> Self {
+        Self::with(Config::default())
+    }
+
+    pub fn with(config: Config) -> Self {
+        let mut world = Self::unstarted(config);
+        world.list();
+        world.feed(Input::Leading(true));
+        world
+    }
+
+    pub fn unstarted(config: Config) -> Self {
+        let now = Now {
+            mono: Duration::ZERO,
+            wall: beginning(),
+        };
+        Self {
+            tracker: Tracker::new(config.clone(), now),
+            config,
+            now: Duration::ZERO,
+            wall_step: 0,
+            oracle: Oracle::default(),
+            objects: BTreeMap::new(),
+            version: 100,
+            uids: 0,
+            cloud_by_default: Box::new(|_, _| running()),
+            cloud: HashMap::new(),
+            secrets: HashMap::new(),
+            due: BTreeMap::new(),
+            sequence: 0,
+            held: Held::default(),
+            poll_time: Duration::from_millis(50),
+            write_time: Duration::from_millis(2),
+            fate: Box::new(|_| Fate::Lands),
+            fate_of_deletions: Box::new(|| Fate::Lands),
+            prune: |_| {},
+            open_polls: Vec::new(),
+            open_writes: Vec::new(),
+            open_deletions: Vec::new(),
+            open_watch: Vec::new(),
+            open_reads: Vec::new(),
+            open_fetches: Vec::new(),
+            polls: Vec::new(),
+            writes: Vec::new(),
+            deletions: Vec::new(),
+            events: Vec::new(),
+            reads: Vec::new(),
+            fetches: Vec::new(),
+            keep_log: true,
+            landed: 0,
+            check_records: true,
+            output: Output::default(),
+        }
+    }
+
+    pub fn present(&self) -> Now {
+        let wall = beginning()
+            + SignedDuration::try_from(self.now).expect("tests are short")
+            + SignedDuration::from_secs(self.wall_step);
+        Now {
+            mono: self.now,
+            wall,
+        }
+    }
+
+    /// The steady clock of the tracker.
+    pub fn clock(&self) -> Duration {
+        self.tracker.clock(self.present())
+    }
+
+    /// Gives the tracker one input and sees to its effects.
+    pub fn census(&self) -> Census {
+        self.tracker.census(self.present())
+    }
+
+    pub fn feed(&mut self, input: Input) {
+        let mut output = std::mem::take(&mut self.output);
+        self.tracker.handle(self.present(), input, &mut output);
+        if !self.tracker.leading {
+            oracle::none(&output);
+        }
+        for effect in output.effects.drain(..) {
+            self.perform(effect);
+        }
+        if self.keep_log {
+            self.events.append(&mut output.events);
+        }
+        output.events.clear();
+        self.output = output;
+        let next = self.tracker.next_deadline();
+        assert!(
+            next.is_none_or(|at| at > self.now),
+            "no progress at {:?}",
+            self.now
+        );
+        if self.check_records {
+            oracle::at_rest(self);
+        }
+    }
+
+    pub fn after(&mut self, wait: Duration, due: Due) {
+        self.sequence += 1;
+        self.due.insert((self.now + wait, self.sequence), due);
+    }
+
+    fn uid_of(&self, index: u32) -> String {
+        let record = self
+            .tracker
+            .records
+            .get(index)
+            .expect("effects name live records");
+        record.uid.to_string()
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Poll(poll) => {
+                let uid = self.uid_of(poll.ticket.index);
+                self.oracle.poll_sent(poll.ticket.sequence, &uid);
+                self.polls.push(PollLog {
+                    at: self.now,
+                    name: poll.key.name.clone(),
+                    bucket: poll.ticket.bucket,
+                });
+                if self.held.polls {
+                    self.open_polls.push(*poll);
+                } else {
+                    let (ticket, job) = (poll.ticket, poll.job);
+                    self.after(self.poll_time, Due::Answer(ticket, job));
+                }
+            }
+            Effect::WriteStatus(write) => {
+                let index = write.ticket.index;
+                let (uid, job) = {
+                    let record = self.tracker.records.get(index).expect("it is live");
+                    (record.uid.clone(), record.job.clone())
+                };
+                self.oracle.write_sent(&uid, &job, &write);
+                if self.held.writes {
+                    self.open_writes.push(*write);
+                } else {
+                    let fate = (self.fate)(&write);
+                    self.after(self.write_time, Due::Land(write, fate));
+                }
+            }
+            Effect::Delete(deletion) => {
+                let uid = self.uid_of(deletion.ticket.index);
+                self.oracle.change_sent(deletion.ticket.sequence, &uid);
+                self.deletions.push(self.now);
+                if self.held.deletions {
+                    self.open_deletions.push(*deletion);
+                } else {
+                    let fate = (self.fate_of_deletions)();
+                    self.after(self.write_time, Due::Remove(deletion, fate));
+                }
+            }
+            Effect::ReadCredential(reference) => {
+                self.reads.push((self.now, reference.clone()));
+                if self.held.reads {
+                    self.open_reads.push(reference);
+                } else {
+                    self.after(Duration::from_millis(3), Due::Read(reference));
+                }
+            }
+            Effect::Fetch(ticket, key) => {
+                self.fetches.push(self.now);
+                if self.held.fetches {
+                    self.open_fetches.push((ticket, key));
+                } else {
+                    self.after(Duration::from_millis(3), Due::Fetch(ticket, key));
+                }
+            }
+        }
+    }
+
+    /// Lets everything happen that happens until `until`.
+    pub fn run_until(&mut self, until: Duration) {
+        loop {
+            let due = self.due.first_key_value().map(|(&(at, _), _)| at);
+            let tick = self.tracker.next_deadline();
+            let at = match (due, tick) {
+                (Some(due), Some(tick)) => due.min(tick),
+                (Some(at), None) | (None, Some(at)) => at,
+                (None, None) => break,
+            };
+            if at > until {
+                break;
+            }
+            self.now = self.now.max(at);
+            if due == Some(at) {
+                let (_, due) = self.due.pop_first().expect("it was there a moment ago");
+                self.happen(due);
+            } else {
+                let limit = 200 + 4 * self.objects.len();
+                self.oracle.tick(self.now.as_secs(), limit);
+                self.feed(Input::Tick);
+            }
+        }
+        self.now = self.now.max(until);
+    }
+
+    pub fn run(&mut self, seconds: u64) {
+        self.run_until(self.now + secs(seconds));
+    }
+
+    fn happen(&mut self, due: Due) {
+        match due {
+            Due::Answer(ticket, job) => {
+                self.oracle.poll_ended(ticket.sequence);
+                let observation = self.cloud_says(&job);
+                self.feed(Input::Polled(ticket, observation));
+            }
+            Due::Land(write, fate) => self.land_with(*write, fate),
+            Due::Remove(deletion, fate) => self.remove_with(&deletion, fate),
+            Due::Reply(ticket, result) => {
+                self.oracle.write_ended(ticket.sequence);
+                self.feed(Input::Wrote(ticket, result));
+            }
+            Due::Watch(Some(object), _, _) => self.feed(Input::Applied(SOURCE, object)),
+            Due::Watch(None, key, uid) => self.feed(Input::Deleted(key, Some(uid))),
+            Due::Read(reference) => self.finish_read(&reference),
+            Due::Fetch(ticket, key) => self.finish_fetch(ticket, &key),
+        }
+    }
+
+    /// From now on, that is what the cloud says about the job of this object.
+    pub fn says(&mut self, name: &str, observation: Observation) {
+        self.says_from(self.now, name, observation);
+    }
+
+    pub fn says_from(&mut self, from: Duration, name: &str, observation: Observation) {
+        let script = self.cloud.entry(format!("job-{name}")).or_default();
+        script.push((from, observation));
+    }
+
+    /// What the cloud says about a job now.
+    pub fn cloud_says(&self, job: &str) -> Observation {
+        let script = self.cloud.get(job).map_or(&[][..], Vec::as_slice);
+        let latest = script.iter().rev().find(|(from, _)| *from <= self.now);
+        latest.map_or_else(
+            || (self.cloud_by_default)(job, self.now),
+            |(_, says)| says.clone(),
+        )
+    }
+
+    /// Answers a held poll.
+    pub fn answer(&mut self, poll: &PollRequest, observation: Observation) {
+        self.oracle.poll_ended(poll.ticket.sequence);
+        self.feed(Input::Polled(poll.ticket.clone(), observation));
+    }
+
+    /// The only held poll, taken out.
+    pub fn take_poll(&mut self) -> PollRequest {
+        assert_eq!(self.open_polls.len(), 1, "{:?}", self.open_polls);
+        self.open_polls.remove(0)
+    }
+
+    /// The only held write, taken out.
+    pub fn take_write(&mut self) -> StatusWrite {
+        assert_eq!(self.open_writes.len(), 1, "{:?}", self.open_writes);
+        self.open_writes.remove(0)
+    }
+
+    pub fn finish_read(&mut self, reference: &Arc<CredentialRef>) {
+        let secret = self.secrets.get(reference.cloud.secret_name.as_str());
+        let result = secret.cloned().unwrap_or(Ok(1));
+        self.feed(Input::CredentialRead(reference.clone(), result));
+    }
+
+    /// The watch breaks off; what it had still to say is lost, and a new list makes up for it.
+    pub fn lose_watch(&mut self) {
+        self.due.retain(|_, due| !matches!(due, Due::Watch(..)));
+        self.list();
+    }
+
+    /// What was sent to the API server gets there, but nothing comes back.
+    pub fn cut_replies(&mut self) {
+        for due in std::mem::take(&mut self.due).into_values() {
+            match due {
+                Due::Land(write, _) => _ = self.land(&write),
+                Due::Remove(deletion, _) => _ = self.remove(&deletion),
+                _ => {}
+            }
+        }
+    }
+
+    /// The process dies at once and a new one starts: what was under way is lost, save for writes
+    /// that have landed.
+    pub fn restart(&mut self) {
+        self.due.clear();
+        self.open_polls.clear();
+        self.open_writes.clear();
+        self.open_deletions.clear();
+        self.open_watch.clear();
+        self.open_reads.clear();
+        self.open_fetches.clear();
+        self.oracle.restarted();
+        self.tracker = Tracker::new(self.config.clone(), self.present());
+        self.list();
+        self.feed(Input::Leading(true));
+    }
+
+    pub fn polls_of(&self, name: &str) -> Vec<Duration> {
+        let of = |poll: &&PollLog| &*poll.name == name;
+        self.polls.iter().filter(of).map(|poll| poll.at).collect()
+    }
+
+    pub fn reasons_of_events(&self) -> Vec<&'static str> {
+        self.events.iter().map(|note| note.reason).collect()
+    }
+}

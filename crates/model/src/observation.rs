@@ -1,0 +1,201 @@
+//! The vocabulary between the cloud and the tracker: what one poll told us.
+//!
+//! The cloud client fills these types, the tracker reads them; neither knows the other. Every text
+//! in here may end up in an object's status, so it is already stripped of control characters and
+//! bounded, and it never holds a secret, a request id, a time or a counter.
+
+use jiff::Timestamp;
+use std::{sync::Arc, time::Duration};
+
+/// What one poll of a job told us, in all its attempts (at most one re-authentication and one fresh
+/// connection belong to the same poll).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// How the poll ended.
+    pub outcome: Outcome,
+    /// How long the other side asked us to stay away: `Retry-After`, or the period named in the
+    /// text of a throttling error. Not yet bounded.
+    pub retry_after: Option<Duration>,
+    /// `host[:port]` of the endpoint that answered with any HTTP status; `None` where none did.
+    pub endpoint: Option<Arc<str>>,
+    /// Requests that this poll sent to the job query endpoint, 0 where it ended before that. Each
+    /// takes one quota token.
+    pub requests: u32,
+    /// Whether a login was made for this poll.
+    pub signed_in: bool,
+    /// The cloud's name for the latest request, for the log only.
+    pub request_id: Option<Arc<str>>,
+}
+
+/// How a poll ended. The table of `docs/architecture.md` maps each to a row of the conditions table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// 200 with our job id and a non-empty status.
+    Answered(Box<JobAnswer>),
+    /// 404 that means "no such job" (not "no such API").
+    JobNotFound,
+    /// 429, or a throttling code with any status.
+    Throttled,
+    /// The configuration stands in the way; asking again soon cannot help.
+    Misconfigured(ConfigurationError),
+    /// Passing trouble: 5xx, time-out, network, unreadable or foreign answer.
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// What a refusal or a failure says.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Misconfigured(refusal) => Some(&refusal.message),
+            Self::Failed(failure) => Some(&failure.message),
+            Self::Answered(_) | Self::JobNotFound | Self::Throttled => None,
+        }
+    }
+
+    /// Bounded label for metrics and logs.
+    #[must_use]
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Answered(_) => "answered",
+            Self::JobNotFound => "not_found",
+            Self::Throttled => "throttled",
+            Self::Misconfigured(refusal) => refusal.reason.category(),
+            Self::Failed(failure) => failure.kind.category(),
+        }
+    }
+}
+
+/// A well-formed answer about the job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobAnswer {
+    /// The job's state.
+    pub state: JobState,
+    /// `job_type`, an open set.
+    pub job_type: Option<Arc<str>>,
+    /// The image id, from wherever the answer keeps it.
+    pub image_id: Option<Arc<str>>,
+    /// Why the job failed, in the cloud's words.
+    pub fail_reason: Option<Arc<str>>,
+    /// The cloud's error code, for example `IMG.0148`.
+    pub error_code: Option<Arc<str>>,
+    /// `process_percent` in whole percent, 0 to 100; `None` where absent or out of range.
+    pub percent: Option<u8>,
+    /// `begin_time`; `None` where absent or unreadable. Whether it is sane is the tracker's call.
+    pub begin_time: Option<Timestamp>,
+    /// `end_time`; `None` where absent, empty or unreadable.
+    pub end_time: Option<Timestamp>,
+}
+
+/// The `status` of a job, compared without case; `FAILED` is `FAIL`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// Accepted, not started.
+    Init,
+    /// At work.
+    Running,
+    /// Ended well.
+    Success,
+    /// Ended badly.
+    Fail,
+    /// A word nobody documented: trimmed, at most 64 characters. Never an end.
+    Unrecognized(Arc<str>),
+}
+
+/// Configuration that stands in the way, with what to mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigurationError {
+    /// The condition reason it leads to.
+    pub reason: ConfigurationReason,
+    /// Half a sentence that names the thing to mend, without a final full stop: it completes
+    /// "Job X cannot be queried: …".
+    pub message: Arc<str>,
+}
+
+/// Reasons of rows 1, 1b and 1c of the conditions table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConfigurationReason {
+    /// Secret, key or cloud entry missing (or the operator may not read it).
+    CredentialsNotFound,
+    /// Not YAML, incomplete, or rejected by the cloud after one re-authentication.
+    CredentialsInvalid,
+    /// 403: signed in, but the role is not sufficient.
+    AccessDenied,
+    /// Endpoint unknown or wrong: no catalog entry, 404 `APIGW.0101`, a redirect.
+    EndpointInvalid,
+    /// Plain http without `--allow-http`.
+    EndpointNotAllowed,
+    /// The request itself was refused: other 400, 405, 501 and the like.
+    RequestRejected,
+}
+
+impl ConfigurationReason {
+    /// Bounded label for metrics and logs.
+    #[must_use]
+    pub fn category(self) -> &'static str {
+        match self {
+            Self::CredentialsNotFound => "credentials_not_found",
+            Self::CredentialsInvalid => "credentials_invalid",
+            Self::AccessDenied => "access_denied",
+            Self::EndpointInvalid => "endpoint_invalid",
+            Self::EndpointNotAllowed => "endpoint_not_allowed",
+            Self::RequestRejected => "request_rejected",
+        }
+    }
+}
+
+/// Passing trouble of one poll.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which kind of trouble.
+    pub kind: FailureKind,
+    /// Whether it happened while signing in or while asking about the job.
+    pub stage: Stage,
+    /// Half a sentence without a final full stop, for example
+    /// "ims.eu-de.otc.t-systems.com answered 503": it completes "Job X cannot be queried: …".
+    pub message: Arc<str>,
+}
+
+/// Where a poll failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// At the identity service.
+    Login,
+    /// At the job query endpoint; the login had been accepted, or needed none.
+    Query,
+}
+
+/// Kinds of passing trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// Any HTTP status that is not classified otherwise.
+    Http,
+    /// A 200 that cannot be read, or is not about our job.
+    Malformed,
+    /// No answer within the time-out.
+    Timeout,
+    /// Name resolution, TLS, connection refused or broken.
+    Network,
+    /// A fault of our own, for example a contained panic.
+    Internal,
+}
+
+impl FailureKind {
+    /// Bounded label for metrics and logs.
+    #[must_use]
+    pub fn category(self) -> &'static str {
+        match self {
+            Self::Http => "http_error",
+            Self::Malformed => "malformed",
+            Self::Timeout => "timeout",
+            Self::Network => "network",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whether the other side answered with an HTTP response at all.
+    #[must_use]
+    pub fn answered(self) -> bool {
+        matches!(self, Self::Http | Self::Malformed)
+    }
+}
