@@ -31,7 +31,7 @@ pub(super) async fn poll(
     };
     let started = Instant::now();
     let observation = cloud
-        .query(&credential, &request.project, &request.job)
+        .query(&credential, request.project.as_str(), request.job.as_str())
         .await;
     let elapsed = started.elapsed();
     let outcome = observation.outcome.category();
@@ -49,7 +49,7 @@ pub(super) async fn poll(
     {
         tracing::info!(
             object = %request.key,
-            job = &*request.job,
+            job = %request.job,
             outcome,
             endpoint = endpoint.as_deref(),
             request_id = request_id.as_deref(),
@@ -58,7 +58,7 @@ pub(super) async fn poll(
     }
     tracing::debug!(
         object = %request.key,
-        job = &*request.job,
+        job = %request.job,
         outcome,
         endpoint = endpoint.as_deref(),
         request_id = request_id.as_deref(),

@@ -1,8 +1,8 @@
 //! `docs/conditions.md` says what the code does, and so do the objects in `deploy/gitops/`.
 use image_export_api::ImageExportJob;
 use image_export_core::{
-    standing::{Parsed, Standing},
-    verdict::{Activity, Row, Truth},
+    phase::{Phase, Progress, Truth},
+    status::{Parsed, Snapshot, unowned},
 };
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -48,25 +48,25 @@ fn each_line_of_the_table_is_what_the_code_says() {
             continue;
         }
         for reason in quoted(ready) {
-            let row = Row::from_reason(reason, also == "Stalled")
+            let phase = Phase::from_reason(reason, also == "Stalled")
                 .unwrap_or_else(|| panic!("row {number}: no reason {reason}"));
-            let says = row.conditions();
+            let says = phase.row();
             let (status, ..) = ready.split_once(' ').expect("a status and a reason");
             assert_eq!(says.ready.as_str(), status, "row {number}");
             let mut words = succeeded.split(' ');
             assert_eq!(words.next(), Some(says.succeeded.as_str()), "row {number}");
             let own = quoted(succeeded).next().unwrap_or(reason);
-            assert_eq!(row.succeeded_reason(), own, "row {number}");
-            let activity = match says.activity {
-                None => "–",
-                Some(Activity::Reconciling) => "Reconciling",
-                Some(Activity::Stalled) => "Stalled",
+            assert_eq!(says.succeeded_reason, own, "row {number}");
+            let activity = match says.progress {
+                Progress::Rest => "–",
+                Progress::Reconciling => "Reconciling",
+                Progress::Stalled => "Stalled",
             };
             assert_eq!(activity, also, "row {number}");
-            let expected = match (says.ready, says.activity) {
-                (_, Some(Activity::Stalled)) => ("Failed", "Degraded"),
+            let expected = match (says.ready, says.progress) {
+                (_, Progress::Stalled) => ("Failed", "Degraded"),
                 (Truth::True, _) => ("Current", "Healthy"),
-                (_, None) => ("InProgress", "Suspended"),
+                (_, Progress::Rest) => ("InProgress", "Suspended"),
                 _ => ("InProgress", "Progressing"),
             };
             assert_eq!((kstatus, argo), expected, "row {number}");
@@ -96,18 +96,15 @@ fn the_objects_that_argo_cds_script_is_tested_with_are_what_the_operator_writes(
         let yaml = fs::read_to_string(&path).expect("readable");
         let object: ImageExportJob = serde_saphyr::from_str(&yaml).expect("an object");
         let job = object.spec.job_id.as_str();
-        match Standing::parse(object.status.as_ref(), job) {
-            Parsed::Ours(standing) => {
-                assert_eq!(
-                    Some(standing.render(job)),
-                    object.status,
-                    "{}",
-                    path.display()
-                );
+        match Snapshot::parse(object.status.as_ref(), job) {
+            Parsed::Ours(snapshot) => {
+                let unowned = unowned(object.status.as_ref()).unwrap_or_default();
+                let rendered = snapshot.render(job, &unowned);
+                assert_eq!(Some(rendered), object.status, "{}", path.display());
                 ours += 1;
             }
             Parsed::Fresh => assert!(path.ends_with("0-created.yaml"), "{}", path.display()),
-            Parsed::Strange => panic!("not the operator's: {}", path.display()),
+            Parsed::NotOurs => panic!("not the operator's: {}", path.display()),
         }
     }
     assert_eq!(ours, 17);

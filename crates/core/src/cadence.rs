@@ -1,7 +1,7 @@
-//! When to ask again, as pure arithmetic on times. Nothing here is random: what looks random comes
+//! When to poll again, as pure arithmetic on times. Nothing here is random: what looks random comes
 //! from a hash of the object's uid, so that a run can be replayed and a restart keeps the phase.
 
-use super::config::Config;
+use crate::config::Config;
 use std::time::Duration;
 
 /// Seed of an object's phase and jitter: 64-bit FNV-1a of its uid, finished with a mixer so that
@@ -29,17 +29,19 @@ pub fn draw(seed: u64, n: u64, span: Duration) -> Duration {
     span.mul_f64(unit as f64 / (1u64 << 53) as f64)
 }
 
-/// Time from `clock` to the next instant ≡ `seed` (mod `period`), at least `gap` away. `clock` is
-/// the time since the Unix epoch as of a clock that no step moves, so that a restart finds the same
-/// instants.
+/// The first instant ≡ `seed` (mod `period`) at or after `earliest`, on the steady clock (see
+/// [`Moment`](crate::time::Moment)), so that a restart finds the same instants.
 #[must_use]
-pub fn until_phase(seed: u64, period: Duration, clock: Duration, gap: Duration) -> Duration {
-    let period_ns = period.as_nanos().max(1);
-    let phase = u128::from(seed) % period_ns;
-    let position = clock.as_nanos() % period_ns;
-    let wait = (phase + period_ns - position) % period_ns;
-    let wait = Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX));
-    if wait < gap { wait + period } else { wait }
+pub fn next_instant(seed: u64, period: Duration, earliest: Duration) -> Duration {
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let period = nanos(period).max(1);
+    let (phase, position) = (seed % period, nanos(earliest) % period);
+    let wait = if phase >= position {
+        phase - position
+    } else {
+        phase + period - position
+    };
+    earliest + Duration::from_nanos(wait)
 }
 
 /// Wait after the `failures`-th failure in a row (from 1): `floor + U(0, min(cap, base · 2^k))`.
@@ -53,8 +55,8 @@ pub fn backoff(config: &Config, seed: u64, failures: u32) -> Duration {
     config.backoff_floor + draw(seed, u64::from(failures), span)
 }
 
-/// How long a bucket pauses: what the other side asked for within bounds, and up to 10 % more so
-/// that many operators do not come back in the same instant.
+/// How long a quota bucket pauses: what the cloud asked for within bounds, and up to 10 % more so that
+/// many operators do not come back in the same instant.
 #[must_use]
 pub fn pause(config: &Config, seed: u64, asked: Option<Duration>) -> Duration {
     let pause = asked
@@ -73,9 +75,9 @@ mod tests {
     fn a_restart_finds_the_same_instants() {
         let seed = seed("7c9e6679-7425-40de-944b-e07fc1f90ae7");
         let clock = Duration::from_secs(1_790_000_000);
-        let first = clock + until_phase(seed, 30 * SEC, clock, SEC);
+        let first = next_instant(seed, 30 * SEC, clock + SEC);
         let later = clock + 17 * SEC + Duration::from_millis(3);
-        let again = later + until_phase(seed, 30 * SEC, later, SEC);
+        let again = next_instant(seed, 30 * SEC, later + SEC);
         let between = again.saturating_sub(first);
         assert_eq!(between.as_nanos() % (30 * SEC).as_nanos(), 0);
     }
@@ -84,26 +86,19 @@ mod tests {
     fn phases_are_spread_evenly() {
         let mut slots = [0u32; 30];
         for n in 0..30_000 {
-            let wait = until_phase(
-                seed(&format!("uid-{n}")),
-                30 * SEC,
-                Duration::ZERO,
-                Duration::ZERO,
-            );
+            let wait = next_instant(seed(&format!("uid-{n}")), 30 * SEC, Duration::ZERO);
             slots[usize::try_from(wait.as_secs()).unwrap()] += 1;
         }
         assert!(slots.iter().all(|&n| (850..1150).contains(&n)), "{slots:?}");
     }
 
     #[test]
-    fn the_gap_keeps_two_polls_apart() {
+    fn an_instant_just_missed_comes_a_period_later() {
         let seed = seed("x");
-        let at_phase = until_phase(seed, 30 * SEC, Duration::ZERO, Duration::ZERO);
-        let just_before = at_phase.checked_sub(SEC / 2).unwrap();
-        assert_eq!(
-            until_phase(seed, 30 * SEC, just_before, SEC),
-            30 * SEC + SEC / 2
-        );
+        let first = next_instant(seed, 30 * SEC, Duration::ZERO);
+        assert_eq!(next_instant(seed, 30 * SEC, first), first);
+        let missed = first + Duration::from_nanos(1);
+        assert_eq!(next_instant(seed, 30 * SEC, missed), first + 30 * SEC);
     }
 
     #[test]

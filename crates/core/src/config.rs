@@ -69,9 +69,9 @@ pub struct Config {
     /// Conflicts in a row on one object after which JSON Patch is used.
     pub conflicts_before_json_patch: u8,
     /// How long to wait for the watch to settle a conflict or a lost reply before asking once.
-    pub settle_after: Duration,
+    pub confirm_after: Duration,
     /// How long a status that the API server refuses is left alone.
-    pub refused_write_delay: Duration,
+    pub rejected_write_delay: Duration,
     /// Longest pause of all writes while the API server is in trouble; starts at 1 s and doubles.
     pub write_pause_max: Duration,
 
@@ -115,8 +115,8 @@ impl Default for Config {
             writes_in_flight: 16,
             poll_failed_writes: 20.0,
             conflicts_before_json_patch: 3,
-            settle_after: secs(5),
-            refused_write_delay: secs(60),
+            confirm_after: secs(5),
+            rejected_write_delay: secs(60),
             write_pause_max: secs(30),
             credential_refresh: secs(300),
             credential_retry_min: secs(5),
@@ -148,8 +148,8 @@ impl Config {
             &mut self.backoff_base,
             &mut self.backoff_cap,
             &mut self.pause_min,
-            &mut self.settle_after,
-            &mut self.refused_write_delay,
+            &mut self.confirm_after,
+            &mut self.rejected_write_delay,
             &mut self.write_pause_max,
             &mut self.credential_refresh,
             &mut self.credential_retry_min,
@@ -217,8 +217,8 @@ mod tests {
             (16, 20.0)
         );
         assert_eq!(config.conflicts_before_json_patch, 3);
-        assert_eq!(config.settle_after, secs(5));
-        assert_eq!(config.refused_write_delay, secs(60));
+        assert_eq!(config.confirm_after, secs(5));
+        assert_eq!(config.rejected_write_delay, secs(60));
         assert_eq!(config.write_pause_max, secs(30));
         assert_eq!(config.credential_refresh, secs(5 * 60));
         assert_eq!(

@@ -1,6 +1,8 @@
 //! What goes into the tracker and what comes out.
+
+use crate::{job::JobKey, quota::BucketKey, secrets::SecretKey};
 use image_export_api::{CloudCredentialsRef, ImageExportJob, ImageExportJobStatus};
-use image_export_model::{ConfigurationError, Failure, Observation};
+use image_export_model::{ConfigurationError, Failure, JobId, Observation, ProjectId};
 use std::{fmt, sync::Arc, time::Duration};
 
 /// One watch: a namespace, or all of them.
@@ -103,45 +105,42 @@ pub struct Output {
 /// Identifies a poll. Handed back unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PollTicket {
-    pub(super) index: u32,
-    pub(super) serial: u32,
-    pub(super) sequence: u64,
-    pub(super) epoch: u32,
-    pub(super) bucket: u64,
-    pub(super) credential: u32,
-    pub(super) credential_version: u64,
+    pub(crate) job: JobKey,
+    pub(crate) sequence: u64,
+    pub(crate) epoch: u32,
+    pub(crate) bucket: BucketKey,
+    pub(crate) secret: SecretKey,
+    pub(crate) credential_version: u64,
 }
 
-/// One question to the cloud.
+/// One query of a job.
 #[derive(Debug)]
 pub struct PollRequest {
     /// To hand back.
     pub ticket: PollTicket,
-    /// On whose behalf, for logs.
+    /// The object that follows the job, for logs.
     pub key: ObjectKey,
-    /// Whose credential; it was read before.
+    /// The credential, which was read before.
     pub credential: Arc<CredentialRef>,
     /// Project id.
-    pub project: Arc<str>,
+    pub project: ProjectId,
     /// Job id.
-    pub job: Arc<str>,
+    pub job: JobId,
 }
 
 /// Identifies a write. Handed back unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteTicket {
-    pub(super) index: u32,
-    pub(super) serial: u32,
-    pub(super) sequence: u64,
-    pub(super) epoch: u32,
+    pub(crate) job: JobKey,
+    pub(crate) sequence: u64,
+    pub(crate) epoch: u32,
 }
 
 /// Identifies a read. Handed back unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchTicket {
-    pub(super) index: u32,
-    pub(super) serial: u32,
-    pub(super) sequence: u64,
+    pub(crate) job: JobKey,
+    pub(crate) sequence: u64,
 }
 
 /// One status to write.

@@ -1,384 +1,304 @@
-//! What the API server holds: lists, changes, deletions.
+//! Inputs from the API server's watches: lists, versions of objects, deletions.
 
-use super::{
-    Now, ObjectEvent, ObjectKey, Source, Timer, Tracker,
-    effects::CredentialRef,
-    record::{Identity, Poll, Record, Server, Write},
-    standing::foreign,
+use crate::{
+    cadence,
+    deadline::Limits,
+    effects::{CredentialRef, ObjectEvent, ObjectKey, Source},
+    evidence::Evidence,
+    job::{Due, Job, JobKey, PollStage, Polling},
+    phase::{Phase, Priority},
+    schedule,
+    state::{State, acknowledged_reason},
+    sync::{StatusChange, Sync},
+    time::Moment,
     version,
 };
-use image_export_api::{
-    ImageExportJob, ImageExportJobStatus, POLL_REQUEST_ANNOTATION, POLL_REQUEST_MAX_BYTES,
-};
-use std::{cmp::Ordering, sync::Arc, time::Duration};
+use image_export_api::{ImageExportJob, POLL_REQUEST_ANNOTATION, POLL_REQUEST_MAX_BYTES};
+use std::{cmp::Ordering, sync::Arc};
 
-/// Event reason: an object that the operator cannot read. Told once an object.
+/// Event reason: an object that the operator cannot read. Published once an object.
 pub const INVALID_OBJECT: &str = "InvalidObject";
 /// Event reason: an unusable value of the poll-request annotation.
 const POLL_REQUEST_IGNORED: &str = "PollRequestIgnored";
 
-impl Tracker {
-    pub(super) fn seen(&mut self, now: Now, source: Source, object: ImageExportJob) {
-        let Some(identity) = self.identify(&object) else {
+/// Applies a version of an object that was listed, added or changed.
+pub fn apply_object(state: &mut State, now: Moment, source: Source, object: Box<ImageExportJob>) {
+    let meta = &object.metadata;
+    let (Some(namespace), Some(name), Some(uid), Some(version)) = (
+        &meta.namespace,
+        &meta.name,
+        &meta.uid,
+        &meta.resource_version,
+    ) else {
+        return;
+    };
+    state.jobs.forget_undecodable(uid);
+    let name = ObjectKey {
+        namespace: namespace.as_str().into(),
+        name: name.as_str().into(),
+    };
+    if let Some((key, job)) = state.jobs.find(&name) {
+        if *job.uid == **uid {
+            state.jobs.mark(key, source);
+            apply_newer(state, now, key, object);
             return;
-        };
-        self.records.forget_undecodable(&identity.uid);
-        if let Some((index, record)) = self.records.at(&identity.key) {
-            if record.uid == identity.uid {
-                self.records.mark(index, source);
-                self.seen_again(now, index, object);
-                return;
-            }
-            if version::compare(&identity.version, &record.version) == Some(Ordering::Less) {
-                // An earlier incarnation, shown late: what is deleted does not come back.
-                return;
-            }
-            // Same name, another object: the old one is gone, whether or not we were told.
-            self.forget(index, now);
         }
-        self.seen_first(now, source, identity, &object);
+        if version::compare(version, &job.sync.version) == Some(Ordering::Less) {
+            // An earlier incarnation, shown late: what is deleted does not come back.
+            return;
+        }
+        // Same name, another object: the old one is gone, whether or not that was shown.
+        state.forget(now, key);
     }
+    add(state, now, source, name, &object);
+}
 
-    fn identify(&mut self, object: &ImageExportJob) -> Option<Identity> {
-        let meta = &object.metadata;
-        Some(Identity {
+fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: &ImageExportJob) {
+    let (meta, spec) = (&object.metadata, &object.spec);
+    let text = |field: &Option<String>| Arc::from(field.as_deref().unwrap_or_default());
+    let uid: Arc<str> = text(&meta.uid);
+    let reference = CredentialRef {
+        namespace: name.namespace.clone(),
+        cloud: spec.cloud_credentials_ref.clone(),
+    };
+    let secret = state.secrets.key_of(reference);
+    let group = state
+        .quotas
+        .join(&state.config, now.at, secret, &spec.project_id);
+    let created = meta
+        .creation_timestamp
+        .as_ref()
+        .map(|time| time.0.as_second());
+    let (config, mark) = (&state.config, state.jobs.mark_of(source));
+    let key = state.jobs.insert_with_key(|_| {
+        let mut job = Job {
             key: ObjectKey {
-                namespace: self.records.intern(meta.namespace.as_deref()?),
-                name: meta.name.as_deref()?.into(),
+                // Shared by all objects of the Secret.
+                namespace: state.secrets.reference(secret).namespace.clone(),
+                name: name.name,
             },
-            uid: meta.uid.as_deref()?.into(),
-            version: meta.resource_version.as_deref()?.into(),
+            seed: cadence::seed(&uid),
+            uid,
+            source,
+            mark,
             generation: meta.generation.unwrap_or_default(),
-            project: self.records.intern(object.spec.project_id.as_str()),
-            job: object.spec.job_id.as_str().into(),
-        })
-    }
-
-    fn credential_ref(&mut self, namespace: &Arc<str>, object: &ImageExportJob) -> u32 {
-        self.credentials.index_of(&CredentialRef {
-            namespace: namespace.clone(),
-            cloud: object.spec.cloud_credentials_ref.clone(),
-        })
-    }
-
-    fn seen_first(
-        &mut self,
-        now: Now,
-        source: Source,
-        identity: Identity,
-        object: &ImageExportJob,
-    ) {
-        let credential = self.credential_ref(&identity.key.namespace, object);
-        let lane = self
-            .polls
-            .join_lane(&self.config, now.mono, credential, &identity.project);
-        let serial = self.records.next_serial();
-        let mut record = Record::new(serial, source, identity, credential, lane);
-        record.period_seconds = period_seconds(object);
-        record.suspended = object.spec.suspend;
-        record.deleted = object.metadata.deletion_timestamp.is_some();
-        record.adopt(object.status.as_ref());
-        let index = self.records.insert(record);
-        self.records.mark(index, source);
-        self.credentials.join(credential, index);
-        self.take_lifetime(now, index, object);
-        self.schedule_first(now, index);
-        self.take_poll_request(now, index, object);
-        if self
-            .records
-            .get(index)
-            .is_some_and(|record| record.row().is_none())
-        {
-            self.set_timer(
-                now.mono + self.config.pending_grace,
-                Timer::Pending { index, serial },
-            );
-        }
-        self.refresh_write(now, index);
-    }
-
-    pub(super) fn seen_again(&mut self, now: Now, index: u32, object: ImageExportJob) {
-        let Some(record) = self.records.get_mut(index) else {
-            return;
+            id: spec.job_id.clone(),
+            period_seconds: None,
+            suspended: spec.suspend,
+            is_being_deleted: meta.deletion_timestamp.is_some(),
+            limits: Limits::new(now, created),
+            secret,
+            group,
+            evidence: Evidence::default(),
+            pending_at: None,
+            polling: Polling {
+                stage: PollStage::Off,
+                wanted: None,
+                first: None,
+                counts_as_new: false,
+                retry_at: None,
+                earliest: now.at,
+                image_id_at: now.at,
+            },
+            sync: Sync::new(text(&meta.resource_version), None, ""),
+            handled_request: None,
+            reported_request: false,
+            timer: None,
         };
-        let version = object
-            .metadata
-            .resource_version
-            .as_deref()
-            .unwrap_or_default();
-        if version::compare(version, &record.version) == Some(Ordering::Less) {
-            return;
+        job.apply_limits(config, object);
+        job.adopt(config, now, object.status.as_ref());
+        job.limits.was_late = job.is_late(now.at);
+        let shown = job.sync.acknowledged().map(|shown| shown.generation);
+        // The spec may have been changed while no operator ran.
+        if shown != Some(job.generation) {
+            job.evidence.deadline_exceeded &= job.limits.was_late;
         }
-        if let Write::InFlight { held, .. } = &mut record.write {
-            // Possibly our own echo, which may come before the reply: the reply tells.
-            let newer = held.as_ref().is_none_or(|held| {
-                let held = held
-                    .metadata
-                    .resource_version
-                    .as_deref()
-                    .unwrap_or_default();
-                version::compare(version, held) != Some(Ordering::Less)
-            });
-            if newer {
-                *held = Some(Box::new(object));
-            }
-            return;
-        }
-        let changed = *version != *record.version;
-        self.take_in(now, index, &object, changed);
-    }
+        job.pending_at = job
+            .phase()
+            .is_none()
+            .then_some(now.at + config.pending_grace);
+        job
+    });
+    state.secrets.join(secret, key);
+    plan_first_poll(state, now, key);
+    apply_poll_request(state, key, object);
+    state.dirty.push(key);
+}
 
-    /// Takes in an object that is not older than the record. `settles`: a write whose end is not
-    /// known is settled by it.
-    pub(super) fn take_in(&mut self, now: Now, index: u32, object: &ImageExportJob, settles: bool) {
-        let Some(record) = self.records.get_mut(index) else {
-            return;
-        };
-        record.version = object
-            .metadata
-            .resource_version
-            .as_deref()
-            .unwrap_or_default()
-            .into();
-        record.deleted = object.metadata.deletion_timestamp.is_some();
-        if settles
-            && matches!(
-                record.write,
-                Write::Settling { .. } | Write::Fetching { .. }
-            )
-        {
-            record.write = Write::Idle;
-        }
-        if !self.take_over(now, index, object) {
-            self.take_status(now, index, object.status.as_ref());
-        }
-        self.take_spec(now, index, object);
-        self.take_poll_request(now, index, object);
-        self.refresh_write(now, index);
-    }
+fn plan_first_poll(state: &mut State, now: Moment, key: JobKey) {
+    let Some(job) = state.jobs.get_mut(key).filter(|job| job.is_active()) else {
+        return;
+    };
+    // Configuration may have been fixed while no operator ran. Anything else that was written keeps its
+    // phase, so that a restart is no burst.
+    let is_new = job.phase().is_none_or(is_blocked);
+    job.polling.counts_as_new = is_new;
+    let pending = is_new.then(|| state.quotas.begin_first_poll(job.group));
+    job.polling.first = schedule::first_poll(&state.config, now, job, pending);
+}
 
-    /// While another one leads, the status is that one's to write and ours to believe. Returns
-    /// whether that was so.
-    fn take_over(&mut self, now: Now, index: u32, object: &ImageExportJob) -> bool {
-        if self.leading {
-            return false;
-        }
-        let Some(record) = self.records.get_mut(index) else {
-            return false;
-        };
-        let status = object.status.as_ref();
-        if record.server_status().as_deref() == status {
-            return false;
-        }
-        record.adopt(status);
-        self.note_end(now, index);
-        let Some(record) = self.records.get(index) else {
-            return true;
-        };
-        if !record.is_active() {
-            self.stop_polling(index);
-        } else if record.poll == Poll::Off {
-            self.poll_now(now, index, now.mono);
-        }
-        true
-    }
+/// Whether a phase shows a configuration error.
+fn is_blocked(phase: Phase) -> bool {
+    phase.row().priority == Priority::Trouble
+        && !matches!(phase, Phase::Pending | Phase::JobNotFoundYet)
+}
 
-    /// Compares the status with what was last acknowledged. Conditions of others are theirs to
-    /// change; anything else is repaired.
-    fn take_status(&mut self, now: Now, index: u32, status: Option<&ImageExportJobStatus>) {
-        let Some(record) = self.records.get_mut(index) else {
-            return;
-        };
-        record.foreign = status.and_then(foreign);
-        if let Some(acknowledged) = &mut record.acknowledged {
-            if acknowledged.foreign != record.foreign {
-                Arc::make_mut(acknowledged)
-                    .foreign
-                    .clone_from(&record.foreign);
-            }
-            if status == Some(&acknowledged.render(&record.job)) {
-                record.server = Server::Acknowledged;
-                return;
-            }
-        }
-        if let Some(sent) = record.confirmed_by(status) {
-            self.acknowledge(now, index, sent);
-            return;
-        }
-        if record.acknowledged.is_some() {
-            if let Server::Stores(stored) = &record.server
-                && status == stored.as_deref()
-            {
-                return;
-            }
-            self.counters.repairs += 1;
-        }
-        record.server = Server::Holds(status.cloned().map(Box::new));
-    }
-
-    fn take_spec(&mut self, now: Now, index: u32, object: &ImageExportJob) {
-        let (clock, leading) = (self.clock(now), self.leading);
-        let generation = object.metadata.generation.unwrap_or_default();
-        let Some(record) = self.records.get_mut(index) else {
-            return;
-        };
-        if record.generation == generation {
-            return;
-        }
-        let row = record.row();
-        record.generation = generation;
-        let resumed =
-            std::mem::replace(&mut record.suspended, object.spec.suspend) && !record.suspended;
-        if resumed && leading {
-            record.history.overdue = false;
-            record.turn_blind(clock);
-        }
-        let old_period = std::mem::replace(&mut record.period_seconds, period_seconds(object));
-        let (old_credential, old_lane) = (record.credential, record.lane);
-        let (namespace, project) = (record.key.namespace.clone(), record.project.clone());
-
-        let credential = self.credential_ref(&namespace, object);
-        let other_credential = credential != old_credential;
-        if other_credential {
-            self.credentials.join(credential, index);
-            let lane = self
-                .polls
-                .join_lane(&self.config, now.mono, credential, &project);
-            let record = self
-                .records
-                .get_mut(index)
-                .expect("it was there a moment ago");
-            record.credential = credential;
-            record.lane = lane;
-            record.history.forget_credentials();
-            if std::mem::take(&mut record.newcomer) {
-                self.polls.newcomer_left(old_lane);
-            }
-            self.credentials.leave(old_credential, index);
-            self.polls.leave_lane(old_lane, now.mono);
-        }
-        self.take_other_limits(now, index, object);
-        let record = self.records.get(index).expect("it was there a moment ago");
-        // Row 4a goes on while suspended; resuming must not bring its next attempt forward.
-        let resumed = record.poll == Poll::Off;
-        if !record.is_active() {
-            self.stop_polling(index);
-        } else if other_credential || resumed {
-            self.poll_now(now, index, now.mono);
-        } else if record.period_seconds != old_period || record.row() != row {
-            self.schedule_pace(now, index);
-        }
-    }
-
-    fn take_poll_request(&mut self, now: Now, index: u32, object: &ImageExportJob) {
-        let request = object
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|annotations| annotations.get(POLL_REQUEST_ANNOTATION));
-        let Some(record) = self.records.get_mut(index) else {
-            return;
-        };
-        let Some(request) = request.filter(|request| !request.is_empty()) else {
-            record.reported_request = false;
-            return;
-        };
-        if record.handled_request.as_deref() == Some(request) {
-            return;
-        }
-        if request.len() > POLL_REQUEST_MAX_BYTES {
-            if !std::mem::replace(&mut record.reported_request, true) {
-                let note = ObjectEvent {
-                    key: record.key.clone(),
-                    uid: record.uid.clone(),
-                    reason: POLL_REQUEST_IGNORED,
-                    warning: true,
-                    note: format!(
-                        "The annotation {POLL_REQUEST_ANNOTATION} is ignored: its value is longer than \
-                         {POLL_REQUEST_MAX_BYTES} bytes."
-                    ),
-                };
-                self.out.events.push(note);
-            }
-            return;
-        }
-        record.reported_request = false;
-        record.handled_request = Some(request.as_str().into());
-        let first_in_line = record.poll == Poll::Queued(Duration::ZERO);
-        if record.may_be_asked() && !first_in_line {
-            self.poll_now(now, index, Duration::ZERO);
-        }
-    }
-
-    pub(super) fn undecodable(
-        &mut self,
-        now: Now,
-        source: Source,
-        key: ObjectKey,
-        uid: &str,
-        error: &str,
-    ) {
-        if let Some((index, record)) = self.records.at(&key) {
-            if *record.uid == *uid {
-                self.records.mark(index, source);
-            } else {
-                self.forget(index, now);
-            }
-        }
-        if self.records.report_undecodable(uid) {
-            let note = ObjectEvent {
-                key,
-                uid: uid.into(),
-                reason: INVALID_OBJECT,
-                warning: true,
-                note: format!("This object is not followed, because it cannot be read: {error}."),
-            };
-            self.out.events.push(note);
-        }
-    }
-
-    pub(super) fn listed(&mut self, now: Now, source: Source) {
-        for index in self.records.unlisted(source) {
-            self.forget(index, now);
-        }
-        self.records.purge_names();
-        self.polls.sweep(now.mono);
-    }
-
-    pub(super) fn gone(&mut self, now: Now, key: &ObjectKey, uid: Option<&str>) {
-        if let Some(uid) = uid {
-            self.records.forget_undecodable(uid);
-        }
-        if let Some((index, record)) = self.records.at(key)
-            && uid.is_none_or(|uid| *record.uid == *uid)
-        {
-            self.forget(index, now);
-        }
-    }
-
-    /// Drops a record. What is in flight for it is dropped when it comes back.
-    pub(super) fn forget(&mut self, index: u32, now: Now) {
-        if let Some(record) = self.records.remove(index) {
-            if record.newcomer {
-                self.polls.newcomer_left(record.lane);
-            }
-            self.credentials.leave(record.credential, index);
-            self.polls.leave_lane(record.lane, now.mono);
-        }
-    }
-
-    pub(super) fn pending_timer(&mut self, now: Now, index: u32, serial: u32) {
-        let Some(record) = self.records.current_mut(index, serial) else {
-            return;
-        };
-        if record.row().is_none() {
-            record.history.pending = true;
-            self.refresh_write(now, index);
-        }
+/// Applies a version of a known object, unless it is older than what is known.
+pub fn apply_newer(state: &mut State, now: Moment, key: JobKey, object: Box<ImageExportJob>) {
+    let Some(job) = state.jobs.get_mut(key) else {
+        return;
+    };
+    if let Some(object) = job.sync.apply_version(object) {
+        apply_content(state, now, key, &object);
     }
 }
 
-fn period_seconds(object: &ImageExportJob) -> Option<u32> {
-    let seconds = u32::try_from(object.spec.poll_period_seconds?).ok()?;
-    (seconds > 0).then_some(seconds)
+/// Applies status, spec and annotations of an object.
+pub fn apply_content(state: &mut State, now: Moment, key: JobKey, object: &ImageExportJob) {
+    let Some(job) = state.jobs.get_mut(key) else {
+        return;
+    };
+    job.is_being_deleted = object.metadata.deletion_timestamp.is_some();
+    let status = object.status.as_ref();
+    if !state.leading && !job.sync.holds(status, job.id.as_str()) {
+        // The status is the leader's to write, and to be believed.
+        job.adopt(&state.config, now, status);
+        if job.is_active() && job.polling.stage == PollStage::Off {
+            job.want_poll(Due::Since(now.at));
+        }
+    } else {
+        let before = acknowledged_reason(job);
+        match job.apply_status(status) {
+            StatusChange::None => {}
+            StatusChange::Edited => state.counters.repairs += 1,
+            StatusChange::Confirmed => state.publish_reason(key, before),
+        }
+    }
+    apply_spec(state, now, key, object);
+    apply_poll_request(state, key, object);
+    state.dirty.push(key);
+}
+
+fn apply_spec(state: &mut State, now: Moment, key: JobKey, object: &ImageExportJob) {
+    let generation = object.metadata.generation.unwrap_or_default();
+    let Some(job) = state
+        .jobs
+        .get_mut(key)
+        .filter(|job| job.generation != generation)
+    else {
+        return;
+    };
+    let before = (job.phase(), job.own_period(&state.config));
+    job.generation = generation;
+    let was_suspended = std::mem::replace(&mut job.suspended, object.spec.suspend);
+    job.apply_limits(&state.config, object);
+    if job.suspended {
+        job.polling.wanted = None;
+    } else if was_suspended && state.leading {
+        job.evidence.deadline_exceeded = false;
+        job.limits.unobserved_since = Some(now.at);
+    }
+    job.evidence.deadline_exceeded &= job.is_late(now.at);
+    let reference = CredentialRef {
+        namespace: job.key.namespace.clone(),
+        cloud: object.spec.cloud_credentials_ref.clone(),
+    };
+    let other_secret = state.change_secret(now, key, reference);
+    let Some(job) = state.jobs.get_mut(key) else {
+        return;
+    };
+    if other_secret {
+        job.evidence.apply_other_credentials();
+    }
+    if !job.is_active() {
+        return;
+    }
+    if other_secret || job.polling.stage == PollStage::Off {
+        job.want_poll(Due::Since(now.at));
+    } else if (job.phase(), job.own_period(&state.config)) != before
+        && matches!(job.polling.stage, PollStage::Scheduled(_))
+        && !job.polling.counts_as_new
+    {
+        let gap = job.least_gap(&state.config);
+        job.polling.first = None;
+        job.polling.retry_at = None;
+        job.polling.earliest = now.at + gap;
+    }
+}
+
+fn apply_poll_request(state: &mut State, key: JobKey, object: &ImageExportJob) {
+    let annotations = object.metadata.annotations.as_ref();
+    let request = annotations.and_then(|annotations| annotations.get(POLL_REQUEST_ANNOTATION));
+    let Some(job) = state.jobs.get_mut(key) else {
+        return;
+    };
+    let Some(request) = request.filter(|request| !request.is_empty()) else {
+        job.reported_request = false;
+        return;
+    };
+    if job.handled_request.as_deref() == Some(request) {
+        return;
+    }
+    if request.len() > POLL_REQUEST_MAX_BYTES {
+        if !std::mem::replace(&mut job.reported_request, true) {
+            let note = format!(
+                "The annotation {POLL_REQUEST_ANNOTATION} is ignored: its value is longer than \
+                 {POLL_REQUEST_MAX_BYTES} bytes."
+            );
+            state.publish(key, POLL_REQUEST_IGNORED, true, note);
+        }
+        return;
+    }
+    job.reported_request = false;
+    job.handled_request = Some(request.as_str().into());
+    if job.accepts_request() {
+        job.want_poll(Due::Requested);
+    }
+}
+
+/// Notes an object that does not decode: it is present, and nothing else is known of it.
+pub fn apply_undecodable(
+    state: &mut State,
+    now: Moment,
+    source: Source,
+    name: ObjectKey,
+    uid: &str,
+    error: &str,
+) {
+    if let Some((key, job)) = state.jobs.find(&name) {
+        if *job.uid == *uid {
+            state.jobs.mark(key, source);
+        } else {
+            state.forget(now, key);
+        }
+    }
+    if state.jobs.report_undecodable(uid) {
+        state.output.events.push(ObjectEvent {
+            key: name,
+            uid: uid.into(),
+            reason: INVALID_OBJECT,
+            warning: true,
+            note: format!("This object is not followed, because it cannot be read: {error}."),
+        });
+    }
+}
+
+/// Applies that a list is complete: what it did not bring is gone.
+pub fn apply_listed(state: &mut State, now: Moment, source: Source) {
+    for key in state.jobs.end_list(source) {
+        state.forget(now, key);
+    }
+    state.quotas.sweep(now.at);
+}
+
+/// Applies the deletion of an object.
+pub fn apply_deleted(state: &mut State, now: Moment, name: &ObjectKey, uid: Option<&str>) {
+    if let Some(uid) = uid {
+        state.jobs.forget_undecodable(uid);
+    }
+    if let Some((key, job)) = state.jobs.find(name)
+        && uid.is_none_or(|uid| *job.uid == *uid)
+    {
+        state.forget(now, key);
+    }
 }

@@ -1,300 +1,392 @@
-//! Who may ask now: token buckets with a queue, a cap on what is in flight, and a pause.
+//! Which object may be polled now: quota buckets with a queue, a cap on what is in flight, and a pause.
+//!
+//! The objects of one (Secret, project) are a group. A group has a bucket of its own until the cloud has
+//! accepted its credential for its project, then shares the one of (endpoint host, project): else a
+//! made-up project id could pause the polls of others.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+use crate::{
+    config::Config,
+    job::{Due, JobKey},
+    secrets::SecretKey,
+};
+use image_export_model::ProjectId;
+use slotmap::SlotMap;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-/// A token bucket: `rate` tokens a second, at most `burst` saved up. Starts empty, so that a
-/// crash loop gains nothing.
-#[derive(Clone, Debug)]
-pub struct TokenBucket {
-    rate: f64,
-    burst: f64,
-    tokens: f64,
-    updated: Duration,
+pub use crate::token_bucket::TokenBucket;
+
+slotmap::new_key_type! {
+    /// Names one quota group while objects are in it.
+    pub struct GroupKey;
+    /// Names one quota bucket.
+    pub struct BucketKey;
 }
 
-impl TokenBucket {
-    /// An empty bucket as of `now`. It can save up one token at least, or none would ever be taken.
-    #[must_use]
-    pub fn new(rate: f64, burst: f64, now: Duration) -> Self {
-        Self {
-            rate,
-            burst: burst.max(1.0),
-            tokens: 0.0,
-            updated: now,
-        }
-    }
-
-    fn refill(&mut self, now: Duration) {
-        let elapsed = now.saturating_sub(self.updated);
-        self.tokens = (self.tokens + elapsed.as_secs_f64() * self.rate).min(self.burst);
-        self.updated = self.updated.max(now);
-    }
-
-    /// Takes one token, or says how long until there is one.
-    pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
-        self.refill(now);
-        // A token that is due within a nanosecond is there: the wait below is rounded to those.
-        if self.tokens > 1.0 - 1e-6 {
-            self.tokens -= 1.0;
-            return Ok(());
-        }
-        let wait = Duration::from_secs_f64((1.0 - self.tokens) / self.rate);
-        Err(wait.max(Duration::from_nanos(1)))
-    }
-
-    /// Takes or gives back tokens after the fact; the balance may become negative.
-    pub fn adjust(&mut self, tokens: f64) {
-        self.tokens = (self.tokens + tokens).min(self.burst);
-    }
-
-    /// Forgets what was saved up, and earns nothing before `until`.
-    fn pause(&mut self, now: Duration, until: Duration) {
-        self.refill(now);
-        self.tokens = self.tokens.min(0.0);
-        self.updated = self.updated.max(until);
-    }
-}
-
-/// An object waiting for its turn: earliest due time first.
+/// An object that waits for its quota, the earliest due first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Waiting {
-    /// When it became due; zero for a poll that somebody asked for.
-    pub due: Duration,
+    /// When it became due.
+    pub due: Due,
     /// Which object.
-    pub index: u32,
-    /// Which incarnation of it.
-    pub serial: u32,
+    pub job: JobKey,
+    /// Its group when it was queued.
+    pub group: GroupKey,
 }
 
-/// The polls of one quota: one (credential, project) until the cloud has accepted the credential,
-/// one (endpoint host, project) from then on.
 #[derive(Debug)]
-pub struct PollBucket {
+struct Group {
+    secret: SecretKey,
+    project: ProjectId,
+    members: u32,
+    bucket: BucketKey,
+    /// Whether the bucket is one that groups share.
+    is_shared: bool,
+    /// First polls pending: those of new objects spread over a time that grows with their number.
+    new: u32,
+}
+
+#[derive(Debug)]
+struct Bucket {
     tokens: TokenBucket,
-    max_in_flight: usize,
     /// Polls sent and not yet answered.
-    pub in_flight: usize,
+    in_flight: usize,
     /// No poll before this time.
-    pub paused_until: Duration,
-    /// Lanes (see [`super::lanes`]) that use this bucket.
-    pub lanes: u32,
+    paused_until: Duration,
+    /// Groups that use this bucket.
+    groups: u32,
     queue: BinaryHeap<Reverse<Waiting>>,
-    /// The wake-up that is already in the timer heap.
-    pub wake_at: Option<Duration>,
-    /// It is in the round of buckets that may have a poll to send.
-    pub ready: bool,
+    /// When to look again.
+    wake: Option<Duration>,
+    /// It stands in the round of buckets that may have a poll to send.
+    is_ready: bool,
 }
 
-/// What a bucket says when asked for its next poll.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// This object may ask now; its token is taken.
-    Go(Waiting),
-    /// Nobody may before this time.
-    NotBefore(Duration),
-    /// Nobody is waiting, or an answer has to come in first.
-    Idle,
-}
-
-impl PollBucket {
-    /// An empty bucket as of `now`.
-    #[must_use]
-    pub fn new(rate: f64, burst: f64, max_in_flight: usize, now: Duration) -> Self {
+impl Bucket {
+    fn new(config: &Config, at: Duration) -> Self {
         Self {
-            tokens: TokenBucket::new(rate, burst, now),
-            max_in_flight,
+            tokens: TokenBucket::new(config.quota_rate, config.quota_burst, at),
             in_flight: 0,
             paused_until: Duration::ZERO,
-            lanes: 0,
+            groups: 0,
             queue: BinaryHeap::new(),
-            wake_at: None,
-            ready: false,
+            wake: None,
+            is_ready: false,
         }
     }
 
-    /// Queues an object.
-    pub fn push(&mut self, waiting: Waiting) {
-        self.queue.push(Reverse(waiting));
-    }
-
-    /// Moves all that waits here to another bucket.
-    pub fn pour_into(&mut self, other: &mut Self) {
-        other.queue.append(&mut self.queue);
-    }
-
-    /// Nobody asks before `until`, and nothing is saved up meanwhile: what follows a pause is
-    /// spread by the rate, not sent as a burst.
-    pub fn pause(&mut self, now: Duration, until: Duration) {
+    fn pause(&mut self, at: Duration, until: Duration) {
         self.paused_until = self.paused_until.max(until);
-        self.tokens.pause(now, self.paused_until);
+        self.tokens.pause(at, self.paused_until);
     }
 
-    /// Settles the tokens of a poll that took `requests` requests; one was taken beforehand.
-    pub fn settle(&mut self, requests: u32) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        self.tokens.adjust(1.0 - f64::from(requests));
+    fn is_disposable(&self, at: Duration) -> bool {
+        self.groups == 0 && self.in_flight == 0 && at >= self.paused_until
     }
 
-    /// The next poll. `wanted` tells entries that still stand from stale ones.
-    pub fn turn(&mut self, now: Duration, wanted: impl Fn(&Waiting) -> bool) -> Turn {
-        loop {
-            let Some(Reverse(first)) = self.queue.peek().copied() else {
-                return Turn::Idle;
-            };
-            if !wanted(&first) {
+    /// The next poll, or when to look again.
+    fn next(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        is_waiting: impl Fn(&Waiting) -> bool,
+    ) -> Result<Waiting, Option<Duration>> {
+        while let Some(Reverse(first)) = self.queue.peek().copied() {
+            if !is_waiting(&first) {
                 self.queue.pop();
                 continue;
             }
-            if self.in_flight >= self.max_in_flight {
-                return Turn::Idle;
+            if self.in_flight >= config.quota_in_flight {
+                return Err(None);
             }
-            if now < self.paused_until {
-                return Turn::NotBefore(self.paused_until);
+            if at < self.paused_until {
+                return Err(Some(self.paused_until));
             }
-            return match self.tokens.take(now) {
-                Ok(()) => {
-                    self.queue.pop();
-                    self.in_flight += 1;
-                    Turn::Go(first)
-                }
-                Err(wait) => Turn::NotBefore(now + wait),
-            };
+            self.tokens.take(at).map_err(|wait| Some(at + wait))?;
+            self.queue.pop();
+            self.in_flight += 1;
+            return Ok(first);
         }
-    }
-
-    /// Whether nothing would be lost by dropping this bucket.
-    #[must_use]
-    pub fn is_disposable(&self, now: Duration) -> bool {
-        self.lanes == 0 && self.in_flight == 0 && now >= self.paused_until
+        Err(None)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// All groups and buckets.
+#[derive(Debug, Default)]
+pub struct Quotas {
+    groups: SlotMap<GroupKey, Group>,
+    by_owner: HashMap<(SecretKey, ProjectId), GroupKey>,
+    buckets: SlotMap<BucketKey, Bucket>,
+    shared: HashMap<(Arc<str>, ProjectId), BucketKey>,
+    /// Buckets that may have a poll to send, each in turn.
+    ready: VecDeque<BucketKey>,
+    wakes: BTreeSet<(Duration, BucketKey)>,
+    in_flight: usize,
+}
 
-    const SEC: Duration = Duration::from_secs(1);
-
-    fn bucket() -> PollBucket {
-        PollBucket::new(10.0, 20.0, 64, Duration::ZERO)
+impl Quotas {
+    /// Adds an object to the group of its Secret and project.
+    pub fn join(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        secret: SecretKey,
+        project: &ProjectId,
+    ) -> GroupKey {
+        let owner = (secret, project.clone());
+        if let Some(&key) = self.by_owner.get(&owner) {
+            self.groups[key].members += 1;
+            return key;
+        }
+        let bucket = self.new_bucket(config, at);
+        let key = self.groups.insert(Group {
+            secret,
+            project: project.clone(),
+            members: 1,
+            bucket,
+            is_shared: false,
+            new: 0,
+        });
+        self.by_owner.insert(owner, key);
+        key
     }
 
-    /// Runs the bucket until `end` and returns the times at which polls went out.
-    fn run(bucket: &mut PollBucket, mut now: Duration, end: Duration) -> Vec<Duration> {
-        let mut sent = Vec::new();
-        loop {
-            match bucket.turn(now, |_| true) {
-                Turn::Go(_) => {
-                    sent.push(now);
-                    bucket.in_flight -= 1;
+    /// Takes an object out of its group. `was_new`: its first poll was pending.
+    pub fn leave(&mut self, at: Duration, key: GroupKey, was_new: bool) {
+        if was_new {
+            self.end_first_poll(key);
+        }
+        let group = &mut self.groups[key];
+        group.members -= 1;
+        if group.members == 0 {
+            let bucket = group.bucket;
+            if let Some(group) = self.groups.remove(key) {
+                self.by_owner.remove(&(group.secret, group.project));
+            }
+            self.release(at, bucket);
+        }
+    }
+
+    /// The project of a group.
+    #[must_use]
+    pub fn project(&self, key: GroupKey) -> &ProjectId {
+        &self.groups[key].project
+    }
+
+    /// Counts one more first poll pending. Returns how many there are.
+    pub fn begin_first_poll(&mut self, key: GroupKey) -> u32 {
+        let group = &mut self.groups[key];
+        group.new += 1;
+        group.new
+    }
+
+    /// Counts one first poll less.
+    pub fn end_first_poll(&mut self, key: GroupKey) {
+        let group = &mut self.groups[key];
+        group.new = group.new.saturating_sub(1);
+    }
+
+    fn new_bucket(&mut self, config: &Config, at: Duration) -> BucketKey {
+        let mut bucket = Bucket::new(config, at);
+        bucket.groups = 1;
+        self.buckets.insert(bucket)
+    }
+
+    fn release(&mut self, at: Duration, key: BucketKey) {
+        if let Some(bucket) = self.buckets.get_mut(key) {
+            bucket.groups = bucket.groups.saturating_sub(1);
+            self.dispose(at, key);
+        }
+    }
+
+    /// Drops a bucket that nobody uses, once it holds no pause any more.
+    fn dispose(&mut self, at: Duration, key: BucketKey) {
+        if self
+            .buckets
+            .get(key)
+            .is_some_and(|bucket| bucket.is_disposable(at))
+        {
+            self.set_wake(key, None);
+            self.buckets.remove(key);
+            self.shared.retain(|_, shared| *shared != key);
+        }
+    }
+
+    /// Drops the buckets that nobody uses and that hold no pause any more.
+    pub fn sweep(&mut self, at: Duration) {
+        let unused: Vec<BucketKey> = self
+            .buckets
+            .iter()
+            .filter(|(_, bucket)| bucket.is_disposable(at))
+            .map(|(key, _)| key)
+            .collect();
+        for key in unused {
+            self.dispose(at, key);
+        }
+    }
+
+    /// How many buckets wait because the cloud asked for it.
+    #[must_use]
+    pub fn paused(&self, at: Duration) -> usize {
+        self.buckets
+            .values()
+            .filter(|bucket| at < bucket.paused_until)
+            .count()
+    }
+
+    /// Polls sent and not yet answered.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Queues an object that is due.
+    pub fn push(&mut self, waiting: Waiting) {
+        let bucket = self.groups[waiting.group].bucket;
+        self.buckets[bucket].queue.push(Reverse(waiting));
+        self.set_ready(bucket);
+    }
+
+    fn set_ready(&mut self, key: BucketKey) {
+        if let Some(bucket) = self.buckets.get_mut(key)
+            && !std::mem::replace(&mut bucket.is_ready, true)
+        {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn set_wake(&mut self, key: BucketKey, at: Option<Duration>) {
+        let Some(bucket) = self.buckets.get_mut(key) else {
+            return;
+        };
+        let before = std::mem::replace(&mut bucket.wake, at);
+        if before != at {
+            if let Some(before) = before {
+                self.wakes.remove(&(before, key));
+            }
+            self.wakes.extend(at.map(|at| (at, key)));
+        }
+    }
+
+    /// When something is due here next.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Duration> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// The next poll that may be sent now, with the bucket that is charged for it. `is_waiting` tells
+    /// objects that still wait from those that do not.
+    pub fn next_poll(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        is_waiting: impl Fn(&Waiting) -> bool,
+    ) -> Option<(Waiting, BucketKey)> {
+        while let Some(&(due, key)) = self.wakes.first().filter(|(due, _)| *due <= at) {
+            self.wakes.remove(&(due, key));
+            self.buckets[key].wake = None;
+            self.set_ready(key);
+        }
+        while self.in_flight < config.polls_in_flight {
+            let key = self.ready.pop_front()?;
+            let Some(bucket) = self.buckets.get_mut(key) else {
+                continue;
+            };
+            bucket.is_ready = false;
+            match bucket.next(config, at, &is_waiting) {
+                Ok(waiting) => {
+                    self.in_flight += 1;
+                    self.set_ready(key);
+                    return Some((waiting, key));
                 }
-                Turn::NotBefore(at) if at <= end => now = at,
-                _ => return sent,
+                Err(wake) => self.set_wake(key, wake),
+            }
+        }
+        None
+    }
+
+    /// Applies the end of a poll that took so many requests; one token was taken beforehand.
+    pub fn apply_end(&mut self, at: Duration, key: BucketKey, requests: u32) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(bucket) = self.buckets.get_mut(key) {
+            bucket.in_flight = bucket.in_flight.saturating_sub(1);
+            bucket.tokens.adjust(1.0 - f64::from(requests));
+            self.dispose(at, key);
+        }
+        self.set_ready(key);
+    }
+
+    /// No poll before `until` in the bucket that was charged, nor in that of the group now. Nothing is
+    /// saved up meanwhile: what follows a pause is spread by the rate, not sent as a burst.
+    pub fn pause(
+        &mut self,
+        at: Duration,
+        charged: BucketKey,
+        group: Option<GroupKey>,
+        until: Duration,
+    ) {
+        let present = group
+            .and_then(|group| self.groups.get(group))
+            .map(|group| group.bucket);
+        for key in [Some(charged), present.filter(|present| *present != charged)] {
+            if let Some(bucket) = key.and_then(|key| self.buckets.get_mut(key)) {
+                bucket.pause(at, until);
             }
         }
     }
 
-    fn fill(bucket: &mut PollBucket, n: u32) {
-        for index in 0..n {
-            bucket.push(Waiting {
-                due: Duration::from_millis(index.into()),
-                index,
-                serial: 0,
-            });
+    /// The cloud accepted the group's credential for its project at this host: its objects join the
+    /// shared bucket. They stay there until the content of the Secret changes, even where the catalog
+    /// comes to name another host.
+    pub fn share(&mut self, at: Duration, key: GroupKey, host: &Arc<str>) {
+        let group = &mut self.groups[key];
+        if std::mem::replace(&mut group.is_shared, true) {
+            return;
         }
+        let own = group.bucket;
+        let owner = (host.clone(), group.project.clone());
+        let Some(&shared) = self.shared.get(&owner) else {
+            self.shared.insert(owner, own);
+            return;
+        };
+        group.bucket = shared;
+        let mut queue = std::mem::take(&mut self.buckets[own].queue);
+        let bucket = &mut self.buckets[shared];
+        bucket.queue.append(&mut queue);
+        bucket.groups += 1;
+        self.release(at, own);
+        self.set_ready(shared);
     }
 
-    #[test]
-    fn starts_empty_and_keeps_the_rate() {
-        let mut bucket = bucket();
-        fill(&mut bucket, 1000);
-        let sent = run(&mut bucket, Duration::ZERO, 10 * SEC);
-        assert_eq!(sent.len(), 100);
-        assert_eq!(sent[0], Duration::from_millis(100));
-    }
-
-    #[test]
-    fn a_rate_far_below_one_still_polls() {
-        let mut bucket = PollBucket::new(0.1, 0.2, 64, Duration::ZERO);
-        fill(&mut bucket, 1000);
-        assert_eq!(run(&mut bucket, Duration::ZERO, 60 * SEC).len(), 6);
-    }
-
-    #[test]
-    fn saves_up_a_burst_and_no_more() {
-        let mut bucket = bucket();
-        fill(&mut bucket, 1000);
-        let sent = run(&mut bucket, 3600 * SEC, 3600 * SEC);
-        assert_eq!(sent.len(), 20);
-    }
-
-    #[test]
-    fn earliest_due_goes_first() {
-        let mut bucket = bucket();
-        for (index, due) in [(1, 9), (2, 3), (3, 0)] {
-            bucket.push(Waiting {
-                due: Duration::from_secs(due),
-                index,
-                serial: 0,
-            });
+    /// The content of a Secret changed: what its groups share has to be earned again. A pause of the old
+    /// bucket goes along.
+    pub fn unshare(&mut self, config: &Config, at: Duration, secret: SecretKey) {
+        let shared: Vec<GroupKey> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.secret == secret && group.is_shared)
+            .map(|(key, _)| key)
+            .collect();
+        for key in shared {
+            let own = self.new_bucket(config, at);
+            let group = &mut self.groups[key];
+            group.is_shared = false;
+            let old = std::mem::replace(&mut group.bucket, own);
+            let queue = std::mem::take(&mut self.buckets[old].queue);
+            let (moved, left): (Vec<_>, Vec<_>) = queue
+                .into_iter()
+                .partition(|Reverse(waiting)| waiting.group == key);
+            self.buckets[old].queue = left.into();
+            let paused_until = self.buckets[old].paused_until;
+            let bucket = &mut self.buckets[own];
+            bucket.queue = moved.into();
+            bucket.pause(at, paused_until);
+            self.release(at, old);
+            self.set_ready(own);
         }
-        let order: Vec<_> = std::iter::from_fn(|| match bucket.turn(60 * SEC, |_| true) {
-            Turn::Go(waiting) => Some(waiting.index),
-            _ => None,
-        })
-        .collect();
-        assert_eq!(order, [3, 2, 1]);
-    }
-
-    #[test]
-    fn a_pause_is_kept_and_followed_by_no_burst() {
-        let mut bucket = bucket();
-        fill(&mut bucket, 1000);
-        bucket.pause(60 * SEC, 65 * SEC);
-        let sent = run(&mut bucket, 60 * SEC, 75 * SEC);
-        assert!(sent[0] >= 65 * SEC, "{:?}", sent[0]);
-        assert!((99..=100).contains(&sent.len()), "{}", sent.len());
-    }
-
-    #[test]
-    fn what_is_in_flight_is_capped() {
-        let mut bucket = PollBucket::new(1e6, 1e6, 64, Duration::ZERO);
-        fill(&mut bucket, 100);
-        let mut sent = 0;
-        while let Turn::Go(_) = bucket.turn(SEC, |_| true) {
-            sent += 1;
-        }
-        assert_eq!((sent, bucket.in_flight), (64, 64));
-        bucket.settle(1);
-        assert!(matches!(bucket.turn(SEC, |_| true), Turn::Go(_)));
-    }
-
-    #[test]
-    fn a_second_request_costs_a_second_token_and_none_costs_none() {
-        let mut bucket = bucket();
-        fill(&mut bucket, 10);
-        assert!(matches!(bucket.turn(SEC / 10, |_| true), Turn::Go(_)));
-        bucket.settle(3);
-        assert_eq!(
-            bucket.turn(SEC / 10, |_| true),
-            Turn::NotBefore(SEC * 4 / 10)
-        );
-        assert!(matches!(bucket.turn(SEC * 4 / 10, |_| true), Turn::Go(_)));
-        bucket.settle(0);
-        assert!(matches!(bucket.turn(SEC * 4 / 10, |_| true), Turn::Go(_)));
-    }
-
-    #[test]
-    fn stale_entries_cost_nothing() {
-        let mut bucket = bucket();
-        fill(&mut bucket, 2);
-        assert_eq!(
-            bucket.turn(SEC / 10, |waiting| waiting.index == 1),
-            Turn::Go(Waiting {
-                due: Duration::from_millis(1),
-                index: 1,
-                serial: 0
-            })
-        );
     }
 }

@@ -1,16 +1,16 @@
-//! Validated strings. Each type's pattern is in the CRD *and* checked when decoding, so a value that
-//! reaches a URL or a file name is safe even where an older CRD let it through.
+//! Validated strings, cheap to clone. Each type's pattern is in the CRD *and* checked when decoding, so
+//! a value that reaches a URL or a file name is safe even where an older CRD let it through.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, fmt};
+use serde::{Deserialize, Serialize, Serializer};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 macro_rules! validated_string {
     ($(#[$doc:meta])* $name:ident, max: $max:literal, pattern: $pattern:literal, valid: $valid:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
         #[serde(try_from = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The value.
@@ -26,7 +26,7 @@ macro_rules! validated_string {
             fn try_from(value: String) -> Result<Self, InvalidString> {
                 let valid: fn(&str) -> bool = $valid;
                 if (1..=$max).contains(&value.len()) && valid(&value) {
-                    Ok(Self(value))
+                    Ok(Self(value.into()))
                 } else {
                     Err(InvalidString { kind: stringify!($name), pattern: $pattern, max: $max })
                 }
@@ -44,6 +44,12 @@ macro_rules! validated_string {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 

@@ -246,15 +246,16 @@ impl Chaos {
                     self.past.iter().find(same).cloned()
                 });
                 // Only what was shown before can come again.
-                let known =
-                    self.world
-                        .tracker
-                        .records
-                        .at(&key(NAMES[n]))
-                        .is_some_and(|(_, record)| {
-                            old.as_ref()
-                                .is_some_and(|o| o.metadata.uid.as_deref() == Some(&*record.uid))
-                        });
+                let known = self
+                    .world
+                    .tracker
+                    .state
+                    .jobs
+                    .find(&key(NAMES[n]))
+                    .is_some_and(|(_, record)| {
+                        old.as_ref()
+                            .is_some_and(|o| o.metadata.uid.as_deref() == Some(&*record.uid))
+                    });
                 if let Some(old) = old.filter(|_| known) {
                     self.world.see(old);
                 }
@@ -278,7 +279,7 @@ impl Chaos {
             self.secrets += 1;
             self.world.secrets.insert(secret.into(), Ok(self.secrets));
         }
-        if !self.world.tracker.leading {
+        if !self.world.tracker.state.leading {
             self.world.feed(Input::Leading(true));
         }
         for (n, name) in NAMES.into_iter().enumerate() {
@@ -336,7 +337,7 @@ impl Chaos {
             );
         }
         assert_eq!(
-            self.world.tracker.records.iter().count(),
+            self.world.tracker.state.jobs.iter().count(),
             self.world.objects.len()
         );
     }

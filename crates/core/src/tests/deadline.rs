@@ -75,7 +75,7 @@ fn a_deadline_is_reached_without_a_poll_and_whatever_the_cause() {
     world.says("x", not_found());
     world.create(with_deadline(100));
     second_of(&mut world, "DeadlineExceeded", 200);
-    assert!(message(&world).contains("the cloud does not know it"));
+    assert!(message(&world).contains("the cloud finds no such job"));
 }
 
 #[test]
@@ -409,9 +409,9 @@ fn an_unsuspected_deadline_costs_no_timer_for_each_poll() {
     world.create(with_deadline(1_000_000));
     world.run(50_000);
     assert!(
-        world.tracker.timers.len() < 10,
+        world.tracker.state.timers.len() < 10,
         "{}",
-        world.tracker.timers.len()
+        world.tracker.state.timers.len()
     );
 }
 
@@ -427,8 +427,8 @@ fn spec_edits_leave_no_timers_behind() {
     }
     world.run(8000);
     assert!(
-        world.tracker.timers.len() < 10,
+        world.tracker.state.timers.len() < 10,
         "{}",
-        world.tracker.timers.len()
+        world.tracker.state.timers.len()
     );
 }

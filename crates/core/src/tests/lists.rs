@@ -39,7 +39,7 @@ fn a_list_speaks_for_its_source_only() {
     world.feed(Input::ListStarted(SOURCE));
     world.feed(Input::Listed(SOURCE));
     assert!(world.tracker.has_listed(2));
-    assert_eq!(world.tracker.records.iter().count(), 1);
+    assert_eq!(world.tracker.state.jobs.iter().count(), 1);
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use super::world::World;
 use crate::{
     Output, StatusWrite,
-    record::{Poll, Write},
-    standing::{Parsed, Standing},
+    decide::decide,
+    job::{Due, PollStage},
+    status::{Parsed, Snapshot, unowned},
+    sync::Stage,
 };
 use image_export_api::{
     ImageExportJob, ImageExportJobStatus,
@@ -152,10 +154,15 @@ fn well_formed(job: &str, status: &ImageExportJobStatus) {
             assert!(condition.message.len() <= 1024 && condition.message.contains(job));
         }
     }
-    let Parsed::Ours(standing) = Standing::parse(Some(status), job) else {
+    let Parsed::Ours(snapshot) = Snapshot::parse(Some(status), job) else {
         panic!("what was written does not read back: {status:?}");
     };
-    assert_eq!(&standing.render(job), status, "regenerates to the letter");
+    let unowned = unowned(Some(status)).unwrap_or_default();
+    assert_eq!(
+        &snapshot.render(job, &unowned),
+        status,
+        "renders to the letter"
+    );
 }
 
 /// A transition time moves if, and only if, the condition's status does.
@@ -176,28 +183,35 @@ fn times_move_with_status(old: &ImageExportJobStatus, new: &ImageExportJobStatus
     }
 }
 
-/// After each step: what is active is on its way to a poll, what is not asks nothing.
+/// After each step: what is under way is what would be decided now.
 pub fn at_rest(world: &World) {
-    for (_, record) in world.tracker.records.iter() {
-        let left_alone = record.doubtful && record.history.not_found_yet;
-        if record.is_active() {
-            assert!(
-                left_alone || record.poll != Poll::Off,
-                "forgotten: {record:?}"
-            );
-        } else {
-            assert!(!matches!(record.poll, Poll::Scheduled(_)), "{record:?}");
+    let now = world.tracker.moment(world.present());
+    for (_, job) in world.tracker.state.jobs.iter() {
+        let decision = decide(&world.config, job, now);
+        let left_alone = job.sync.is_untrusted() && job.evidence.not_found_yet;
+        if job.is_active() {
+            let is_off = job.polling.stage == PollStage::Off;
+            assert!(left_alone || !is_off, "forgotten: {job:?}");
         }
-        assert!(
-            !record.has_expired(world.clock()) || !matches!(record.write, Write::Idle),
-            "nobody deletes it: {record:?}"
-        );
-        if let (Write::Idle, Some(desired)) = (&record.write, record.desired(0)) {
-            let says = record.acknowledged.as_ref().is_some_and(|acknowledged| {
-                acknowledged.says_the_same(&desired)
-                    && acknowledged.generation == desired.generation
-            });
-            assert!(says, "nobody writes what is to be said: {record:?}");
+        match (job.polling.stage, decision.poll) {
+            (PollStage::InFlight(_), _)
+            | (PollStage::Off, None)
+            | (PollStage::AwaitingSecret, Some(Due::Requested)) => {}
+            (PollStage::Scheduled(at), Some(Due::Since(due))) => assert_eq!(at, due, "{job:?}"),
+            (PollStage::Queued(queued), Some(due)) => assert_eq!(queued, due, "{job:?}"),
+            (PollStage::AwaitingSecret, Some(Due::Since(at))) => assert!(at <= now.at, "{job:?}"),
+            (stage, poll) => panic!("{stage:?} where {poll:?} was decided: {job:?}"),
+        }
+        match (&job.sync.stage, decision.change) {
+            (Stage::Idle | Stage::Rejected { .. }, Some(change)) => {
+                panic!("{change:?} is not queued: {job:?}");
+            }
+            (Stage::Queued(queued), change) => assert_eq!(Some(*queued), change, "{job:?}"),
+            _ => {}
+        }
+        if let Some(wake) = decision.wake {
+            let timer = job.timer.expect("a timer");
+            assert!(timer <= wake, "wakes too late: {job:?}");
         }
     }
 }

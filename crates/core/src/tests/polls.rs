@@ -45,18 +45,13 @@ fn who_leaves_before_the_first_poll_does_not_count_as_new_any_more() {
     });
     world.delete("goes");
     world.run(5);
-    let (_, stays) = world
-        .tracker
-        .records
-        .at(&super::samples::key("stays"))
+    let state = &mut world.tracker.state;
+    let (_, stays) = state
+        .jobs
+        .find(&super::samples::key("stays"))
         .expect("known");
-    let lane = stays.lane;
-    let newcomers = world
-        .tracker
-        .polls
-        .lane_mut(lane)
-        .map(|lane| lane.newcomers);
-    assert_eq!(newcomers, Some(0));
+    let group = stays.group;
+    assert_eq!(state.quotas.begin_first_poll(group), 1, "none was pending");
 }
 
 #[test]
@@ -66,7 +61,7 @@ fn first_polls_of_many_spread_over_2_s() {
         quota_burst: 1000.0,
         ..Config::default()
     });
-    world.check_records = false;
+    world.check_decisions = false;
     world.run(10);
     let began = world.now;
     for n in 0..2000 {
@@ -193,7 +188,7 @@ fn a_step_of_the_wall_clock_moves_no_poll() {
 #[test]
 fn failures_are_spaced_by_1_s_plus_a_random_part_that_doubles_to_300_s() {
     let mut world = World::new();
-    world.check_records = false;
+    world.check_decisions = false;
     for n in 0..50 {
         world.says(&format!("x{n}"), unavailable());
         world.create(object(&format!("x{n}")));
@@ -404,7 +399,7 @@ fn a_request_is_next_in_its_bucket_but_obeys_its_pause() {
         quota_burst: 1.0,
         ..Config::default()
     });
-    world.check_records = false;
+    world.check_decisions = false;
     let names: Vec<String> = (0..60).map(|n| format!("x{n}")).collect();
     world.create_all(names.iter().map(String::as_str));
     world.run(200);

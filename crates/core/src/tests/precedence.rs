@@ -1,57 +1,61 @@
 //! Where several rows hold: 4/5/4b > 4a > 8 > 7 > 1/1b/1c > 3e > 6 > 7a > 2/3 > 0b.
 use crate::{
-    history::History,
-    standing::{Facts, Word},
-    verdict::Row,
+    evidence::{Cause, Evidence, Facts, JobStatus},
+    phase::Phase,
 };
-use image_export_model::{ConfigurationError, ConfigurationReason};
+use image_export_model::ConfigurationReason;
 use std::sync::Arc;
 
 /// Evidence that puts a history (and `suspend`) into a row, whatever else it holds.
-type Evidence = fn(&mut History, &mut bool);
+type Shows = fn(&mut Evidence, &mut bool);
 
-fn facts(history: &mut History, change: impl FnOnce(&mut Facts)) {
-    change(Arc::make_mut(&mut history.facts));
+fn facts(evidence: &mut Evidence, change: impl FnOnce(&mut Facts)) {
+    change(Arc::make_mut(&mut evidence.facts));
 }
 
 /// All rows, the strongest first. Rows of one line depend on the same field and cannot meet.
-fn ranks() -> Vec<Vec<(Row, Evidence)>> {
-    let refused = Row::Refused(ConfigurationReason::AccessDenied);
+fn ranks() -> Vec<Vec<(Phase, Shows)>> {
     vec![
         vec![
-            (Row::Succeeded, |h, _| {
+            (Phase::JobSucceeded, |h, _| {
                 facts(h, |f| {
-                    f.word = Word::Success;
+                    f.job_status = JobStatus::Success;
                     f.image_id = Some("image".into());
                 });
             }),
-            (Row::Failed, |h, _| facts(h, |f| f.word = Word::Fail)),
-            (Row::ImageIdMissing, |h, _| {
-                facts(h, |f| f.word = Word::Success);
+            (Phase::JobFailed, |h, _| {
+                facts(h, |f| f.job_status = JobStatus::Fail);
+            }),
+            (Phase::ImageIdMissing, |h, _| {
+                facts(h, |f| f.job_status = JobStatus::Success);
                 h.image_id_given_up = true;
             }),
         ],
-        vec![(Row::ImageIdPending, |h, _| {
-            facts(h, |f| f.word = Word::Success);
+        vec![(Phase::ImageIdPending, |h, _| {
+            facts(h, |f| f.job_status = JobStatus::Success);
         })],
-        vec![(Row::Suspended, |_, suspended| *suspended = true)],
-        vec![(Row::NotFound, |h, _| h.not_found = true)],
-        vec![(refused, |h, _| {
-            h.refusal = Some(ConfigurationError {
-                reason: ConfigurationReason::AccessDenied,
-                message: "no".into(),
-            });
+        vec![(Phase::Suspended, |_, suspended| *suspended = true)],
+        vec![(Phase::JobNotFound, |h, _| h.not_found = true)],
+        vec![(Phase::AccessDenied, |h, _| {
+            let cause = Cause::Observed("no".into());
+            h.configuration_error = Some((ConfigurationReason::AccessDenied, cause));
         })],
-        vec![(Row::PollFailed, |h, _| h.poll_failed = Some("503".into()))],
-        vec![(Row::Unrecognized, |h, _| {
-            facts(h, |f| f.word = Word::Other("ODD".into()));
+        vec![(Phase::PollFailed, |h, _| {
+            h.poll_failed = Some(Cause::Observed("503".into()));
         })],
-        vec![(Row::NotFoundYet, |h, _| h.not_found_yet = true)],
+        vec![(Phase::JobStatusUnrecognized, |h, _| {
+            facts(h, |f| f.job_status = JobStatus::Other("ODD".into()));
+        })],
+        vec![(Phase::JobNotFoundYet, |h, _| h.not_found_yet = true)],
         vec![
-            (Row::Initializing, |h, _| facts(h, |f| f.word = Word::Init)),
-            (Row::Running, |h, _| facts(h, |f| f.word = Word::Running)),
+            (Phase::JobInitializing, |h, _| {
+                facts(h, |f| f.job_status = JobStatus::Init);
+            }),
+            (Phase::JobRunning, |h, _| {
+                facts(h, |f| f.job_status = JobStatus::Running);
+            }),
         ],
-        vec![(Row::Pending, |h, _| h.pending = true)],
+        vec![(Phase::Pending, |h, _| h.pending = true)],
     ]
 }
 
@@ -63,11 +67,11 @@ fn the_stronger_of_each_two_rows_is_shown() {
         for (row, evidence) in strong {
             for (weaker, weak) in ranks[rank..].iter().flatten() {
                 // The weaker one first: both write the job's word where they depend on it.
-                let (mut history, mut suspended) = (History::default(), false);
+                let (mut history, mut suspended) = (Evidence::default(), false);
                 if ranks[rank].iter().all(|(other, _)| other != weaker) || weaker == row {
                     weak(&mut history, &mut suspended);
                     evidence(&mut history, &mut suspended);
-                    let shown = Row::of(&history, suspended);
+                    let shown = Phase::of(&history, suspended);
                     assert_eq!(shown, Some(*row), "{row:?} beside {weaker:?}");
                     pairs += 1;
                 }
@@ -82,10 +86,10 @@ fn all_rows_together_fall_away_one_by_one() {
     // From the strongest to the weakest, each evidence added to all weaker ones.
     let ranks = ranks();
     for rank in 0..ranks.len() {
-        let (mut history, mut suspended) = (History::default(), false);
+        let (mut history, mut suspended) = (Evidence::default(), false);
         for (_, evidence) in ranks[rank..].iter().rev().map(|rows| &rows[0]) {
             evidence(&mut history, &mut suspended);
         }
-        assert_eq!(Row::of(&history, suspended), Some(ranks[rank][0].0));
+        assert_eq!(Phase::of(&history, suspended), Some(ranks[rank][0].0));
     }
 }

@@ -4,11 +4,11 @@ use super::{
     samples::{millis, not_found, object_of, refused, running, secs, throttled, unavailable_for},
     world::World,
 };
-use crate::Config;
+use crate::{Config, quota::BucketKey};
 use image_export_model::{ConfigurationReason, Observation};
 use std::{collections::HashSet, time::Duration};
 
-fn buckets(world: &World, names: &[&str]) -> HashSet<u64> {
+fn buckets(world: &World, names: &[&str]) -> HashSet<BucketKey> {
     let latest = |name: &&str| {
         let of = world.polls.iter().rev().find(|poll| *poll.name == **name);
         of.expect("polled").bucket
@@ -102,7 +102,7 @@ fn a_private_bucket_is_shared_by_all_objects_of_the_credential() {
     for name in &names {
         world.create(object_of(name, "one", "project"));
     }
-    world.check_records = false;
+    world.check_decisions = false;
     world.run(20);
     let times: Vec<Duration> = world.polls.iter().map(|poll| poll.at).collect();
     within(&times, 10.0, 0.0);
@@ -112,7 +112,7 @@ fn a_private_bucket_is_shared_by_all_objects_of_the_credential() {
 fn a_pause_is_obeyed_by_all_and_followed_by_no_burst() {
     for pause in [throttled(Some(secs(60))), unavailable_for(secs(60))] {
         let mut world = World::new();
-        world.check_records = false;
+        world.check_decisions = false;
         let names: Vec<String> = (0..250).map(|n| format!("x{n}")).collect();
         for name in &names {
             world.create(object_of(name, "one", "project"));
@@ -145,7 +145,7 @@ fn a_pause_is_obeyed_by_all_and_followed_by_no_burst() {
 #[test]
 fn a_bucket_starts_empty_so_that_a_crash_loop_gains_nothing() {
     let mut world = World::new();
-    world.check_records = false;
+    world.check_decisions = false;
     for n in 0..500 {
         world.create(object_of(&format!("x{n}"), "one", "project"));
     }
@@ -169,7 +169,7 @@ fn extra_requests_of_a_poll_cost_tokens_and_none_cost_none() {
             quota_in_flight: 1000,
             ..Config::default()
         });
-        world.check_records = false;
+        world.check_decisions = false;
         let names: Vec<String> = (0..1000).map(|n| format!("x{n}")).collect();
         let answer = Observation {
             requests,
@@ -193,7 +193,7 @@ fn extra_requests_of_a_poll_cost_tokens_and_none_cost_none() {
 #[test]
 fn where_the_quota_binds_all_are_served_alike() {
     let mut world = World::new();
-    world.check_records = false;
+    world.check_decisions = false;
     let names: Vec<String> = (0..600).map(|n| format!("x{n}")).collect();
     for name in &names {
         world.create(object_of(name, "one", "project"));
@@ -221,7 +221,7 @@ fn in_flight_polls_are_capped_per_bucket_and_in_all() {
         ..Config::default()
     });
     world.held.polls = true;
-    world.check_records = false;
+    world.check_decisions = false;
     for n in 0..1000 {
         let project = format!("project-{}", n % 5);
         world.create(object_of(&format!("x{n}"), "one", &project));
@@ -234,7 +234,7 @@ fn in_flight_polls_are_capped_per_bucket_and_in_all() {
     assert_eq!(world.open_polls.len(), 256, "in all");
     let mut world = World::with(world.config.clone());
     world.held.polls = true;
-    world.check_records = false;
+    world.check_decisions = false;
     for n in 0..1000 {
         world.create(object_of(&format!("x{n}"), "one", "project"));
     }

@@ -3,18 +3,19 @@
 use super::{
     oracle::condition,
     samples::{
-        fail, init, not_found, object, refused, running, secret_missing, secs, success,
+        fail, init, key, not_found, object, refused, running, secret_missing, secs, success,
         success_without_image, unavailable, word,
     },
     world::World,
 };
+use crate::phase::Phase;
 use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::types};
-use image_export_model::{ConfigurationReason, Observation};
+use image_export_model::{ConfigurationError, ConfigurationReason, Observation, Outcome};
 
 /// A world with objects in many rows, after some time.
 fn many_rows() -> World {
     let mut world = World::new();
-    world.check_records = false;
+    world.check_decisions = false;
     let says: [(&str, Observation); 9] = [
         ("init", init()),
         ("running", running()),
@@ -69,7 +70,7 @@ fn a_restart_asks_nothing_about_finished_objects() {
 #[test]
 fn a_restart_is_no_burst() {
     let mut world = World::new();
-    world.check_records = false;
+    world.check_decisions = false;
     for n in 0..100 {
         world.create(object(&format!("x{n}")));
     }
@@ -318,25 +319,107 @@ fn an_end_that_only_the_fields_or_only_the_conditions_claim_is_none() {
     }
 }
 
+/// What brings the object `x` into a phase.
+type Situation = fn(&mut World);
+
 #[test]
-fn other_wording_is_trusted_and_rewritten_without_a_poll() {
-    for end in [success(), fail()] {
-        let mut world = left_behind(end.clone(), |status| {
-            for condition in &mut status.conditions {
-                condition.message = "What an older version used to say about job-x.".into();
-            }
+fn a_reworded_message_causes_no_write_and_no_poll() {
+    let reworded =
+        "What an older version used to say about job-x: mend this, ims.example.com answered 503";
+    let phases: [(&str, Situation); 19] = [
+        ("Pending", |w| w.poll_time = secs(100_000)),
+        ("CredentialsNotFound", |w| {
+            w.secrets.insert("otc".into(), Err(secret_missing()));
+        }),
+        ("CredentialsInvalid", |w| {
+            w.says("x", refused(ConfigurationReason::CredentialsInvalid));
+        }),
+        ("AccessDenied", |w| {
+            w.says("x", refused(ConfigurationReason::AccessDenied));
+        }),
+        ("EndpointInvalid", |w| {
+            w.says("x", refused(ConfigurationReason::EndpointInvalid));
+        }),
+        ("EndpointNotAllowed", |w| {
+            w.says("x", refused(ConfigurationReason::EndpointNotAllowed));
+        }),
+        ("RequestRejected", |w| {
+            w.says("x", refused(ConfigurationReason::RequestRejected));
+        }),
+        ("JobInitializing", |w| w.says("x", init())),
+        ("JobRunning", |_| {}),
+        ("PollFailed", |w| w.says("x", unavailable())),
+        ("DeadlineExceeded", |w| {
+            w.run(1);
+            w.change("x", |x| x.spec.deadline_seconds = Some(10));
+        }),
+        ("DeadlineExceeded", |w| {
+            w.says("x", refused(ConfigurationReason::AccessDenied));
+            w.run(1);
+            w.change("x", |x| x.spec.deadline_seconds = Some(10));
+        }),
+        ("JobSucceeded", |w| w.says("x", success())),
+        ("ImageIDPending", |w| w.says("x", success_without_image())),
+        ("ImageIDMissing", |w| w.says("x", success_without_image())),
+        ("JobFailed", |w| w.says("x", fail())),
+        ("JobStatusUnrecognized", |w| w.says("x", word("ODD"))),
+        ("JobNotFound", |w| w.says("x", not_found())),
+        ("Suspended", |w| w.change("x", |x| x.spec.suspend = true)),
+    ];
+    for (phase, situation) in phases {
+        let mut world = World::new();
+        world.create(object("x"));
+        situation(&mut world);
+        world.run(match phase {
+            "ImageIDPending" => 20,
+            "PollFailed" => 400,
+            "JobNotFound" => 700,
+            _ => 70,
         });
-        let mut expected = World::new();
-        expected.says("x", end);
-        expected.create(object("x"));
-        expected.run(100);
-        world.run(600);
-        assert_eq!(world.status("x"), expected.status("x"));
-        assert_eq!(
-            (world.polls.len(), world.writes.len(), world.events.len()),
-            (0, 1, 0)
-        );
+        assert_eq!(world.reason("x"), phase);
+        // As an older version with other sentences would have left it. A sentence of `Ready` that has a
+        // detail differs from that of `Succeeded`, in this version as in any.
+        let mut object = world.stored("x").clone();
+        let status = object.status.as_mut().expect("written");
+        let has_detail = status.conditions[0].message != status.conditions[1].message;
+        for (n, condition) in status.conditions.iter_mut().enumerate() {
+            let plain = has_detail && n == 1;
+            condition.message = if plain { "job-x, otherwise" } else { reworded }.to_owned();
+        }
+        world.objects.insert(key("x"), object.clone());
+        let (polls, writes) = (world.polls.len(), world.writes.len());
+        world.restart();
+        world.run(if phase == "ImageIDPending" { 40 } else { 3600 });
+        assert_eq!(world.stored("x"), &object, "{phase}");
+        assert_eq!(world.writes.len(), writes, "{phase}");
+        let phase = Phase::from_reason(phase, false).expect("a phase");
+        if phase.is_finished() {
+            assert_eq!(world.polls.len(), polls, "{phase:?}");
+        }
     }
+}
+
+#[test]
+fn a_stored_message_is_replaced_where_the_cause_is_another() {
+    let mut world = World::new();
+    world.says("x", refused(ConfigurationReason::AccessDenied));
+    world.create(object("x"));
+    world.run(5);
+    world.restart();
+    let error = ConfigurationError {
+        reason: ConfigurationReason::AccessDenied,
+        message: "another role is missing".into(),
+    };
+    let answer = Observation {
+        outcome: Outcome::Misconfigured(error),
+        ..running()
+    };
+    world.says("x", answer);
+    world.run(600);
+    assert_eq!(
+        world.status("x").conditions[0].message,
+        "Job job-x cannot be queried: another role is missing."
+    );
 }
 
 #[test]

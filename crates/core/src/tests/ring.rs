@@ -16,7 +16,7 @@ pub fn world_running(name: &str) -> World {
 }
 
 pub fn known(world: &World, name: &str) -> bool {
-    world.tracker.records.at(&key(name)).is_some()
+    world.tracker.state.jobs.find(&key(name)).is_some()
 }
 
 /// `x` after its first poll, with a write on its way.
@@ -215,8 +215,9 @@ fn versions_may_be_of_any_length() {
     let suspended = |world: &World| {
         world
             .tracker
-            .records
-            .at(&key("x"))
+            .state
+            .jobs
+            .find(&key("x"))
             .expect("known")
             .1
             .suspended
@@ -247,7 +248,12 @@ fn an_earlier_incarnation_that_is_shown_late_does_not_come_back() {
     world.run(5);
     assert_eq!((world.polls.len(), world.writes.len()), (polls, writes));
     assert_eq!(
-        world.tracker.records.at(&key("x")).map(|(_, x)| &*x.uid),
+        world
+            .tracker
+            .state
+            .jobs
+            .find(&key("x"))
+            .map(|(_, x)| &*x.uid),
         Some("uid-2")
     );
 }

@@ -123,7 +123,7 @@ fn one_hundred_thousand_jobs_cost_what_their_visible_life_demands() {
         poll_failed_writes: 1e6,
         ..Config::default()
     });
-    world.check_records = false;
+    world.check_decisions = false;
     world.keep_log = false;
     world.cloud_by_default = Box::new(|job, now| Plan::of(number(job)).cloud_says(now));
     for n in 0..JOBS {
@@ -138,7 +138,7 @@ fn one_hundred_thousand_jobs_cost_what_their_visible_life_demands() {
         delete_finished(&mut world);
     }
     assert!(world.objects.is_empty(), "all have ended");
-    assert_eq!(world.tracker.records.iter().count(), 0);
+    assert_eq!(world.tracker.state.jobs.iter().count(), 0);
 
     let mut polled: HashMap<u64, (Duration, u32)> = HashMap::new();
     for poll in &world.polls {
@@ -185,7 +185,7 @@ fn delete_finished(world: &mut World) {
 #[test]
 fn three_thousand_jobs_under_a_quota_that_binds() {
     let mut world = World::new();
-    world.check_records = false;
+    world.check_decisions = false;
     for n in 0..3000 {
         world.create(object(&format!("x{n}")));
     }

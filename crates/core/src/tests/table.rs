@@ -197,7 +197,7 @@ fn table() -> Vec<Line> {
             reason: "DeadlineExceeded",
             word: Some("RUNNING"),
             pace: Every(300),
-            message: "Job job-x has not ended within spec.deadlineSeconds: look after it in the \
+            message: "Job job-x has not ended within spec.deadlineSeconds: check it in the \
                       cloud, or raise the deadline; an end that still comes will be shown.",
             events: &["JobRunning", "!DeadlineExceeded"],
             ..STALLED
@@ -212,7 +212,7 @@ fn table() -> Vec<Line> {
             word: Some("SUCCESS"),
             ended: true,
             pace: Stops,
-            message: "Job job-x has succeeded with image image-1.",
+            message: "Job job-x has succeeded: source image image-1 is exported.",
             events: &["JobSucceeded"],
             ..AT_WORK
         },
@@ -254,9 +254,9 @@ fn table() -> Vec<Line> {
             word: Some("SUCCESS"),
             ended: true,
             pace: Stops,
-            message: "Job job-x has succeeded, but the cloud gave no image id: look the image up \
+            message: "Job job-x has succeeded, but the cloud reported no image id: look the image up \
                       in the cloud, or change the annotation imageexport.dev/poll-requested-at to \
-                      ask once more.",
+                      poll once more.",
             events: &["ImageIDPending", "!ImageIDMissing"],
             ..STALLED
         },
@@ -278,7 +278,7 @@ fn table() -> Vec<Line> {
             reason: "JobStatusUnrecognized",
             word: Some("PARTIAL_FAIL"),
             pace: Every(300),
-            message: "Job job-x has a status that this version of the operator does not know: \
+            message: "Job job-x has a status that this version of the operator does not recognize: \
                       PARTIAL_FAIL.",
             events: &["!JobStatusUnrecognized"],
             ..AT_WORK
@@ -288,7 +288,7 @@ fn table() -> Vec<Line> {
             situation: |world| cloud_says(world, not_found()),
             reason: "JobNotFound",
             pace: Every(60),
-            message: "The cloud does not know job job-x at the moment.",
+            message: "The cloud currently finds no job job-x.",
             events: &["!JobNotFound"],
             ..AT_WORK
         },
@@ -298,7 +298,7 @@ fn table() -> Vec<Line> {
             within: 400,
             reason: "JobNotFound",
             pace: Every(300),
-            message: "The cloud does not know job job-x: check jobID and projectID, and that the \
+            message: "The cloud finds no job job-x: check jobID and projectID, and that the \
                       credentials are for the job's region.",
             events: &["!JobNotFound"],
             ..STALLED
@@ -314,8 +314,8 @@ fn table() -> Vec<Line> {
             reason: "JobNotFound",
             word: Some("RUNNING"),
             pace: Every(300),
-            message: "The cloud does not know job job-x any more, so its outcome is lost: check in \
-                      the cloud whether its image is there.",
+            message: "The cloud no longer finds job job-x, so its outcome is lost: check in the \
+                      cloud whether its image exists.",
             events: &["JobRunning", "!JobNotFound"],
             ..STALLED
         },
@@ -330,7 +330,7 @@ fn table() -> Vec<Line> {
             reason: "Suspended",
             word: Some("RUNNING"),
             pace: Stops,
-            message: "Job job-x is not asked about while spec.suspend is true.",
+            message: "Job job-x is not polled while spec.suspend is true.",
             events: &["JobRunning", "Suspended"],
             ..AT_WORK
         },

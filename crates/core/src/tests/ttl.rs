@@ -236,14 +236,14 @@ fn limits_cost_no_timer_for_each_write() {
         world.request_poll("x", &n.to_string());
     }
     assert!(
-        world.tracker.timers.len() < 10,
+        world.tracker.state.timers.len() < 10,
         "{}",
-        world.tracker.timers.len()
+        world.tracker.state.timers.len()
     );
     // An object that is gone keeps none for long.
     world.delete("x");
     world.run(4000);
-    assert_eq!(world.tracker.timers.len(), 0);
+    assert_eq!(world.tracker.state.timers.len(), 0);
 }
 
 #[test]

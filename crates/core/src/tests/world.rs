@@ -8,10 +8,10 @@ use super::{
 use crate::{
     Census, Config, CredentialError, CredentialRef, Deletion, Effect, FetchTicket, Input, Now,
     ObjectEvent, ObjectKey, Output, PollRequest, PollTicket, Source, StatusWrite, Tracker,
-    WriteResult, WriteTicket,
+    WriteResult, WriteTicket, job::JobKey, quota::BucketKey,
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus};
-use image_export_model::Observation;
+use image_export_model::{JobId, Observation};
 use jiff::SignedDuration;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,7 +26,7 @@ pub const SOURCE: Source = Source(0);
 pub struct PollLog {
     pub at: Duration,
     pub name: Arc<str>,
-    pub bucket: u64,
+    pub bucket: BucketKey,
 }
 
 /// A status that landed.
@@ -55,7 +55,7 @@ pub enum Fate {
 }
 
 pub enum Due {
-    Answer(PollTicket, Arc<str>),
+    Answer(PollTicket, JobId),
     Land(Box<StatusWrite>, Fate),
     Reply(WriteTicket, WriteResult),
     Remove(Box<Deletion>, Fate),
@@ -121,7 +121,7 @@ pub struct World {
     pub keep_log: bool,
     pub landed: usize,
     /// The check of all records after each step; the large runs do without.
-    pub check_records: bool,
+    pub check_decisions: bool,
     output: Output,
 }
 
@@ -177,7 +177,7 @@ impl World {
             fetches: Vec::new(),
             keep_log: true,
             landed: 0,
-            check_records: true,
+            check_decisions: true,
             output: Output::default(),
         }
     }
@@ -192,11 +192,6 @@ impl World {
         }
     }
 
-    /// The steady clock of the tracker.
-    pub fn clock(&self) -> Duration {
-        self.tracker.clock(self.present())
-    }
-
     /// Gives the tracker one input and sees to its effects.
     pub fn census(&self) -> Census {
         self.tracker.census(self.present())
@@ -205,7 +200,7 @@ impl World {
     pub fn feed(&mut self, input: Input) {
         let mut output = std::mem::take(&mut self.output);
         self.tracker.handle(self.present(), input, &mut output);
-        if !self.tracker.leading {
+        if !self.tracker.state.leading {
             oracle::none(&output);
         }
         for effect in output.effects.drain(..) {
@@ -222,7 +217,7 @@ impl World {
             "no progress at {:?}",
             self.now
         );
-        if self.check_records {
+        if self.check_decisions {
             oracle::at_rest(self);
         }
     }
@@ -232,19 +227,15 @@ impl World {
         self.due.insert((self.now + wait, self.sequence), due);
     }
 
-    fn uid_of(&self, index: u32) -> String {
-        let record = self
-            .tracker
-            .records
-            .get(index)
-            .expect("effects name live records");
-        record.uid.to_string()
+    fn uid_of(&self, key: JobKey) -> String {
+        let job = self.tracker.state.jobs.get(key);
+        job.expect("effects name live objects").uid.to_string()
     }
 
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Poll(poll) => {
-                let uid = self.uid_of(poll.ticket.index);
+                let uid = self.uid_of(poll.ticket.job);
                 self.oracle.poll_sent(poll.ticket.sequence, &uid);
                 self.polls.push(PollLog {
                     at: self.now,
@@ -259,12 +250,12 @@ impl World {
                 }
             }
             Effect::WriteStatus(write) => {
-                let index = write.ticket.index;
+                let key = write.ticket.job;
                 let (uid, job) = {
-                    let record = self.tracker.records.get(index).expect("it is live");
-                    (record.uid.clone(), record.job.clone())
+                    let job = self.tracker.state.jobs.get(key).expect("it is live");
+                    (job.uid.clone(), job.id.clone())
                 };
-                self.oracle.write_sent(&uid, &job, &write);
+                self.oracle.write_sent(&uid, job.as_str(), &write);
                 if self.held.writes {
                     self.open_writes.push(*write);
                 } else {
@@ -273,7 +264,7 @@ impl World {
                 }
             }
             Effect::Delete(deletion) => {
-                let uid = self.uid_of(deletion.ticket.index);
+                let uid = self.uid_of(deletion.ticket.job);
                 self.oracle.change_sent(deletion.ticket.sequence, &uid);
                 self.deletions.push(self.now);
                 if self.held.deletions {
@@ -336,7 +327,7 @@ impl World {
         match due {
             Due::Answer(ticket, job) => {
                 self.oracle.poll_ended(ticket.sequence);
-                let observation = self.cloud_says(&job);
+                let observation = self.cloud_says(job.as_str());
                 self.feed(Input::Polled(ticket, observation));
             }
             Due::Land(write, fate) => self.land_with(*write, fate),

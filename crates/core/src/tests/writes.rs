@@ -231,7 +231,7 @@ fn at_most_16_writes_are_in_flight_and_ends_go_first() {
 #[test]
 fn an_outage_is_written_at_20_a_second() {
     let mut world = World::with(wide());
-    world.check_records = false;
+    world.check_decisions = false;
     for n in 0..3000 {
         let name = format!("x{n}");
         world.create(object(&name));
@@ -254,7 +254,7 @@ fn an_outage_is_written_at_20_a_second() {
 #[test]
 fn an_outage_holds_nobody_else_up() {
     let mut world = World::with(wide());
-    world.check_records = false;
+    world.check_decisions = false;
     for n in 0..6000 {
         let name = format!("x{n}");
         world.says(&name, unavailable());
@@ -273,7 +273,7 @@ fn an_outage_holds_nobody_else_up() {
 #[test]
 fn a_short_outage_and_throttling_are_no_reason_to_write() {
     let mut world = World::with(wide());
-    world.check_records = false;
+    world.check_decisions = false;
     for n in 0..100 {
         let name = format!("x{n}");
         world.says_from(secs(60), &name, unavailable());
@@ -417,7 +417,7 @@ fn a_write_to_a_deleted_object_forgets_it() {
     assert!(matches!(result, WriteResult::Gone));
     world.reply(&write, result);
     world.run(600);
-    assert_eq!(world.tracker.records.iter().count(), 0);
+    assert_eq!(world.tracker.state.jobs.iter().count(), 0);
     assert_eq!(world.polls.len(), 1);
 }
 

@@ -1,0 +1,79 @@
+//! The one decision about an object: what its status shows, when its job is polled next, what is changed
+//! on the API server, and when to look again.
+
+use crate::{
+    config::Config,
+    job::{Due, Job, PollStage},
+    phase::{Phase, Priority},
+    schedule,
+    sync::Stage,
+    time::Moment,
+};
+use std::time::Duration;
+
+/// What should hold of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What its status shows; `None`: nothing yet.
+    pub phase: Option<Phase>,
+    /// When its job is polled next; `None`: not at all.
+    pub poll: Option<Due>,
+    /// What is sent to the API server next: [`Priority::Confirm`] a read, [`Priority::Expiry`] the
+    /// deletion, any other a status; `None`: nothing now.
+    pub change: Option<Priority>,
+    /// When the decision may be another without an input.
+    pub wake: Option<Duration>,
+}
+
+/// Decides about an object. A pure function of what is held of it.
+#[must_use]
+pub fn decide(config: &Config, job: &Job, now: Moment) -> Decision {
+    let phase = job.phase();
+    let poll = schedule::next_poll(config, job, phase);
+    let change = next_change(job, phase, now);
+    let poll_at = match poll {
+        // One that is in flight is followed by another decision.
+        Some(Due::Since(at)) if !matches!(job.polling.stage, PollStage::InFlight(_)) => Some(at),
+        _ => None,
+    };
+    let change_at = match job.sync.stage {
+        Stage::Unconfirmed { until, .. } | Stage::Rejected { until } => Some(until),
+        _ => None,
+    };
+    let start = job.evidence.facts.start;
+    let is_open = !job.evidence.has_ended();
+    let wake = [
+        poll_at,
+        change_at,
+        job.pending_at,
+        job.limits.deadline(start).filter(|_| is_open),
+        job.limits
+            .shown_late_at(start, config.slow_period)
+            .filter(|_| is_open),
+        job.expires_at(),
+    ];
+    Decision {
+        phase,
+        poll,
+        change,
+        wake: wake.into_iter().flatten().filter(|at| *at > now.at).min(),
+    }
+}
+
+fn next_change(job: &Job, phase: Option<Phase>, now: Moment) -> Option<Priority> {
+    match job.sync.stage {
+        Stage::Writing { .. } | Stage::Deleting { .. } | Stage::Fetching { .. } => return None,
+        Stage::Unconfirmed { until, .. } => {
+            return (until <= now.at).then_some(Priority::Confirm);
+        }
+        Stage::Rejected { until } if now.at < until => return None,
+        Stage::Rejected { .. } | Stage::Idle | Stage::Queued(_) => {}
+    }
+    if let Some(phase) = phase
+        && job.sync.needs(&job.snapshot(phase, now.wall))
+    {
+        return Some(phase.row().priority);
+    }
+    let has_expired = job.expires_at().is_some_and(|at| at <= now.at);
+    has_expired.then_some(Priority::Expiry)
+}

@@ -1,0 +1,473 @@
+//! What the polls of one job have shown: the evidence from which [`Phase::of`] picks the phase.
+//!
+//! A grace period applies to *entering* a phase only; whatever ends a phase is written beside what
+//! starts it.
+
+use crate::{config::Config, phase::Phase, status::Snapshot, time::Moment};
+use image_export_model::{
+    ConfigurationError, ConfigurationReason, Failure, JobAnswer, JobState, Outcome, Stage,
+};
+use jiff::Timestamp;
+use std::{sync::Arc, time::Duration};
+
+/// 2010-01-01T00:00:00Z: no job of these clouds is older.
+const EARLIEST_SANE: i64 = 1_262_304_000;
+/// How far the cloud's clock may be ahead of ours, in seconds.
+const CLOCK_TOLERANCE: i64 = 5 * 60;
+/// Longest detail that a message carries, in bytes; leaves room for the sentence around it.
+const DETAIL_MAX_BYTES: usize = 640;
+/// Job types that carry no image id.
+const TYPES_WITHOUT_IMAGE: [&str; 3] = [
+    "imsAddImageMembersJob",
+    "imsDelImageMembersJob",
+    "imsUpdateImageMembersJob",
+];
+
+/// `status.status`: the job's status as last shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum JobStatus {
+    /// Not reported yet.
+    #[default]
+    None,
+    /// `INIT`
+    Init,
+    /// `RUNNING`
+    Running,
+    /// `SUCCESS`
+    Success,
+    /// `FAIL`
+    Fail,
+    /// Any other, as the cloud spelled it.
+    Other(Arc<str>),
+}
+
+impl JobStatus {
+    /// As written into the status.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::None => None,
+            Self::Init => Some("INIT"),
+            Self::Running => Some("RUNNING"),
+            Self::Success => Some("SUCCESS"),
+            Self::Fail => Some("FAIL"),
+            Self::Other(status) => Some(status),
+        }
+    }
+
+    /// The inverse of [`JobStatus::as_str`].
+    #[must_use]
+    pub fn parse(status: Option<&str>) -> Self {
+        match status {
+            None => Self::None,
+            Some("INIT") => Self::Init,
+            Some("RUNNING") => Self::Running,
+            Some("SUCCESS") => Self::Success,
+            Some("FAIL") => Self::Fail,
+            Some(other) => Self::Other(other.into()),
+        }
+    }
+}
+
+/// What is known about the job itself. Shared between evidence and snapshot while they agree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// `status.status`
+    pub job_status: JobStatus,
+    /// `status.jobType`
+    pub job_type: Option<Arc<str>>,
+    /// `status.imageID`
+    pub image_id: Option<Arc<str>>,
+    /// `status.failReason`
+    pub fail_reason: Option<Arc<str>>,
+    /// `status.errorCode`
+    pub error_code: Option<Arc<str>>,
+    /// `status.progressPercent`: a multiple of 10.
+    pub progress: Option<u8>,
+    /// `status.startTime`, in seconds since the epoch.
+    pub start: Option<i64>,
+    /// `status.completionTime`, in seconds since the epoch.
+    pub completion: Option<i64>,
+}
+
+impl Facts {
+    /// Whether a success has its image id, or is of a job type that has none.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let has_no_image = |job_type: &str| TYPES_WITHOUT_IMAGE.contains(&job_type);
+        self.image_id.is_some() || self.job_type.as_deref().is_some_and(has_no_image)
+    }
+}
+
+/// What a message names as the cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Whatever the stored status says; this process has not met it itself.
+    Stored,
+    /// Half a sentence that this process has reason to show.
+    Observed(Arc<str>),
+}
+
+/// Consecutive polls with one kind of outcome. Starts anew with the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Run {
+    polls: u32,
+    since: Duration,
+}
+
+impl Run {
+    /// Counts one more. Returns whether the run now has `polls` polls and is `grace` old.
+    fn extend(&mut self, at: Duration, polls: u32, grace: Duration) -> bool {
+        if self.polls == 0 {
+            self.since = at;
+        }
+        self.polls = self.polls.saturating_add(1);
+        self.polls >= polls && at.saturating_sub(self.since) >= grace
+    }
+}
+
+/// Evidence about one job.
+#[derive(Clone, Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent findings: all combinations occur"
+)]
+pub struct Evidence {
+    /// What is known about the job itself.
+    pub facts: Arc<Facts>,
+    /// `ImageIDMissing`: all attempts to get the image id are used up.
+    pub image_id_given_up: bool,
+    /// `DeadlineExceeded`: the deadline has passed. Ends with another spec.
+    pub deadline_exceeded: bool,
+    /// `JobNotFound` for good. Ends with a 200 or other credentials.
+    pub not_found: bool,
+    /// `JobNotFound`: the latest answer on whether the job exists was a 404. Ends with a 200.
+    pub not_found_yet: bool,
+    /// The configuration error that blocks polls. Ends as soon as it is disproved.
+    pub configuration_error: Option<(ConfigurationReason, Cause)>,
+    /// `PollFailed`. Ends with any classified reply.
+    pub poll_failed: Option<Cause>,
+    /// `DeadlineExceeded` was adopted with whatever cause it names. Ends with any classified reply.
+    stored_obstacle: bool,
+    /// `Pending`: the grace period without any answer is over.
+    pub pending: bool,
+
+    not_found_run: Run,
+    failure_run: Run,
+    /// Consecutive failures, for the backoff.
+    failures: u32,
+    /// First attempt since the latest answer, for throttling.
+    unanswered_since: Option<Duration>,
+    /// Attempts since SUCCESS was reported without an image id.
+    image_id_attempts: u8,
+    /// When `progressPercent` last moved in this process.
+    progress_moved: Option<Duration>,
+    /// When the job ended: `end_time`, else when SUCCESS was first reported.
+    ended: Option<i64>,
+}
+
+/// What an outcome means for the next poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// At the pace of the phase.
+    Pace,
+    /// After the backoff for this many consecutive failures.
+    Backoff(u32),
+    /// As soon as the quota bucket's pause is over.
+    AfterPause,
+}
+
+impl Evidence {
+    /// The evidence that a written status amounts to.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let mut evidence = Self {
+            facts: snapshot.facts.clone(),
+            ..Self::default()
+        };
+        let mut blocked_by = |reason| evidence.configuration_error = Some((reason, Cause::Stored));
+        match snapshot.phase {
+            Phase::CredentialsNotFound => blocked_by(ConfigurationReason::CredentialsNotFound),
+            Phase::CredentialsInvalid => blocked_by(ConfigurationReason::CredentialsInvalid),
+            Phase::AccessDenied => blocked_by(ConfigurationReason::AccessDenied),
+            Phase::EndpointInvalid => blocked_by(ConfigurationReason::EndpointInvalid),
+            Phase::EndpointNotAllowed => blocked_by(ConfigurationReason::EndpointNotAllowed),
+            Phase::RequestRejected => blocked_by(ConfigurationReason::RequestRejected),
+            Phase::PollFailed => evidence.poll_failed = Some(Cause::Stored),
+            // The answer that began the wait was not one of the further attempts.
+            Phase::ImageIdPending => evidence.image_id_attempts = 1,
+            Phase::ImageIdMissing => evidence.image_id_given_up = true,
+            Phase::DeadlineExceeded => {
+                evidence.deadline_exceeded = true;
+                evidence.stored_obstacle = true;
+            }
+            Phase::JobNotFound => evidence.not_found = true,
+            Phase::JobNotFoundYet => evidence.not_found_yet = true,
+            Phase::Pending => evidence.pending = true,
+            Phase::JobInitializing
+            | Phase::JobRunning
+            | Phase::JobSucceeded
+            | Phase::JobFailed
+            | Phase::JobStatusUnrecognized
+            | Phase::Suspended => {}
+        }
+        evidence
+    }
+
+    /// Whether the cloud has reported the end of the job.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.facts.job_status, JobStatus::Success | JobStatus::Fail)
+    }
+
+    /// The cause that the message of `phase` names, if it names one.
+    #[must_use]
+    pub fn cause(&self, phase: Phase) -> Option<Cause> {
+        match phase {
+            Phase::CredentialsNotFound
+            | Phase::CredentialsInvalid
+            | Phase::AccessDenied
+            | Phase::EndpointInvalid
+            | Phase::EndpointNotAllowed
+            | Phase::RequestRejected => {
+                let (_, cause) = self.configuration_error.as_ref()?;
+                Some(cause.clone())
+            }
+            Phase::PollFailed => self.poll_failed.clone(),
+            Phase::DeadlineExceeded => self.obstacle(),
+            Phase::Pending
+            | Phase::JobInitializing
+            | Phase::JobRunning
+            | Phase::JobSucceeded
+            | Phase::ImageIdPending
+            | Phase::ImageIdMissing
+            | Phase::JobFailed
+            | Phase::JobStatusUnrecognized
+            | Phase::JobNotFoundYet
+            | Phase::JobNotFound
+            | Phase::Suspended => None,
+        }
+    }
+
+    /// What keeps the operator from seeing the end of the job.
+    fn obstacle(&self) -> Option<Cause> {
+        let configuration = self.configuration_error.as_ref().map(|(_, cause)| cause);
+        if let Some(cause) = configuration.or(self.poll_failed.as_ref()) {
+            return Some(cause.clone());
+        }
+        if self.not_found || self.not_found_yet {
+            return Some(Cause::Observed("the cloud finds no such job".into()));
+        }
+        self.stored_obstacle.then_some(Cause::Stored)
+    }
+
+    /// Whether this configuration error is what is shown already.
+    #[must_use]
+    pub fn shows(&self, error: &ConfigurationError) -> bool {
+        matches!(&self.configuration_error, Some((reason, Cause::Observed(message)))
+            if *reason == error.reason && *message == bounded(&error.message))
+    }
+
+    /// Whether the latest attempt failed.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Applies the choice of other credentials: what the old ones met says nothing any more.
+    pub fn apply_other_credentials(&mut self) {
+        self.stored_obstacle = false;
+        self.configuration_error = None;
+        self.not_found = false;
+        self.not_found_yet = false;
+        self.not_found_run = Run::default();
+    }
+
+    /// Applies that the Secret reads well: whatever was wrong with it is disproved.
+    pub fn apply_readable_secret(&mut self) {
+        self.configuration_error.take_if(|(reason, _)| {
+            matches!(
+                reason,
+                ConfigurationReason::CredentialsNotFound | ConfigurationReason::CredentialsInvalid
+            )
+        });
+    }
+
+    /// Applies one outcome. Returns when to poll next, and whether the answer contradicts an earlier one.
+    pub fn apply(&mut self, config: &Config, now: Moment, outcome: &Outcome) -> (Next, bool) {
+        let mut contradicts = false;
+        let next = match outcome {
+            Outcome::Answered(answer) => {
+                contradicts = self.apply_answer(config, now, answer);
+                self.not_found = false;
+                self.not_found_yet = false;
+                self.not_found_run = Run::default();
+                self.configuration_error = None;
+                self.end_failures();
+                Next::Pace
+            }
+            Outcome::JobNotFound => {
+                self.not_found_yet = true;
+                self.not_found |= self.not_found_run.extend(
+                    now.at,
+                    config.not_found_polls,
+                    config.not_found_grace,
+                );
+                self.configuration_error = None;
+                self.end_failures();
+                Next::Pace
+            }
+            Outcome::Misconfigured(ConfigurationError { reason, message }) => {
+                self.configuration_error = Some((*reason, Cause::Observed(bounded(message))));
+                self.end_failures();
+                Next::Pace
+            }
+            Outcome::Throttled => {
+                let since = *self.unanswered_since.get_or_insert(now.at);
+                if now.at.saturating_sub(since) >= config.throttling_grace {
+                    let cause = "the cloud limits the rate of requests";
+                    self.poll_failed = Some(Cause::Observed(cause.into()));
+                }
+                Next::AfterPause
+            }
+            Outcome::Failed(failure) => {
+                self.apply_failure(config, now, failure);
+                Next::Backoff(self.failures)
+            }
+        };
+        self.count_image_id_attempt(config, now);
+        (next, contradicts)
+    }
+
+    /// Ends a run of failures, as any classified reply does.
+    fn end_failures(&mut self) {
+        self.unanswered_since = None;
+        self.failure_run = Run::default();
+        self.failures = 0;
+        self.poll_failed = None;
+        self.stored_obstacle = false;
+    }
+
+    fn apply_failure(&mut self, config: &Config, now: Moment, failure: &Failure) {
+        self.failures = self.failures.saturating_add(1);
+        self.unanswered_since.get_or_insert(now.at);
+        let (polls, grace) = (config.failure_polls, config.failure_grace);
+        // The first cause stays: alternating causes would make the message flutter.
+        if self.poll_failed.is_none() && self.failure_run.extend(now.at, polls, grace) {
+            self.poll_failed = Some(Cause::Observed(bounded(&failure.message)));
+        }
+        // A failure at a later step shows that what blocked an earlier step is gone.
+        if failure.stage == Stage::Query {
+            self.configuration_error
+                .take_if(|(reason, _)| match reason {
+                    ConfigurationReason::CredentialsNotFound
+                    | ConfigurationReason::CredentialsInvalid => true,
+                    ConfigurationReason::AccessDenied
+                    | ConfigurationReason::EndpointInvalid
+                    | ConfigurationReason::EndpointNotAllowed
+                    | ConfigurationReason::RequestRejected => failure.kind.answered(),
+                });
+        }
+    }
+
+    /// Returns whether the answer contradicts an earlier one; an end stays as it was then.
+    fn apply_answer(&mut self, config: &Config, now: Moment, answer: &JobAnswer) -> bool {
+        let sane = |time: Option<Timestamp>| {
+            time.map(Timestamp::as_second)
+                .filter(|second| (EARLIEST_SANE..=now.wall + CLOCK_TOLERANCE).contains(second))
+        };
+        let before = &self.facts.job_status;
+        let awaits_image_id = *before == JobStatus::Success && self.facts.image_id.is_none();
+        if self.has_ended() && !(awaits_image_id && answer.state == JobState::Success) {
+            return !matches!(
+                (&answer.state, before),
+                (JobState::Success, JobStatus::Success) | (JobState::Fail, JobStatus::Fail)
+            );
+        }
+        let backwards = *before == JobStatus::Running && answer.state == JobState::Init;
+        // A copy, so that facts that stay the same stay shared with the snapshot.
+        let mut facts = Facts::clone(&self.facts);
+        facts.job_status = match &answer.state {
+            JobState::Init if backwards => JobStatus::Running,
+            JobState::Init => JobStatus::Init,
+            JobState::Running => JobStatus::Running,
+            JobState::Success => JobStatus::Success,
+            JobState::Fail => JobStatus::Fail,
+            JobState::Unrecognized(status) => JobStatus::Other(status.clone()),
+        };
+        if answer.job_type.is_some() {
+            facts.job_type.clone_from(&answer.job_type);
+        }
+        if facts.start.is_none() {
+            facts.start = sane(answer.begin_time);
+        }
+        match answer.state {
+            JobState::Success => {
+                // Only where the cloud reports progress at all; what it reports at an end may be anything.
+                facts.progress = facts.progress.or(answer.percent).map(|_| 100);
+                facts.image_id.clone_from(&answer.image_id);
+                let ended = *self
+                    .ended
+                    .get_or_insert_with(|| sane(answer.end_time).unwrap_or(now.wall));
+                if facts.is_complete() || self.image_id_given_up {
+                    facts.completion.get_or_insert(ended);
+                }
+            }
+            JobState::Fail => {
+                facts.fail_reason.clone_from(&answer.fail_reason);
+                facts.error_code.clone_from(&answer.error_code);
+                facts.completion = Some(sane(answer.end_time).unwrap_or(now.wall));
+            }
+            JobState::Init | JobState::Running | JobState::Unrecognized(_) => {
+                let is_written_anyway = facts.job_status != self.facts.job_status;
+                self.apply_progress(config, now, &mut facts, answer.percent, is_written_anyway);
+            }
+        }
+        if facts != *self.facts {
+            self.facts = Arc::new(facts);
+        }
+        backwards
+    }
+
+    /// Progress goes up in steps of 10, at most one a `progress_gap` or with a job status that is
+    /// written anyway: a job causes at most 11 writes by it.
+    fn apply_progress(
+        &mut self,
+        config: &Config,
+        now: Moment,
+        facts: &mut Facts,
+        percent: Option<u8>,
+        is_written_anyway: bool,
+    ) {
+        let step = percent.map(|percent| percent / 10 * 10);
+        let due = self
+            .progress_moved
+            .is_none_or(|at| now.at >= at + config.progress_gap);
+        if step > facts.progress && (due || is_written_anyway) {
+            facts.progress = step;
+            self.progress_moved = Some(now.at);
+        }
+    }
+
+    /// `ImageIDPending` becomes `ImageIDMissing` after so many further attempts, whatever they return.
+    fn count_image_id_attempt(&mut self, config: &Config, now: Moment) {
+        let awaited = self.facts.job_status == JobStatus::Success && !self.facts.is_complete();
+        if !awaited || self.image_id_given_up {
+            return;
+        }
+        if self.image_id_attempts >= config.image_id_attempts {
+            self.image_id_given_up = true;
+            let ended = self.ended.unwrap_or(now.wall);
+            let facts = Arc::make_mut(&mut self.facts);
+            facts.completion.get_or_insert(ended);
+        }
+        self.image_id_attempts = self.image_id_attempts.saturating_add(1);
+    }
+}
+
+fn bounded(text: &Arc<str>) -> Arc<str> {
+    if text.len() <= DETAIL_MAX_BYTES {
+        return text.clone();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(DETAIL_MAX_BYTES)]).into()
+}

@@ -1,0 +1,300 @@
+//! All that is held of one object: what it asks for, what is known of its job, what the API server has.
+
+use crate::{
+    cadence,
+    config::Config,
+    deadline::Limits,
+    effects::{ObjectKey, Source},
+    evidence::{Evidence, Next},
+    phase::Phase,
+    quota::GroupKey,
+    secrets::SecretKey,
+    status::Snapshot,
+    sync::{StatusChange, Sync},
+    time::Moment,
+};
+use image_export_api::{ImageExportJob, ImageExportJobStatus};
+use image_export_model::{JobId, Outcome};
+use std::{sync::Arc, time::Duration};
+
+slotmap::new_key_type! {
+    /// Names one incarnation of one object.
+    pub struct JobKey;
+}
+
+/// When something is due: a request by hand before everything else, then by time on the steady clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Due {
+    /// Now: somebody asked for it.
+    Requested,
+    /// From this time on.
+    Since(Duration),
+}
+
+/// Where an object is on its way to the next poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollStage {
+    /// No poll is wanted.
+    Off,
+    /// Due at this time.
+    Scheduled(Duration),
+    /// Due, but its Secret is not usable.
+    AwaitingSecret,
+    /// Due, and waiting for its quota.
+    Queued(Due),
+    /// Sent, with this sequence.
+    InFlight(u64),
+}
+
+/// What the schedule remembers of one object. Draws are stored when drawn.
+#[derive(Debug)]
+pub struct Polling {
+    /// Where the next poll is.
+    pub stage: PollStage,
+    /// A poll is wanted whatever the pace: requested, resumed, Secret fixed, answer dropped. Cleared when
+    /// a poll is sent, so that one that is wanted during a poll follows it.
+    pub wanted: Option<Due>,
+    /// The poll that begins this process's knowledge of the job, until its outcome is applied.
+    pub first: Option<Duration>,
+    /// Whether `first` counts among the first polls pending in its quota group.
+    pub counts_as_new: bool,
+    /// The end of the backoff after a failure.
+    pub retry_at: Option<Duration>,
+    /// Polls at the pace of the phase are not earlier.
+    pub earliest: Duration,
+    /// The next attempt to get an image id.
+    pub image_id_at: Duration,
+}
+
+/// What is held of one object.
+#[derive(Debug)]
+pub struct Job {
+    /// Where the object is.
+    pub key: ObjectKey,
+    /// Its uid.
+    pub uid: Arc<str>,
+    /// Seed of phase and jitter, a hash of the uid.
+    pub seed: u64,
+    /// The watch that shows it.
+    pub source: Source,
+    /// The list of that watch that showed it last.
+    pub mark: u32,
+
+    /// `metadata.generation`
+    pub generation: i64,
+    /// `spec.jobID`
+    pub id: JobId,
+    /// `spec.pollPeriodSeconds`
+    pub period_seconds: Option<u32>,
+    /// `spec.suspend`
+    pub suspended: bool,
+    /// Somebody has deleted the object; only finalizers keep it.
+    pub is_being_deleted: bool,
+    /// `spec.deadlineSeconds` and `spec.ttlSecondsAfterFinished`
+    pub limits: Limits,
+    /// The Secret that the spec names.
+    pub secret: SecretKey,
+    /// Whose quota its polls are charged to.
+    pub group: GroupKey,
+
+    /// What its polls have shown.
+    pub evidence: Evidence,
+    /// When the object says that it waits for its first answer.
+    pub pending_at: Option<Duration>,
+    /// What the schedule remembers.
+    pub polling: Polling,
+    /// What the API server has, and what is being changed.
+    pub sync: Sync,
+    /// The latest accepted value of the poll-request annotation.
+    pub handled_request: Option<Arc<str>>,
+    /// A value that is too long was reported.
+    pub reported_request: bool,
+    /// The timer that is set for it.
+    pub timer: Option<Duration>,
+}
+
+impl Job {
+    /// The phase that holds now. `Pending` where a phase ended and nothing else holds.
+    #[must_use]
+    pub fn phase(&self) -> Option<Phase> {
+        let was_shown = self.sync.acknowledged().is_some() || self.handled_request.is_some();
+        Phase::of(&self.evidence, self.suspended).or(was_shown.then_some(Phase::Pending))
+    }
+
+    /// Whether the job is to be followed: neither finished nor suspended.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        !self
+            .phase()
+            .is_some_and(|phase| phase.is_finished() || phase == Phase::Suspended)
+    }
+
+    /// Whether a poll by hand makes sense: `ImageIDMissing` is finished, but may still get its image id.
+    #[must_use]
+    pub fn accepts_request(&self) -> bool {
+        self.is_active() || self.phase() == Some(Phase::ImageIdMissing)
+    }
+
+    /// The status that the API server should have in this phase.
+    #[must_use]
+    pub fn snapshot(&self, phase: Phase, wall: i64) -> Snapshot {
+        let (evidence, acknowledged) = (&self.evidence, self.sync.acknowledged().map(|a| &**a));
+        let cause = evidence.cause(phase);
+        Snapshot {
+            phase,
+            text: Snapshot::next_text(phase, cause, &evidence.facts, acknowledged),
+            facts: evidence.facts.clone(),
+            generation: self.generation,
+            poll_request: self.handled_request.clone(),
+            since: Snapshot::next_since(phase, wall, acknowledged),
+        }
+    }
+
+    /// Believes a status that this process did not write: the evidence begins with what it shows.
+    pub fn adopt(&mut self, config: &Config, now: Moment, status: Option<&ImageExportJobStatus>) {
+        let snapshot = self.sync.adopt(status, self.id.as_str());
+        let request = status.and_then(|status| status.last_handled_poll_request.as_deref());
+        self.handled_request = request.map(Arc::from);
+        self.evidence = snapshot.map_or_else(Evidence::default, |s| Evidence::of(&s));
+        self.polling.image_id_at = now.at + config.image_id_period;
+    }
+
+    /// Applies the status of a newer version. Returns how it was taken.
+    pub fn apply_status(&mut self, status: Option<&ImageExportJobStatus>) -> StatusChange {
+        self.sync.apply_status(status, self.id.as_str())
+    }
+
+    /// Applies those limits of a spec that are numbers alone.
+    pub fn apply_limits(&mut self, config: &Config, object: &ImageExportJob) {
+        let spec = &object.spec;
+        let count = |seconds: Option<i32>| u32::try_from(seconds?).ok();
+        let length = |seconds| Some(config.spec_second * count(seconds)?);
+        self.period_seconds = count(spec.poll_period_seconds).filter(|seconds| *seconds > 0);
+        self.limits.deadline = length(spec.deadline_seconds);
+        self.limits.ttl = length(spec.ttl_seconds_after_finished);
+    }
+
+    /// Applies what the passing of time alone shows: that there is no answer yet, that the deadline has
+    /// passed, that the end is shown.
+    pub fn apply_time(&mut self, config: &Config, now: Moment, leading: bool) {
+        if self.pending_at.take_if(|at| *at <= now.at).is_some() && self.phase().is_none() {
+            self.evidence.pending = true;
+        }
+        let start = self.evidence.facts.start;
+        let is_late = self.limits.is_late(start, now.at);
+        let was_late = std::mem::replace(&mut self.limits.was_late, is_late);
+        // An outcome shows sooner than patience runs out whether the job ended unseen.
+        if is_late
+            && !was_late
+            && self.limits.unobserved_since.is_some()
+            && !self.evidence.has_ended()
+        {
+            self.want_poll(Due::Since(now.at));
+        }
+        let shown_at = self.limits.shown_late_at(start, config.slow_period);
+        // Without leadership nothing is observed: the leader decides.
+        if leading && shown_at.is_some_and(|at| at <= now.at) {
+            self.evidence.deadline_exceeded = true;
+        }
+        let shown = self.sync.acknowledged();
+        let end = shown.filter(|shown| shown.phase.is_finished());
+        let end = end.map(|shown| (shown.facts.completion, shown.since.succeeded));
+        self.limits.apply_shown_end(now, end);
+    }
+
+    /// Whether the deadline has passed.
+    #[must_use]
+    pub fn is_late(&self, at: Duration) -> bool {
+        self.limits.is_late(self.evidence.facts.start, at)
+    }
+
+    /// When the object is to be deleted.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Duration> {
+        self.limits.expires_at().filter(|_| !self.is_being_deleted)
+    }
+
+    /// Wants a poll at once.
+    pub fn want_poll(&mut self, due: Due) {
+        let wanted = self.polling.wanted.map_or(due, |wanted| wanted.min(due));
+        self.polling.wanted = Some(wanted);
+    }
+
+    /// Applies the outcome of a poll. Returns whether the answer contradicts an earlier one.
+    pub fn apply_outcome(
+        &mut self,
+        config: &Config,
+        now: Moment,
+        outcome: &Outcome,
+        retry_after: Option<Duration>,
+    ) -> bool {
+        // An outcome from before something made the job unobserved shows nothing of the time since.
+        let is_stale = self.polling.wanted.is_some();
+        let (next, contradicts) = self.apply_evidence(config, now, outcome, is_stale);
+        let earliest = now.at + self.least_gap(config);
+        let polling = &mut self.polling;
+        polling.first = None;
+        polling.earliest = earliest;
+        polling.retry_at = None;
+        match next {
+            Next::Pace => {}
+            // The bucket's pause holds it; afterwards it is among the first.
+            Next::AfterPause => {
+                polling.wanted.get_or_insert(Due::Since(now.at));
+            }
+            Next::Backoff(failures) => {
+                let asked = retry_after.unwrap_or_default().min(config.pause_max);
+                let wait = cadence::backoff(config, self.seed, failures).max(asked);
+                polling.retry_at = Some(now.at + wait);
+            }
+        }
+        if self.sync.is_untrusted()
+            && next == Next::Pace
+            && !self.evidence.not_found_yet
+            && self.evidence.configuration_error.is_none()
+        {
+            self.sync.end_distrust();
+        }
+        contradicts
+    }
+
+    /// Applies an outcome that came about without a poll: the schedule stays.
+    pub fn apply_unpolled(&mut self, config: &Config, now: Moment, outcome: &Outcome) {
+        self.apply_evidence(config, now, outcome, false);
+    }
+
+    fn apply_evidence(
+        &mut self,
+        config: &Config,
+        now: Moment,
+        outcome: &Outcome,
+        is_stale: bool,
+    ) -> (Next, bool) {
+        let applied = self.evidence.apply(config, now, outcome);
+        self.polling.image_id_at = now.at + config.image_id_period;
+        // One failure alone does not show how the job is, nor that nobody can know.
+        let shows = match outcome {
+            Outcome::Answered(_) | Outcome::JobNotFound | Outcome::Misconfigured(_) => true,
+            Outcome::Failed(_) => self.evidence.poll_failed.is_some(),
+            Outcome::Throttled => false,
+        };
+        if shows && !is_stale {
+            self.limits.unobserved_since = None;
+        }
+        applied
+    }
+
+    /// The period of the object's own.
+    #[must_use]
+    pub fn own_period(&self, config: &Config) -> Duration {
+        let seconds = self.period_seconds;
+        seconds.map_or(config.poll_period, |seconds| config.spec_second * seconds)
+    }
+
+    /// Shortest time between two polls at the pace of the phase.
+    #[must_use]
+    pub fn least_gap(&self, config: &Config) -> Duration {
+        // Half of a short period, or it would skip every other instant.
+        config.min_poll_gap.min(self.own_period(config) / 2)
+    }
+}

@@ -1,0 +1,236 @@
+//! Inputs that answer what was sent: polls, reads of Secrets, status writes, deletions, reads of objects.
+
+use crate::{
+    cadence,
+    effects::{
+        CredentialError, CredentialRef, FetchResult, FetchTicket, PollTicket, WriteResult,
+        WriteTicket,
+    },
+    intake,
+    job::{Due, Job, JobKey, PollStage},
+    phase::Phase,
+    secrets::ReadChange,
+    state::{State, acknowledged_reason},
+    sync::Reply,
+    time::Moment,
+};
+use image_export_model::{ConfigurationReason, JobState, Observation, Outcome, Stage};
+
+/// Applies the outcome of a poll, or drops it where it says nothing about the object as it is now.
+pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Observation) {
+    state.quotas.apply_end(now.at, ticket.bucket, seen.requests);
+    pause_quota(state, now, ticket, seen);
+    let Some(job) = state.jobs.get_mut(ticket.job) else {
+        state.counters.dropped_answers += 1;
+        return;
+    };
+    if job.polling.stage != PollStage::InFlight(ticket.sequence) {
+        return;
+    }
+    job.polling.stage = PollStage::Off;
+    state.dirty.push(ticket.job);
+    let credential_is_current = job.secret == ticket.secret
+        && state
+            .secrets
+            .is_current(ticket.secret, ticket.credential_version);
+    let answer = match &seen.outcome {
+        Outcome::Answered(answer) => Some(answer),
+        _ => None,
+    };
+    let shows_end = answer.is_some_and(|a| matches!(a.state, JobState::Success | JobState::Fail));
+    if ticket.epoch != state.epoch || !credential_is_current && answer.is_none() {
+        // Sent by another leader's word, or about credentials that are no longer used: polled anew.
+        state.counters.dropped_answers += 1;
+        if job.is_active() {
+            job.want_poll(Due::Since(now.at));
+        } else if job.accepts_request() {
+            job.want_poll(Due::Requested);
+        }
+        return;
+    }
+    if job.suspended && !shows_end && !job.evidence.has_ended() {
+        state.counters.dropped_answers += 1;
+        return;
+    }
+    let contradicts = job.apply_outcome(&state.config, now, &seen.outcome, seen.retry_after);
+    state.counters.contradictions += u64::from(contradicts);
+    let is_unrecognized = answer.is_some_and(|a| matches!(a.state, JobState::Unrecognized(_)));
+    state.counters.unrecognized += u64::from(is_unrecognized);
+    if std::mem::take(&mut job.polling.counts_as_new) {
+        state.quotas.end_first_poll(job.group);
+    }
+    if credential_is_current {
+        let group = job.group;
+        if seen.signed_in {
+            state
+                .secrets
+                .apply_login(&state.config, now.at, ticket.secret);
+        }
+        if let Some(accepted) = accepts_credential(&seen.outcome) {
+            state
+                .secrets
+                .apply_acceptance(&state.config, now.at, ticket.secret, accepted);
+        }
+        if let (Some(_), Some(host)) = (answer, &seen.endpoint) {
+            state.quotas.share(now.at, group, host);
+        }
+    }
+}
+
+/// Whether the cloud accepted what the Secret holds; `None` where the outcome does not show it.
+fn accepts_credential(outcome: &Outcome) -> Option<bool> {
+    match outcome {
+        // Whoever gets the answer that there is no such job was let in.
+        Outcome::Answered(_) | Outcome::JobNotFound => Some(true),
+        // Credentials or a URL in the Secret may be invalid, and are fixed there.
+        Outcome::Misconfigured(error) => matches!(
+            error.reason,
+            ConfigurationReason::CredentialsInvalid | ConfigurationReason::EndpointInvalid
+        )
+        .then_some(false),
+        Outcome::Failed(failure) => (failure.stage == Stage::Login).then_some(false),
+        Outcome::Throttled => None,
+    }
+}
+
+/// Throttling, or any failure with a `Retry-After` of the endpoint, pauses the whole quota bucket. That of
+/// the identity service is kept by the credential.
+fn pause_quota(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Observation) {
+    let pauses = match &seen.outcome {
+        Outcome::Throttled => true,
+        Outcome::Failed(failure) if failure.stage == Stage::Login => false,
+        Outcome::Answered(_) => false,
+        Outcome::Failed(_) | Outcome::JobNotFound | Outcome::Misconfigured(_) => {
+            seen.retry_after.is_some() && seen.endpoint.is_some()
+        }
+    };
+    if pauses {
+        // The group may use another bucket since. An object that has other credentials now has another
+        // group, to which this does not apply.
+        let job = state.jobs.get(ticket.job);
+        let group = job
+            .filter(|job| job.secret == ticket.secret)
+            .map(|job| job.group);
+        let pause = cadence::pause(&state.config, ticket.sequence, seen.retry_after);
+        state
+            .quotas
+            .pause(now.at, ticket.bucket, group, now.at + pause);
+    }
+}
+
+/// Applies the outcome of reading a Secret to it and to the objects that use it.
+pub fn apply_read(
+    state: &mut State,
+    now: Moment,
+    reference: &CredentialRef,
+    result: Result<u64, CredentialError>,
+) {
+    let Some(key) = state.secrets.find(reference) else {
+        return;
+    };
+    let change = state.secrets.apply_read(&state.config, now.at, key, result);
+    if let ReadChange::Usable {
+        has_changed: true, ..
+    } = change
+    {
+        state.quotas.unshare(&state.config, now.at, key);
+    }
+    let apply: &dyn Fn(&mut Job) = match &change {
+        ReadChange::None => return,
+        ReadChange::Usable {
+            was_misconfigured,
+            has_changed,
+        } => &|job| apply_usable_secret(job, now, *was_misconfigured, *has_changed),
+        ReadChange::Misconfigured(error) => &|job| {
+            let is_polled = matches!(job.polling.stage, PollStage::InFlight(_));
+            // One that awaits its image id finds out with its next attempt.
+            if job.is_active() && !is_polled && job.phase() != Some(Phase::ImageIdPending) {
+                let outcome = Outcome::Misconfigured(error.clone());
+                job.apply_unpolled(&state.config, now, &outcome);
+            }
+        },
+        ReadChange::Unavailable(failure) => &|job| {
+            if job.polling.stage == PollStage::AwaitingSecret {
+                let outcome = Outcome::Failed(failure.clone());
+                job.apply_unpolled(&state.config, now, &outcome);
+            }
+        },
+    };
+    for member in state.secrets.members(key) {
+        if let Some(job) = state.jobs.get_mut(member) {
+            apply(job);
+            state.dirty.push(member);
+        }
+    }
+}
+
+fn apply_usable_secret(job: &mut Job, now: Moment, was_misconfigured: bool, has_changed: bool) {
+    let reason = job
+        .evidence
+        .configuration_error
+        .as_ref()
+        .map(|(reason, _)| *reason);
+    let disproved = was_misconfigured || reason == Some(ConfigurationReason::CredentialsNotFound);
+    if disproved {
+        job.evidence.apply_readable_secret();
+    }
+    let is_troubled = reason.is_some() || job.evidence.is_failing();
+    if (disproved || is_troubled && has_changed) && job.is_active() {
+        job.want_poll(Due::Since(now.at));
+    }
+}
+
+/// Applies the reply to a status write or a deletion.
+pub fn apply_write(state: &mut State, now: Moment, ticket: &WriteTicket, result: WriteResult) {
+    state.writes.apply_end(&state.config, now.at, &result);
+    let (key, epoch) = (ticket.job, state.epoch);
+    let Some(job) = state.jobs.get_mut(key) else {
+        return;
+    };
+    // What was sent under another leadership may have landed, and acknowledges nothing.
+    let result = if ticket.epoch == epoch {
+        result
+    } else {
+        WriteResult::Unknown
+    };
+    let before = acknowledged_reason(job);
+    let id = job.id.clone();
+    let reply = job
+        .sync
+        .apply_reply(&state.config, now.at, ticket.sequence, result, id.as_str());
+    state.dirty.push(key);
+    match reply {
+        Reply::Stale => {}
+        Reply::Gone => state.forget(now, key),
+        Reply::DelayDeletion(time) => job.limits.delay_deletion(now.at + time),
+        Reply::Applied(held) => {
+            state.publish_reason(key, before);
+            if let Some(object) = held {
+                intake::apply_newer(state, now, key, object);
+            }
+        }
+    }
+}
+
+/// Applies the reply to a read that settles how a write ended.
+pub fn apply_fetch(state: &mut State, now: Moment, ticket: &FetchTicket, result: FetchResult) {
+    state.writes.apply_fetch_end();
+    let key = ticket.job;
+    let job = state.jobs.get_mut(key);
+    let Some(job) = job.filter(|job| job.sync.is_fetching(ticket.sequence)) else {
+        return;
+    };
+    state.dirty.push(key);
+    match result {
+        FetchResult::Found(object) if object.metadata.uid.as_deref() == Some(&*job.uid) => {
+            job.sync.apply_fetched(&object);
+            intake::apply_content(state, now, key, &object);
+        }
+        FetchResult::Found(_) | FetchResult::Gone => forget(state, now, key),
+        FetchResult::Failed => job.sync.apply_failed_fetch(&state.config, now.at),
+    }
+}
+
+fn forget(state: &mut State, now: Moment, key: JobKey) {
+    state.forget(now, key);
+}

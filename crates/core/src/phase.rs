@@ -1,0 +1,257 @@
+//! The conditions table: what an object's status shows in each phase, and which phase holds.
+//!
+//! `docs/conditions.md` shows the same table to users; a test compares the two. The sentences are in
+//! [`message`](crate::message).
+
+use crate::evidence::{Evidence, JobStatus};
+use image_export_api::conditions::reasons;
+use image_export_model::ConfigurationReason;
+
+/// Value of a condition's `status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Truth {
+    /// `True`
+    True,
+    /// `False`
+    False,
+    /// `Unknown`
+    Unknown,
+}
+
+impl Truth {
+    /// As written into the condition.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// The condition that a phase shows beside `Ready` and `Succeeded`. Present only while True, so never
+/// both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// `Reconciling`: the operator works towards an end.
+    Reconciling,
+    /// `Stalled`: nothing changes until somebody acts.
+    Stalled,
+    /// Neither: at rest, as wanted.
+    Rest,
+}
+
+/// Order in which changes of objects are sent, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// A read that shows whether an earlier write landed.
+    Confirm,
+    /// Ends: people and pipelines wait for them.
+    End,
+    /// Everything else that an answer brought.
+    Normal,
+    /// Deletions of objects whose time to live is over.
+    Expiry,
+    /// Configuration errors, which hit all objects of a credential at once.
+    Trouble,
+    /// `PollFailed`, which an outage causes on all objects at once. Its rate is limited, so it comes
+    /// last and delays nothing else.
+    Outage,
+}
+
+impl Priority {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 6] = [
+        Self::Confirm,
+        Self::End,
+        Self::Normal,
+        Self::Expiry,
+        Self::Trouble,
+        Self::Outage,
+    ];
+}
+
+/// How often a job is polled in a phase, errors and quota aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// The object's own period.
+    Own,
+    /// The object's own period, at least `Config::slow_period`.
+    Slow,
+    /// Every `Config::not_found_period`.
+    NotFound,
+    /// A few times, `Config::image_id_period` apart.
+    ImageId,
+    /// Not at all.
+    Never,
+}
+
+/// One row of the conditions table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Reason of `Ready`, and of each other condition but for [`Row::succeeded_reason`].
+    pub reason: &'static str,
+    /// Status of `Ready`.
+    pub ready: Truth,
+    /// Status of `Succeeded`.
+    pub succeeded: Truth,
+    /// Reason of `Succeeded`.
+    pub succeeded_reason: &'static str,
+    /// The third condition.
+    pub progress: Progress,
+    /// How often the job is polled.
+    pub pace: Pace,
+    /// How urgent it is to write the phase.
+    pub priority: Priority,
+    /// Whether people should look at the object: its Event is a warning.
+    pub warning: bool,
+}
+
+macro_rules! phases {
+    ($($(#[$doc:meta])* $phase:ident: $reason:ident, $ready:ident, $succeeded:ident $(($succeeded_reason:ident))?,
+       $progress:ident, $pace:ident, $priority:ident, $event:ident;)*) => {
+        /// What an object's status shows.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Phase {
+            $($(#[$doc])* $phase,)*
+        }
+
+        impl Phase {
+            /// All phases, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$phase),*];
+
+            /// The phase's row of the conditions table.
+            #[must_use]
+            pub const fn row(self) -> &'static Row {
+                match self {
+                    $(Self::$phase => &Row {
+                        reason: reasons::$reason,
+                        ready: Truth::$ready,
+                        succeeded: Truth::$succeeded,
+                        succeeded_reason: phases!(@succeeded $reason $($succeeded_reason)?),
+                        progress: Progress::$progress,
+                        pace: Pace::$pace,
+                        priority: Priority::$priority,
+                        warning: phases!(@event $event),
+                    },)*
+                }
+            }
+        }
+    };
+    (@succeeded $reason:ident) => { reasons::$reason };
+    (@succeeded $reason:ident $succeeded:ident) => { reasons::$succeeded };
+    (@event Warning) => { true };
+    (@event Normal) => { false };
+}
+
+#[rustfmt::skip]
+phases! {
+    // phase                reason                   Ready    Succeeded             third        pace      write    Event
+    /// No answer yet.
+    Pending:                PENDING,                 Unknown, Unknown,              Reconciling, Own,      Trouble, Normal;
+    /// Secret, key or cloud entry missing.
+    CredentialsNotFound:    CREDENTIALS_NOT_FOUND,   Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning;
+    /// Credentials unreadable, incomplete or rejected.
+    CredentialsInvalid:     CREDENTIALS_INVALID,     Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning;
+    /// Logged in, but the role is not sufficient.
+    AccessDenied:           ACCESS_DENIED,           Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning;
+    /// Endpoint unknown or wrong.
+    EndpointInvalid:        ENDPOINT_INVALID,        Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning;
+    /// Endpoint forbidden by the operator's configuration.
+    EndpointNotAllowed:     ENDPOINT_NOT_ALLOWED,    Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning;
+    /// The cloud rejects the request itself.
+    RequestRejected:        REQUEST_REJECTED,        Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning;
+    /// `INIT`
+    JobInitializing:        JOB_INITIALIZING,        Unknown, Unknown,              Reconciling, Own,      Normal,  Normal;
+    /// `RUNNING`
+    JobRunning:             JOB_RUNNING,             Unknown, Unknown,              Reconciling, Own,      Normal,  Normal;
+    /// Polls have failed for a while.
+    PollFailed:             POLL_FAILED,             Unknown, Unknown,              Reconciling, Own,      Outage,  Warning;
+    /// Not finished within `spec.deadlineSeconds`.
+    DeadlineExceeded:       DEADLINE_EXCEEDED,       False,   Unknown,              Stalled,     Slow,     Normal,  Warning;
+    /// `SUCCESS` with its image id, or of a job type that has none.
+    JobSucceeded:           JOB_SUCCEEDED,           True,    True,                 Rest,        Never,    End,     Normal;
+    /// `SUCCESS`, image id not reported yet.
+    ImageIdPending:         IMAGE_ID_PENDING,        Unknown, Unknown,              Reconciling, ImageId,  Normal,  Normal;
+    /// `SUCCESS`, image id never reported. The job did succeed, and its own condition shows it.
+    ImageIdMissing:         IMAGE_ID_MISSING,        False,   True (JOB_SUCCEEDED), Stalled,     Never,    End,     Warning;
+    /// `FAIL`
+    JobFailed:              JOB_FAILED,              False,   False,                Stalled,     Never,    End,     Warning;
+    /// A job status that nobody documented.
+    JobStatusUnrecognized:  JOB_STATUS_UNRECOGNIZED, Unknown, Unknown,              Reconciling, Slow,     Normal,  Warning;
+    /// 404, within the grace period.
+    JobNotFoundYet:         JOB_NOT_FOUND,           Unknown, Unknown,              Reconciling, NotFound, Trouble, Warning;
+    /// 404 for longer than the grace period.
+    JobNotFound:            JOB_NOT_FOUND,           False,   Unknown,              Stalled,     Slow,     Normal,  Warning;
+    /// `spec.suspend`, not finished.
+    Suspended:              SUSPENDED,               Unknown, Unknown,              Rest,        Never,    Normal,  Normal;
+}
+
+impl From<ConfigurationReason> for Phase {
+    fn from(reason: ConfigurationReason) -> Self {
+        match reason {
+            ConfigurationReason::CredentialsNotFound => Self::CredentialsNotFound,
+            ConfigurationReason::CredentialsInvalid => Self::CredentialsInvalid,
+            ConfigurationReason::AccessDenied => Self::AccessDenied,
+            ConfigurationReason::EndpointInvalid => Self::EndpointInvalid,
+            ConfigurationReason::EndpointNotAllowed => Self::EndpointNotAllowed,
+            ConfigurationReason::RequestRejected => Self::RequestRejected,
+        }
+    }
+}
+
+impl Phase {
+    /// The phase that holds: where several do, the first of this function. `None`: nothing to show yet.
+    #[must_use]
+    pub fn of(evidence: &Evidence, suspended: bool) -> Option<Self> {
+        match evidence.facts.job_status {
+            JobStatus::Success if evidence.facts.is_complete() => return Some(Self::JobSucceeded),
+            JobStatus::Success if evidence.image_id_given_up => return Some(Self::ImageIdMissing),
+            JobStatus::Success => return Some(Self::ImageIdPending),
+            JobStatus::Fail => return Some(Self::JobFailed),
+            JobStatus::None | JobStatus::Init | JobStatus::Running | JobStatus::Other(_) => {}
+        }
+        if suspended {
+            return Some(Self::Suspended);
+        }
+        if evidence.deadline_exceeded {
+            return Some(Self::DeadlineExceeded);
+        }
+        if evidence.not_found {
+            return Some(Self::JobNotFound);
+        }
+        if let Some((reason, _)) = evidence.configuration_error {
+            return Some(reason.into());
+        }
+        if evidence.poll_failed.is_some() {
+            return Some(Self::PollFailed);
+        }
+        match evidence.facts.job_status {
+            JobStatus::Other(_) => Some(Self::JobStatusUnrecognized),
+            _ if evidence.not_found_yet => Some(Self::JobNotFoundYet),
+            JobStatus::Init => Some(Self::JobInitializing),
+            JobStatus::Running => Some(Self::JobRunning),
+            JobStatus::None | JobStatus::Success | JobStatus::Fail => {
+                evidence.pending.then_some(Self::Pending)
+            }
+        }
+    }
+
+    /// The phase that a written reason stands for; `stalled` tells the two `JobNotFound` apart.
+    #[must_use]
+    pub fn from_reason(reason: &str, stalled: bool) -> Option<Self> {
+        let mut named = Self::ALL
+            .iter()
+            .filter(|phase| phase.row().reason == reason);
+        let first = named.next()?;
+        let stalls = |phase: &&Self| (phase.row().progress == Progress::Stalled) == stalled;
+        Some(*named.find(stalls).unwrap_or(first))
+    }
+
+    /// Whether the job has ended and is no longer polled.
+    #[must_use]
+    pub fn is_finished(self) -> bool {
+        self.row().priority == Priority::End
+    }
+}

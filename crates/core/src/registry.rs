@@ -1,0 +1,117 @@
+//! All objects: by key, by name, and by the watch that shows them.
+
+use crate::{
+    effects::{ObjectKey, Source},
+    job::{Job, JobKey},
+};
+use slotmap::SlotMap;
+use std::collections::{HashMap, HashSet};
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Listing {
+    mark: u32,
+    is_complete: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Registry {
+    jobs: SlotMap<JobKey, Box<Job>>,
+    by_name: HashMap<ObjectKey, JobKey>,
+    listings: HashMap<Source, Listing>,
+    /// Uids of objects that do not decode: each is reported once.
+    undecodable: HashSet<String>,
+}
+
+impl Registry {
+    /// A list of this source begins; an unfinished one before it counts for nothing.
+    pub fn begin_list(&mut self, source: Source) {
+        self.listings.entry(source).or_default().mark += 1;
+    }
+
+    /// The list of this source is complete. Returns its objects that the list did not bring.
+    pub fn end_list(&mut self, source: Source) -> Vec<JobKey> {
+        let listing = self.listings.entry(source).or_default();
+        listing.is_complete = true;
+        let mark = listing.mark;
+        self.iter()
+            .filter(|(_, job)| job.source == source && job.mark != mark)
+            .map(|(key, _)| key)
+            .collect()
+    }
+
+    /// Whether this source was ever listed to the end.
+    #[must_use]
+    pub fn has_listed(&self, source: Source) -> bool {
+        self.listings
+            .get(&source)
+            .is_some_and(|listing| listing.is_complete)
+    }
+
+    /// The mark of the current list of a source.
+    pub fn mark_of(&mut self, source: Source) -> u32 {
+        self.listings.entry(source).or_default().mark
+    }
+
+    /// Notes that the object was seen.
+    pub fn mark(&mut self, key: JobKey, source: Source) {
+        let mark = self.mark_of(source);
+        if let Some(job) = self.get_mut(key) {
+            job.source = source;
+            job.mark = mark;
+        }
+    }
+
+    /// Whether this is the first report of an object that does not decode.
+    pub fn report_undecodable(&mut self, uid: &str) -> bool {
+        self.undecodable.insert(uid.to_owned())
+    }
+
+    /// The object decodes again, or is gone.
+    pub fn forget_undecodable(&mut self, uid: &str) {
+        self.undecodable.remove(uid);
+    }
+
+    /// The object of this name.
+    #[must_use]
+    pub fn find(&self, name: &ObjectKey) -> Option<(JobKey, &Job)> {
+        let key = *self.by_name.get(name)?;
+        Some((key, self.get(key)?))
+    }
+
+    /// The object, if it is still there.
+    #[must_use]
+    pub fn get(&self, key: JobKey) -> Option<&Job> {
+        self.jobs.get(key).map(|job| &**job)
+    }
+
+    /// The object, if it is still there.
+    pub fn get_mut(&mut self, key: JobKey) -> Option<&mut Job> {
+        self.jobs.get_mut(key).map(|job| &mut **job)
+    }
+
+    /// Adds the object that `make` makes for its key.
+    pub fn insert_with_key(&mut self, make: impl FnOnce(JobKey) -> Job) -> JobKey {
+        let key = self.jobs.insert_with_key(|key| Box::new(make(key)));
+        self.by_name.insert(self.jobs[key].key.clone(), key);
+        key
+    }
+
+    /// Takes an object out.
+    pub fn remove(&mut self, key: JobKey) -> Option<Box<Job>> {
+        let job = self.jobs.remove(key)?;
+        self.by_name.remove(&job.key);
+        Some(job)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (JobKey, &Job)> {
+        self.jobs.iter().map(|(key, job)| (key, &**job))
+    }
+}

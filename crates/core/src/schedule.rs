@@ -1,0 +1,66 @@
+//! When an object is polled next. Nothing else decides that.
+
+use crate::{
+    cadence,
+    config::Config,
+    job::{Due, Job},
+    phase::{Pace, Phase},
+    time::Moment,
+};
+use std::time::Duration;
+
+/// When the next poll is due; `None`: not at all.
+#[must_use]
+pub fn next_poll(config: &Config, job: &Job, phase: Option<Phase>) -> Option<Due> {
+    let polling = &job.polling;
+    let own = job.own_period(config);
+    let period = match phase.map_or(Pace::Own, |phase| phase.row().pace) {
+        Pace::Never => {
+            // A finished job is polled by hand alone, and only where its image id may still come.
+            let requested = polling.wanted.filter(|wanted| *wanted == Due::Requested);
+            return requested.filter(|_| phase == Some(Phase::ImageIdMissing));
+        }
+        // Its attempts keep their distance, whatever happens meanwhile.
+        Pace::ImageId => return Some(Due::Since(polling.image_id_at)),
+        Pace::Own => own,
+        Pace::Slow => own.max(config.slow_period),
+        Pace::NotFound => config.not_found_period,
+    };
+    if polling.wanted.is_some() {
+        return polling.wanted;
+    }
+    if job.sync.is_untrusted() && job.evidence.not_found_yet {
+        // The cloud has forgotten the job: the status stays as it is.
+        return None;
+    }
+    let at = polling.first.or(polling.retry_at);
+    Some(Due::Since(at.unwrap_or_else(|| {
+        cadence::next_instant(job.seed, period, polling.earliest)
+    })))
+}
+
+/// When an object is polled first. `new`: of so many first polls pending in its quota group it is the
+/// latest; `None` where an earlier process knew the object.
+#[must_use]
+pub fn first_poll(config: &Config, now: Moment, job: &Job, new: Option<u32>) -> Option<Duration> {
+    if let Some(pending) = new {
+        let spread = Duration::from_secs_f64(f64::from(pending) / config.quota_rate);
+        let spread = spread.min(config.first_poll_spread);
+        return Some(now.at + cadence::draw(job.seed, 0, spread));
+    }
+    let phase = job.phase();
+    let soon = cadence::draw(job.seed, 0, config.slow_period);
+    let latest = match phase? {
+        // Trouble before the start does not outlast a long period of its own.
+        Phase::Pending | Phase::PollFailed => soon,
+        Phase::ImageIdPending => return None,
+        // A deadline that passed meanwhile is shown with the first outcome: in time for patience with it.
+        _ if job.is_late(now.at) => soon / 2,
+        _ => return None,
+    };
+    let paced = next_poll(config, job, phase);
+    Some(match paced {
+        Some(Due::Since(at)) => at.min(now.at + latest),
+        Some(Due::Requested) | None => now.at + latest,
+    })
+}

@@ -1,0 +1,353 @@
+//! Which Secrets are usable, and when they are read again. One entry serves all objects that name the
+//! same (namespace, Secret, cloud): a misconfigured one costs one read a retry, however many wait.
+
+use crate::{
+    config::Config,
+    effects::{CredentialError, CredentialRef},
+    job::JobKey,
+    quota::TokenBucket,
+};
+use image_export_model::{ConfigurationError, Failure};
+use slotmap::SlotMap;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+slotmap::new_key_type! {
+    /// Names one credential reference while objects use it.
+    pub struct SecretKey;
+}
+
+/// What is known of a Secret.
+#[derive(Clone, Debug)]
+pub enum SecretState {
+    /// Not read, or not needed for a while.
+    Unread,
+    /// Readable, with this version of its content. Whether the cloud accepts it is another matter.
+    Usable(u64),
+    /// Something in it is missing or invalid.
+    Misconfigured(ConfigurationError),
+}
+
+/// What a read has changed for the objects that use the Secret.
+#[derive(Debug)]
+pub enum ReadChange {
+    /// It is usable.
+    Usable {
+        /// It was misconfigured before.
+        was_misconfigured: bool,
+        /// Its content is not what was usable before.
+        has_changed: bool,
+    },
+    /// It is misconfigured, otherwise than before.
+    Misconfigured(ConfigurationError),
+    /// It cannot be read at the moment.
+    Unavailable(Failure),
+    /// Nothing.
+    None,
+}
+
+#[derive(Debug)]
+struct Secret {
+    reference: Arc<CredentialRef>,
+    /// Objects that name it.
+    members: HashSet<JobKey>,
+    state: SecretState,
+    /// Version of the content that was usable last; 0: none.
+    version: u64,
+    /// A read is queued or under way.
+    is_reading: bool,
+    /// When the latest read ended.
+    read_at: Option<Duration>,
+    /// The next planned read.
+    next_read: Option<Duration>,
+    /// Consecutive reads that did not fix it.
+    retries: u32,
+    /// The cloud rejected this content.
+    is_rejected: bool,
+}
+
+/// All Secrets that objects name.
+#[derive(Debug)]
+pub struct Secrets {
+    entries: SlotMap<SecretKey, Secret>,
+    by_reference: HashMap<Arc<CredentialRef>, SecretKey>,
+    queue: VecDeque<SecretKey>,
+    reads: TokenBucket,
+    /// When the next queued read has its token.
+    token_at: Option<Duration>,
+    planned: BTreeSet<(Duration, SecretKey)>,
+}
+
+impl Secrets {
+    /// No Secrets yet.
+    #[must_use]
+    pub fn new(config: &Config, at: Duration) -> Self {
+        Self {
+            entries: SlotMap::with_key(),
+            by_reference: HashMap::new(),
+            queue: VecDeque::new(),
+            // Nothing is saved up, or the first second would have twice the rate.
+            reads: TokenBucket::new(config.credential_reads, 1.0, at),
+            token_at: None,
+            planned: BTreeSet::new(),
+        }
+    }
+
+    /// The entry of a reference, made where there is none.
+    pub fn key_of(&mut self, reference: CredentialRef) -> SecretKey {
+        if let Some(key) = self.by_reference.get(&reference) {
+            return *key;
+        }
+        let reference = Arc::new(reference);
+        let key = self.entries.insert(Secret {
+            reference: reference.clone(),
+            members: HashSet::new(),
+            state: SecretState::Unread,
+            version: 0,
+            is_reading: false,
+            read_at: None,
+            next_read: None,
+            retries: 0,
+            is_rejected: false,
+        });
+        self.by_reference.insert(reference, key);
+        key
+    }
+
+    /// The entry of a reference that objects still use.
+    #[must_use]
+    pub fn find(&self, reference: &CredentialRef) -> Option<SecretKey> {
+        self.by_reference.get(reference).copied()
+    }
+
+    /// An object uses the Secret.
+    pub fn join(&mut self, key: SecretKey, member: JobKey) {
+        self.entries[key].members.insert(member);
+    }
+
+    /// An object uses the Secret no longer; without any, the entry is dropped.
+    pub fn leave(&mut self, key: SecretKey, member: JobKey) {
+        let secret = &mut self.entries[key];
+        secret.members.remove(&member);
+        if secret.members.is_empty() {
+            if let Some(at) = secret.next_read {
+                self.planned.remove(&(at, key));
+            }
+            self.by_reference.remove(&secret.reference);
+            self.entries.remove(key);
+        }
+    }
+
+    /// The reference of an entry that an object uses.
+    #[must_use]
+    pub fn reference(&self, key: SecretKey) -> &Arc<CredentialRef> {
+        &self.entries[key].reference
+    }
+
+    /// The state of an entry that an object uses.
+    #[must_use]
+    pub fn state(&self, key: SecretKey) -> &SecretState {
+        &self.entries[key].state
+    }
+
+    /// Whether this content is what was usable last.
+    #[must_use]
+    pub fn is_current(&self, key: SecretKey, version: u64) -> bool {
+        self.entries
+            .get(key)
+            .is_some_and(|secret| secret.version == version)
+    }
+
+    /// The objects that use the Secret, in an order that a replay repeats.
+    #[must_use]
+    pub fn members(&self, key: SecretKey) -> Vec<JobKey> {
+        let members = self.entries.get(key).map(|secret| &secret.members);
+        let mut members: Vec<_> = members.into_iter().flatten().copied().collect();
+        members.sort_unstable();
+        members
+    }
+
+    /// Queues a read, unless one is queued or under way.
+    pub fn request_read(&mut self, key: SecretKey) {
+        self.plan(key, None);
+        let secret = &mut self.entries[key];
+        if !std::mem::replace(&mut secret.is_reading, true) {
+            self.queue.push_back(key);
+        }
+    }
+
+    /// The next read that may be sent now.
+    pub fn next_read(&mut self, at: Duration) -> Option<Arc<CredentialRef>> {
+        self.token_at = None;
+        while let Some(&key) = self.queue.front() {
+            let Some(secret) = self.entries.get(key) else {
+                self.queue.pop_front();
+                continue;
+            };
+            match self.reads.take(at) {
+                Ok(()) => {
+                    self.queue.pop_front();
+                    return Some(secret.reference.clone());
+                }
+                Err(wait) => {
+                    self.token_at = Some(at + wait);
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// When a planned read is due next.
+    #[must_use]
+    pub fn next_plan(&self) -> Option<Duration> {
+        self.planned.first().map(|(at, _)| *at)
+    }
+
+    /// When the next queued read may be sent.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Duration> {
+        self.token_at
+    }
+
+    /// A planned read that is due. The caller says what to do: [`Secrets::request_read`] or
+    /// [`Secrets::set_unneeded`].
+    pub fn next_due(&mut self, at: Duration) -> Option<SecretKey> {
+        let (due, key) = *self.planned.first()?;
+        (due <= at).then(|| {
+            self.plan(key, None);
+            key
+        })
+    }
+
+    /// Nobody polls with the Secret: the next who does has it read anew.
+    pub fn set_unneeded(&mut self, key: SecretKey) {
+        let secret = &mut self.entries[key];
+        secret.state = SecretState::Unread;
+        secret.retries = 0;
+    }
+
+    fn plan(&mut self, key: SecretKey, at: Option<Duration>) {
+        let before = std::mem::replace(&mut self.entries[key].next_read, at);
+        if let Some(before) = before {
+            self.planned.remove(&(before, key));
+        }
+        if let Some(at) = at {
+            self.planned.insert((at, key));
+        }
+    }
+
+    /// Applies the outcome of a read.
+    pub fn apply_read(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        key: SecretKey,
+        result: Result<u64, CredentialError>,
+    ) -> ReadChange {
+        let secret = &mut self.entries[key];
+        secret.is_reading = false;
+        secret.read_at = Some(at);
+        let change = match result {
+            Ok(version) => {
+                let was_misconfigured = matches!(secret.state, SecretState::Misconfigured(_));
+                let is_other = secret.version != version;
+                let has_changed = is_other && secret.version != 0;
+                secret.state = SecretState::Usable(version);
+                secret.version = version;
+                secret.is_rejected &= !is_other;
+                if !secret.is_rejected {
+                    secret.retries = 0;
+                }
+                ReadChange::Usable {
+                    was_misconfigured,
+                    has_changed,
+                }
+            }
+            Err(CredentialError::Misconfigured(error)) => {
+                secret.retries += 1;
+                let known = matches!(&secret.state, SecretState::Misconfigured(e) if *e == error);
+                secret.state = SecretState::Misconfigured(error.clone());
+                if known {
+                    ReadChange::None
+                } else {
+                    ReadChange::Misconfigured(error)
+                }
+            }
+            Err(CredentialError::Unavailable(failure)) => {
+                secret.retries += 1;
+                match secret.state {
+                    SecretState::Misconfigured(_) => ReadChange::None,
+                    SecretState::Unread | SecretState::Usable(_) => {
+                        ReadChange::Unavailable(failure)
+                    }
+                }
+            }
+        };
+        self.plan_next_read(config, at, key);
+        change
+    }
+
+    /// Applies whether the cloud accepted what the Secret holds.
+    pub fn apply_acceptance(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        key: SecretKey,
+        accepted: bool,
+    ) {
+        let secret = &mut self.entries[key];
+        let was_rejected = std::mem::replace(&mut secret.is_rejected, !accepted);
+        if !accepted && !was_rejected {
+            // Somebody may have rotated it just now.
+            self.request_read(key);
+        } else if accepted && secret.retries > 0 {
+            secret.retries = 0;
+            self.plan_next_read(config, at, key);
+        }
+    }
+
+    /// Applies that a login was made with what was read: reads it anew where that was some time ago.
+    pub fn apply_login(&mut self, config: &Config, at: Duration, key: SecretKey) {
+        let read_at = self.entries[key].read_at;
+        if read_at.is_some_and(|read_at| at >= read_at + config.credential_retry_min) {
+            self.request_read(key);
+        }
+    }
+
+    fn plan_next_read(&mut self, config: &Config, at: Duration, key: SecretKey) {
+        let secret = &mut self.entries[key];
+        if secret.is_reading {
+            return;
+        }
+        let is_usable = matches!(secret.state, SecretState::Usable(_)) && !secret.is_rejected;
+        let wait = if is_usable && secret.retries == 0 {
+            config.credential_refresh
+        } else {
+            secret.retries += u32::from(secret.is_rejected);
+            let doublings = secret.retries.saturating_sub(1).min(16);
+            let wait = config.credential_retry_min.saturating_mul(1 << doublings);
+            wait.min(config.credential_retry_max)
+        };
+        self.plan(key, Some(at + wait));
+    }
+
+    /// How many there are in each state.
+    #[must_use]
+    pub fn census(&self) -> BTreeMap<&'static str, usize> {
+        let mut census = BTreeMap::new();
+        for secret in self.entries.values() {
+            let state = match secret.state {
+                SecretState::Unread => "unread",
+                SecretState::Usable(_) if secret.is_rejected => "rejected",
+                SecretState::Usable(_) => "usable",
+                SecretState::Misconfigured(_) => "broken",
+            };
+            *census.entry(state).or_default() += 1;
+        }
+        census
+    }
+}

@@ -1,0 +1,153 @@
+//! Everything that the core holds, and the few steps that touch several parts of it.
+
+use crate::{
+    config::Config,
+    effects::{CredentialRef, ObjectEvent, Output},
+    job::{Job, JobKey},
+    quota::Quotas,
+    registry::Registry,
+    secrets::Secrets,
+    time::Moment,
+    timers::Timers,
+    write_queue::WriteQueue,
+};
+use std::time::Duration;
+
+/// Things worth counting that only the core sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Answers that contradicted an end, or went back from RUNNING to INIT.
+    pub contradictions: u64,
+    /// Answers with a job status that nobody documented.
+    pub unrecognized: u64,
+    /// Answers dropped because the object, its credentials or the leadership had changed.
+    pub dropped_answers: u64,
+    /// Statuses that somebody else had changed and that were repaired.
+    pub repairs: u64,
+}
+
+/// See the module.
+pub struct State {
+    pub config: Config,
+    pub jobs: Registry,
+    pub secrets: Secrets,
+    pub quotas: Quotas,
+    pub writes: WriteQueue,
+    pub timers: Timers,
+    /// Whether this process may act.
+    pub leading: bool,
+    /// Counts changes of leadership: what was sent under another epoch is void.
+    pub epoch: u32,
+    /// Numbers what is sent.
+    pub sequence: u64,
+    pub counters: Counters,
+    /// Objects about which a decision is due.
+    pub dirty: Vec<JobKey>,
+    pub output: Output,
+}
+
+impl State {
+    pub fn new(config: Config, at: Duration) -> Self {
+        Self {
+            jobs: Registry::default(),
+            secrets: Secrets::new(&config, at),
+            quotas: Quotas::default(),
+            writes: WriteQueue::new(&config, at),
+            timers: Timers::default(),
+            leading: false,
+            epoch: 0,
+            sequence: 0,
+            counters: Counters::default(),
+            dirty: Vec::new(),
+            output: Output::default(),
+            config,
+        }
+    }
+
+    /// A number that nothing sent before has.
+    pub fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    /// Moves an object to the Secret that its spec names. Returns whether that is another one.
+    pub fn change_secret(&mut self, now: Moment, key: JobKey, reference: CredentialRef) -> bool {
+        let secret = self.secrets.key_of(reference);
+        let Some(job) = self.jobs.get_mut(key).filter(|job| job.secret != secret) else {
+            return false;
+        };
+        self.secrets.join(secret, key);
+        let project = self.quotas.project(job.group).clone();
+        let group = self.quotas.join(&self.config, now.at, secret, &project);
+        let old_secret = std::mem::replace(&mut job.secret, secret);
+        let old_group = std::mem::replace(&mut job.group, group);
+        let was_new = std::mem::take(&mut job.polling.counts_as_new);
+        self.quotas.leave(now.at, old_group, was_new);
+        self.secrets.leave(old_secret, key);
+        true
+    }
+
+    /// Drops an object. What is in flight for it is dropped when it comes back.
+    pub fn forget(&mut self, now: Moment, key: JobKey) {
+        if let Some(job) = self.jobs.remove(key) {
+            self.quotas
+                .leave(now.at, job.group, job.polling.counts_as_new);
+            self.secrets.leave(job.secret, key);
+            let jobs = &self.jobs;
+            self.timers
+                .shrink(jobs.len(), |at, job| is_timer_of(jobs, at, job));
+        }
+    }
+
+    /// Sets the timer of an object, unless one fires before it anyway.
+    pub fn set_timer(&mut self, key: JobKey, at: Duration) {
+        let Some(job) = self.jobs.get_mut(key) else {
+            return;
+        };
+        if job.timer.is_none_or(|set| at < set) {
+            job.timer = Some(at);
+            let jobs = &self.jobs;
+            self.timers
+                .set(at, key, jobs.len(), |at, job| is_timer_of(jobs, at, job));
+        }
+    }
+
+    /// Publishes an Event where the acknowledged reason is another than `before`.
+    pub fn publish_reason(&mut self, key: JobKey, before: Option<&'static str>) {
+        let Some(job) = self.jobs.get(key) else {
+            return;
+        };
+        let Some(shown) = job.sync.acknowledged() else {
+            return;
+        };
+        let row = shown.phase.row();
+        if before != Some(row.reason) {
+            let note = shown.message(job.id.as_str());
+            self.publish(key, row.reason, row.warning, note);
+        }
+    }
+
+    /// Publishes an Event about an object.
+    pub fn publish(&mut self, key: JobKey, reason: &'static str, warning: bool, note: String) {
+        if let Some(job) = self.jobs.get(key) {
+            self.output.events.push(ObjectEvent {
+                key: job.key.clone(),
+                uid: job.uid.clone(),
+                reason,
+                warning,
+                note,
+            });
+        }
+    }
+}
+
+/// The reason that the API server has.
+pub fn acknowledged_reason(job: &Job) -> Option<&'static str> {
+    job.sync
+        .acknowledged()
+        .map(|shown| shown.phase.row().reason)
+}
+
+fn is_timer_of(jobs: &Registry, at: Duration, key: JobKey) -> bool {
+    jobs.get(key).is_some_and(|job| job.timer == Some(at))
+}

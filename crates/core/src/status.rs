@@ -1,0 +1,382 @@
+//! The compact form of a written status, from which the whole status is rendered to the letter.
+
+use crate::{
+    evidence::{Cause, Evidence, Facts, JobStatus},
+    message::{message, succeeded_message},
+    phase::{Phase, Progress},
+};
+use image_export_api::{
+    ImageExportJobStatus,
+    conditions::{Condition, types},
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::sync::Arc;
+
+/// Since when each condition has had its present `status`, in seconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// `Ready`
+    pub ready: i64,
+    /// `Succeeded`
+    pub succeeded: i64,
+    /// `Reconciling` or `Stalled`, whichever the phase shows; `Ready`'s where it shows neither.
+    pub progress: i64,
+}
+
+/// The wording of the conditions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// This version's sentence, with this detail.
+    Rendered(Option<Arc<str>>),
+    /// As found in the status: the sentence has a detail, or another version of the operator wrote it.
+    /// Kept to the letter for as long as it says what would be said anew, so that neither a restart nor
+    /// a reworded message causes a write.
+    Stored {
+        /// Messages of the conditions owned by the operator, in the order of [`types::ALL`].
+        messages: Arc<[Box<str>]>,
+        /// Whether the sentence of a phase where that is optional has a detail.
+        has_detail: bool,
+    },
+}
+
+/// A status in compact form, without the conditions owned by others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// What the conditions show.
+    pub phase: Phase,
+    /// Their messages.
+    pub text: Text,
+    /// The fields about the job.
+    pub facts: Arc<Facts>,
+    /// `observedGeneration`, of the status and of each condition.
+    pub generation: i64,
+    /// `lastHandledPollRequest`
+    pub poll_request: Option<Arc<str>>,
+    /// Transition times.
+    pub since: Since,
+}
+
+/// How a status reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// Never written: nothing but the CRD's defaults, and conditions owned by others.
+    Fresh,
+    /// Ours: it renders to itself, whatever the wording of its messages.
+    Ours(Snapshot),
+    /// Not ours, or edited.
+    NotOurs,
+}
+
+impl Snapshot {
+    /// The status, followed by the conditions owned by others.
+    #[must_use]
+    pub fn render(&self, job: &str, unowned: &[Condition]) -> ImageExportJobStatus {
+        let facts = &self.facts;
+        let text = |field: &Option<Arc<str>>| field.as_deref().map(str::to_owned);
+        let mut conditions = self.conditions(job);
+        conditions.extend_from_slice(unowned);
+        ImageExportJobStatus {
+            observed_generation: Some(self.generation),
+            status: facts.job_status.as_str().map(str::to_owned),
+            job_type: text(&facts.job_type),
+            image_id: text(&facts.image_id),
+            fail_reason: text(&facts.fail_reason),
+            error_code: text(&facts.error_code),
+            progress_percent: facts.progress.map(i32::from),
+            start_time: facts.start.and_then(time),
+            completion_time: facts.completion.and_then(time),
+            last_handled_poll_request: text(&self.poll_request),
+            conditions,
+        }
+    }
+
+    /// The message of `Ready`.
+    #[must_use]
+    pub fn message(&self, job: &str) -> String {
+        match &self.text {
+            Text::Rendered(detail) => message(self.phase, job, detail.as_deref(), &self.facts),
+            Text::Stored { messages, .. } => messages[0].clone().into(),
+        }
+    }
+
+    fn conditions(&self, job: &str) -> Vec<Condition> {
+        let row = self.phase.row();
+        let mut conditions = vec![
+            self.condition(
+                types::READY,
+                row.ready.as_str(),
+                row.reason,
+                self.since.ready,
+            ),
+            self.condition(
+                types::SUCCEEDED,
+                row.succeeded.as_str(),
+                row.succeeded_reason,
+                self.since.succeeded,
+            ),
+        ];
+        let third = match row.progress {
+            Progress::Reconciling => Some(types::RECONCILING),
+            Progress::Stalled => Some(types::STALLED),
+            Progress::Rest => None,
+        };
+        conditions.extend(
+            third.map(|type_| self.condition(type_, "True", row.reason, self.since.progress)),
+        );
+        match &self.text {
+            Text::Rendered(detail) => {
+                let text = message(self.phase, job, detail.as_deref(), &self.facts);
+                let succeeded = succeeded_message(self.phase, job, detail.is_some(), &self.facts);
+                for condition in &mut conditions {
+                    condition.message.clone_from(&text);
+                }
+                if let Some(succeeded) = succeeded {
+                    conditions[1].message = succeeded;
+                }
+            }
+            Text::Stored { messages, .. } => {
+                for (condition, message) in conditions.iter_mut().zip(&**messages) {
+                    condition.message = message.to_string();
+                }
+            }
+        }
+        conditions
+    }
+
+    /// A condition without its message.
+    fn condition(&self, type_: &str, status: &str, reason: &str, since: i64) -> Condition {
+        Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            observed_generation: Some(self.generation),
+            last_transition_time: Timestamp::from_second(since)
+                .unwrap_or_default()
+                .to_string(),
+            reason: reason.to_owned(),
+            message: String::new(),
+        }
+    }
+
+    /// Reads a status back.
+    #[must_use]
+    pub fn parse(status: Option<&ImageExportJobStatus>, job: &str) -> Parsed {
+        let Some(status) = status.filter(|status| !is_fresh(status)) else {
+            return Parsed::Fresh;
+        };
+        match Self::read(status).filter(Self::is_consistent) {
+            Some(mut snapshot) => {
+                let messages = owned(status).map(|c| c.message.as_str().into()).collect();
+                let stored = Text::Stored {
+                    messages,
+                    has_detail: snapshot.has_detail(status),
+                };
+                let rendered = std::mem::replace(&mut snapshot.text, stored);
+                if !snapshot.is_owned_part_of(status, job) {
+                    return Parsed::NotOurs;
+                }
+                let worded = Self {
+                    text: rendered,
+                    ..snapshot.clone()
+                };
+                Parsed::Ours(if worded.is_owned_part_of(status, job) {
+                    worded
+                } else {
+                    snapshot
+                })
+            }
+            None => Parsed::NotOurs,
+        }
+    }
+
+    fn read(status: &ImageExportJobStatus) -> Option<Self> {
+        let find = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_);
+        let (ready, succeeded) = (find(types::READY)?, find(types::SUCCEEDED)?);
+        let stalled = find(types::STALLED);
+        let third = stalled.or_else(|| find(types::RECONCILING));
+        let since = |condition: &Condition| {
+            let time = condition.last_transition_time.parse::<Timestamp>();
+            time.ok().map(Timestamp::as_second)
+        };
+        let text = |field: &Option<String>| field.as_deref().map(Arc::from);
+        let second = |time: &Option<Time>| time.as_ref().map(|time| time.0.as_second());
+        Some(Self {
+            phase: Phase::from_reason(&ready.reason, stalled.is_some())?,
+            text: Text::Rendered(None),
+            facts: Arc::new(Facts {
+                job_status: JobStatus::parse(status.status.as_deref()),
+                job_type: text(&status.job_type),
+                image_id: text(&status.image_id),
+                fail_reason: text(&status.fail_reason),
+                error_code: text(&status.error_code),
+                progress: status.progress_percent.and_then(|p| p.try_into().ok()),
+                start: second(&status.start_time),
+                completion: second(&status.completion_time),
+            }),
+            generation: status.observed_generation?,
+            poll_request: text(&status.last_handled_poll_request),
+            since: Since {
+                ready: since(ready)?,
+                succeeded: since(succeeded)?,
+                progress: since(third.unwrap_or(ready))?,
+            },
+        })
+    }
+
+    fn has_detail(&self, status: &ImageExportJobStatus) -> bool {
+        let message = |type_| owned(status).find(|c| c.type_ == type_).map(|c| &c.message);
+        self.phase == Phase::DeadlineExceeded && message(types::READY) != message(types::SUCCEEDED)
+    }
+
+    /// Whether conditions and fields were written together: an end that only one of them shows is not
+    /// ours.
+    fn is_consistent(&self) -> bool {
+        let facts = &self.facts;
+        let phase = Phase::of(&Evidence::of(self), self.phase == Phase::Suspended);
+        phase.unwrap_or(Phase::Pending) == self.phase
+            && self.phase.is_finished() == facts.completion.is_some()
+            && (facts.job_status == JobStatus::Success || facts.image_id.is_none())
+            && (facts.job_status == JobStatus::Fail
+                || (facts.fail_reason.is_none() && facts.error_code.is_none()))
+    }
+
+    /// Whether a status is this one, conditions owned by others aside.
+    #[must_use]
+    pub fn is_owned_part_of(&self, status: &ImageExportJobStatus, job: &str) -> bool {
+        same_owned_part(&self.render(job, &[]), status)
+    }
+
+    /// Whether two snapshots show the same, transition times and generation aside.
+    #[must_use]
+    pub fn content_eq(&self, other: &Self) -> bool {
+        self.phase == other.phase
+            && self.text == other.text
+            && self.facts == other.facts
+            && self.poll_request == other.poll_request
+    }
+
+    /// The wording for this phase, cause and facts: what is stored already, where that says the same.
+    #[must_use]
+    pub fn next_text(
+        phase: Phase,
+        cause: Option<Cause>,
+        facts: &Facts,
+        acknowledged: Option<&Self>,
+    ) -> Text {
+        let before = acknowledged.filter(|before| before.phase == phase);
+        match (cause, before) {
+            (Some(Cause::Stored), Some(before)) => before.text.clone(),
+            (Some(Cause::Observed(detail)), Some(before)) if before.mentions(&detail, facts) => {
+                before.text.clone()
+            }
+            (None, Some(before)) if before.mentions_no_detail(facts) => before.text.clone(),
+            (Some(Cause::Observed(detail)), _) => Text::Rendered(Some(detail)),
+            (Some(Cause::Stored) | None, _) => Text::Rendered(None),
+        }
+    }
+
+    fn mentions(&self, detail: &str, facts: &Facts) -> bool {
+        let Text::Stored { messages, .. } = &self.text else {
+            return false;
+        };
+        *self.facts == *facts && messages[0].contains(detail)
+    }
+
+    fn mentions_no_detail(&self, facts: &Facts) -> bool {
+        let stored = matches!(
+            self.text,
+            Text::Stored {
+                has_detail: false,
+                ..
+            }
+        );
+        stored && *self.facts == *facts
+    }
+
+    /// The transition times after those of the acknowledged snapshot: each moves only where the `status`
+    /// of that condition changes.
+    #[must_use]
+    pub fn next_since(phase: Phase, now: i64, acknowledged: Option<&Self>) -> Since {
+        let Some(before) = acknowledged else {
+            return Since {
+                ready: now,
+                succeeded: now,
+                progress: now,
+            };
+        };
+        let (old, new) = (before.phase.row(), phase.row());
+        let keep = |same: bool, since: i64| if same { since } else { now };
+        let ready = keep(old.ready == new.ready, before.since.ready);
+        Since {
+            ready,
+            succeeded: keep(old.succeeded == new.succeeded, before.since.succeeded),
+            progress: match new.progress {
+                // As reading it back does.
+                Progress::Rest => ready,
+                _ => keep(old.progress == new.progress, before.since.progress),
+            },
+        }
+    }
+}
+
+fn is_owned(condition: &Condition) -> bool {
+    types::ALL.contains(&condition.type_.as_str())
+}
+
+/// The conditions that this operator owns, in the order in which it writes them.
+fn owned(status: &ImageExportJobStatus) -> impl Iterator<Item = &Condition> {
+    types::ALL
+        .iter()
+        .flat_map(|type_| status.conditions.iter().filter(move |c| c.type_ == *type_))
+}
+
+/// The conditions owned by others.
+#[must_use]
+pub fn unowned(status: Option<&ImageExportJobStatus>) -> Option<Arc<[Condition]>> {
+    let conditions = &status?.conditions;
+    if conditions.iter().all(is_owned) {
+        return None;
+    }
+    let others = conditions.iter().filter(|condition| !is_owned(condition));
+    Some(others.cloned().collect())
+}
+
+/// Whether two statuses are the same, conditions owned by others aside.
+#[must_use]
+pub fn same_owned_part(a: &ImageExportJobStatus, b: &ImageExportJobStatus) -> bool {
+    owned(a).eq(owned(b))
+        && a.observed_generation == b.observed_generation
+        && a.status == b.status
+        && a.job_type == b.job_type
+        && a.image_id == b.image_id
+        && a.fail_reason == b.fail_reason
+        && a.error_code == b.error_code
+        && a.progress_percent == b.progress_percent
+        && a.start_time == b.start_time
+        && a.completion_time == b.completion_time
+        && a.last_handled_poll_request == b.last_handled_poll_request
+}
+
+fn is_fresh(status: &ImageExportJobStatus) -> bool {
+    let defaults = |generation| ImageExportJobStatus {
+        observed_generation: generation,
+        ..ImageExportJobStatus::default()
+    };
+    let generation = status
+        .observed_generation
+        .filter(|generation| *generation < 0);
+    same_owned_part(status, &defaults(generation))
+}
+
+/// Whether a status shows an end, however inconsistently.
+#[must_use]
+pub fn looks_finished(status: &ImageExportJobStatus) -> bool {
+    let end = matches!(status.status.as_deref(), Some("SUCCESS" | "FAIL"));
+    let mut conditions = status.conditions.iter();
+    end && status.completion_time.is_some()
+        && conditions.any(|c| c.type_ == types::SUCCEEDED && c.status != "Unknown")
+}
+
+fn time(second: i64) -> Option<Time> {
+    Timestamp::from_second(second).ok().map(Time)
+}

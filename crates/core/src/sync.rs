@@ -1,0 +1,467 @@
+//! What the API server holds of one object, and the change of it that is under way.
+//!
+//! At most one change an object is under way. What is seen while a status write is in flight may be its
+//! own echo, so it is held until the reply. A change whose end is unknown (conflict, lost reply) is
+//! settled by the next version that the watch shows, or by one read.
+
+use crate::{
+    config::Config,
+    effects::{Precondition, WriteResult},
+    phase::Priority,
+    status::{Parsed, Snapshot, looks_finished, same_owned_part, unowned},
+    version,
+};
+use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::Condition};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
+
+type Status = Option<Box<ImageExportJobStatus>>;
+
+/// The status on the API server.
+#[derive(Debug)]
+enum Remote {
+    /// Nothing of ours: to be replaced.
+    NotOurs(Status),
+    /// Shows an end that is not consistent: nothing is written before the job was polled.
+    Untrusted(Status),
+    /// The acknowledged snapshot, to the letter.
+    Acknowledged(Arc<Snapshot>),
+    /// Somebody changed the acknowledged snapshot: to be replaced.
+    Edited(Arc<Snapshot>, Status),
+    /// The acknowledged snapshot as the API server stored it: without a field that an older CRD does not
+    /// know, or with conditions in another order. Writing it again would only loop.
+    Altered(Arc<Snapshot>, Status),
+}
+
+/// The change that is under way.
+#[derive(Debug)]
+pub enum Stage {
+    /// None.
+    Idle,
+    /// One waits for its turn.
+    Queued(Priority),
+    /// A status was sent.
+    Writing {
+        /// Sequence of the write.
+        sequence: u64,
+        /// What was sent.
+        sent: Arc<Snapshot>,
+        /// The newest version that was seen meanwhile.
+        held: Option<Box<ImageExportJob>>,
+    },
+    /// The deletion of the object was sent.
+    Deleting {
+        /// Sequence of the deletion.
+        sequence: u64,
+    },
+    /// Whether the latest write landed is unknown.
+    Unconfirmed {
+        /// When to read the object, unless the watch shows another version before.
+        until: Duration,
+        /// Reads that failed so far.
+        tries: u32,
+        /// The read waits for its turn.
+        is_queued: bool,
+    },
+    /// The object is being read.
+    Fetching {
+        /// Sequence of the read.
+        sequence: u64,
+        /// Reads that failed so far.
+        tries: u32,
+    },
+    /// The API server rejected the latest write.
+    Rejected {
+        /// Nothing is sent before.
+        until: Duration,
+    },
+}
+
+/// How a status was taken that somebody wrote.
+#[derive(Debug, PartialEq, Eq)]
+pub enum StatusChange {
+    /// It shows what was acknowledged, or nothing of ours.
+    None,
+    /// An unconfirmed write of ours has landed.
+    Confirmed,
+    /// Somebody else changed what is ours.
+    Edited,
+}
+
+/// What the reply to a change means.
+#[derive(Debug)]
+pub enum Reply {
+    /// It answers nothing that is under way.
+    Stale,
+    /// Applied. With the newest version that was seen meanwhile.
+    Applied(Option<Box<ImageExportJob>>),
+    /// Applied. The next deletion is not before this long.
+    DelayDeletion(Duration),
+    /// The object is gone.
+    Gone,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Sync {
+    /// The newest resource version known.
+    pub version: Arc<str>,
+    /// Whether the object of that version was seen. The reply to a write brings its version alone.
+    is_seen: bool,
+    remote: Remote,
+    unowned: Option<Arc<[Condition]>>,
+    /// The latest statuses that may have landed, or may still do so; mostly none.
+    unconfirmed: Vec<Arc<Snapshot>>,
+    /// The change that is under way.
+    pub stage: Stage,
+    consecutive_conflicts: u8,
+    /// Consecutive writes that were answered with a 500.
+    consecutive_errors: u8,
+}
+
+impl Sync {
+    /// An object as first seen.
+    #[must_use]
+    pub fn new(version: Arc<str>, status: Option<&ImageExportJobStatus>, job: &str) -> Self {
+        let mut sync = Self {
+            version,
+            is_seen: true,
+            remote: Remote::NotOurs(None),
+            unowned: None,
+            unconfirmed: Vec::new(),
+            stage: Stage::Idle,
+            consecutive_conflicts: 0,
+            consecutive_errors: 0,
+        };
+        sync.adopt(status, job);
+        sync
+    }
+
+    /// Believes a status that this process did not write. Returns the snapshot in it.
+    pub fn adopt(
+        &mut self,
+        status: Option<&ImageExportJobStatus>,
+        job: &str,
+    ) -> Option<Arc<Snapshot>> {
+        self.unowned = unowned(status);
+        self.unconfirmed.clear();
+        let boxed = status.cloned().map(Box::new);
+        self.remote = match Snapshot::parse(status, job) {
+            Parsed::Ours(snapshot) => self.remote_of(Arc::new(snapshot), status, job),
+            Parsed::NotOurs if status.is_some_and(looks_finished) => Remote::Untrusted(boxed),
+            Parsed::NotOurs | Parsed::Fresh => Remote::NotOurs(boxed),
+        };
+        self.acknowledged().cloned()
+    }
+
+    fn remote_of(
+        &self,
+        snapshot: Arc<Snapshot>,
+        status: Option<&ImageExportJobStatus>,
+        job: &str,
+    ) -> Remote {
+        if status == Some(&snapshot.render(job, self.unowned())) {
+            Remote::Acknowledged(snapshot)
+        } else {
+            Remote::Altered(snapshot, status.cloned().map(Box::new))
+        }
+    }
+
+    fn unowned(&self) -> &[Condition] {
+        self.unowned.as_deref().unwrap_or_default()
+    }
+
+    /// The latest status of ours that the API server has.
+    #[must_use]
+    pub fn acknowledged(&self) -> Option<&Arc<Snapshot>> {
+        match &self.remote {
+            Remote::NotOurs(_) | Remote::Untrusted(_) => None,
+            Remote::Acknowledged(snapshot)
+            | Remote::Edited(snapshot, _)
+            | Remote::Altered(snapshot, _) => Some(snapshot),
+        }
+    }
+
+    /// Whether the status shows an end that is not consistent.
+    #[must_use]
+    pub fn is_untrusted(&self) -> bool {
+        matches!(self.remote, Remote::Untrusted(_))
+    }
+
+    /// The cloud was asked: an untrusted status may be replaced.
+    pub fn end_distrust(&mut self) {
+        if let Remote::Untrusted(status) = &mut self.remote {
+            self.remote = Remote::NotOurs(status.take());
+        }
+    }
+
+    /// Applies a version of the object. Returns it if its content is to be applied now.
+    pub fn apply_version(&mut self, object: Box<ImageExportJob>) -> Option<Box<ImageExportJob>> {
+        let version = version_of(&object);
+        match version::compare(version, &self.version) {
+            Some(Ordering::Less) => return None,
+            Some(Ordering::Equal) if self.is_seen => return None,
+            _ => {}
+        }
+        if let Stage::Writing { held, .. } = &mut self.stage {
+            let newer = held.as_ref().is_none_or(|held| {
+                version::compare(version, version_of(held)) != Some(Ordering::Less)
+            });
+            if newer {
+                *held = Some(object);
+            }
+            return None;
+        }
+        let settles = *version != *self.version;
+        if settles
+            && matches!(
+                self.stage,
+                Stage::Unconfirmed { .. } | Stage::Fetching { .. }
+            )
+        {
+            self.stage = Stage::Idle;
+        }
+        if settles {
+            self.version = version.into();
+        }
+        self.is_seen = true;
+        Some(object)
+    }
+
+    /// Whether the API server has this status already, as far as is known.
+    #[must_use]
+    pub fn holds(&self, status: Option<&ImageExportJobStatus>, job: &str) -> bool {
+        self.status(job).as_deref() == status
+    }
+
+    /// Applies the status of a version. Conditions owned by others are theirs to change; anything else is
+    /// replaced.
+    pub fn apply_status(
+        &mut self,
+        status: Option<&ImageExportJobStatus>,
+        job: &str,
+    ) -> StatusChange {
+        let others = unowned(status);
+        if others != self.unowned {
+            self.unowned = others;
+        }
+        let shows = |snapshot: &Snapshot| status.is_some_and(|s| snapshot.is_owned_part_of(s, job));
+        let acknowledged = self.acknowledged().cloned();
+        if let Some(snapshot) = acknowledged.clone().filter(|snapshot| shows(snapshot)) {
+            self.remote = self.remote_of(snapshot, status, job);
+            return StatusChange::None;
+        }
+        let confirmed = self
+            .unconfirmed
+            .iter()
+            .rev()
+            .find(|sent| shows(sent))
+            .cloned();
+        if let Some(snapshot) = confirmed {
+            self.remote = self.remote_of(snapshot, status, job);
+            self.unconfirmed.clear();
+            return StatusChange::Confirmed;
+        }
+        let boxed = status.cloned().map(Box::new);
+        let Some(snapshot) = acknowledged else {
+            match &mut self.remote {
+                Remote::Untrusted(held) => *held = boxed,
+                remote => *remote = Remote::NotOurs(boxed),
+            }
+            return StatusChange::None;
+        };
+        let is_stored_so = match (&self.remote, status) {
+            (Remote::Altered(_, Some(stored)), Some(status)) => same_owned_part(stored, status),
+            (Remote::Altered(_, stored), status) => stored.is_none() && status.is_none(),
+            _ => false,
+        };
+        if is_stored_so {
+            self.remote = Remote::Altered(snapshot, boxed);
+            return StatusChange::None;
+        }
+        self.remote = Remote::Edited(snapshot, boxed);
+        StatusChange::Edited
+    }
+
+    /// Whether the API server's status has to be replaced by `desired`.
+    #[must_use]
+    pub fn needs(&self, desired: &Snapshot) -> bool {
+        match &self.remote {
+            Remote::Untrusted(_) => false,
+            Remote::NotOurs(_) | Remote::Edited(..) => true,
+            Remote::Acknowledged(snapshot) | Remote::Altered(snapshot, _) => {
+                snapshot.generation != desired.generation || !snapshot.content_eq(desired)
+            }
+        }
+    }
+
+    /// The status as it stands on the API server, as far as is known.
+    fn status(&self, job: &str) -> Status {
+        match &self.remote {
+            Remote::Acknowledged(snapshot) => Some(Box::new(snapshot.render(job, self.unowned()))),
+            Remote::NotOurs(status)
+            | Remote::Untrusted(status)
+            | Remote::Edited(_, status)
+            | Remote::Altered(_, status) => status.clone(),
+        }
+    }
+
+    /// The next write in full.
+    #[must_use]
+    pub fn next_write(
+        &self,
+        config: &Config,
+        desired: &Snapshot,
+        uid: &Arc<str>,
+        job: &str,
+    ) -> (Precondition, ImageExportJobStatus) {
+        // Each eighth attempt goes back to the resource version: a status that reads back otherwise than
+        // it is stored never passes a test.
+        let churning = self.consecutive_conflicts >= config.conflicts_before_json_patch
+            && self.consecutive_conflicts % 8 != 7;
+        let precondition = if churning {
+            Precondition::Tests {
+                uid: uid.clone(),
+                generation: desired.generation,
+                status: self.status(job),
+            }
+        } else {
+            Precondition::ResourceVersion(self.version.clone())
+        };
+        (precondition, desired.render(job, self.unowned()))
+    }
+
+    /// Applies the reply to a status write or a deletion.
+    pub fn apply_reply(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        sequence: u64,
+        result: WriteResult,
+        job: &str,
+    ) -> Reply {
+        match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Writing {
+                sequence: sent_as,
+                sent,
+                held,
+            } if sent_as == sequence => {
+                if matches!(result, WriteResult::Gone) {
+                    return Reply::Gone;
+                }
+                self.apply_write(config, at, sent, result, job);
+                Reply::Applied(held)
+            }
+            Stage::Deleting { sequence: sent_as } if sent_as == sequence => {
+                self.apply_deletion(config, &result)
+            }
+            other => {
+                self.stage = other;
+                Reply::Stale
+            }
+        }
+    }
+
+    fn apply_write(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        sent: Arc<Snapshot>,
+        result: WriteResult,
+        job: &str,
+    ) {
+        match result {
+            WriteResult::Written { version, status } => {
+                self.version = version.as_str().into();
+                self.is_seen = false;
+                self.consecutive_conflicts = 0;
+                self.consecutive_errors = 0;
+                self.unconfirmed.clear();
+                self.remote = self.remote_of(sent, status.as_deref(), job);
+            }
+            WriteResult::Conflict => {
+                self.consecutive_conflicts = self.consecutive_conflicts.saturating_add(1);
+                // An own write may have been in the way: a client that sends again after a lost reply
+                // meets its first attempt.
+                self.keep_unconfirmed(config, at, sent, 0);
+            }
+            WriteResult::Unknown => self.keep_unconfirmed(config, at, sent, 0),
+            WriteResult::Failed => {
+                self.consecutive_errors = self.consecutive_errors.saturating_add(1);
+                self.keep_unconfirmed(config, at, sent, self.consecutive_errors.into());
+            }
+            WriteResult::Throttled(_) | WriteResult::Gone => {}
+            // A status write is never answered with the latter.
+            WriteResult::Rejected | WriteResult::Deleted => {
+                let until = at + config.rejected_write_delay;
+                self.stage = Stage::Rejected { until };
+            }
+        }
+    }
+
+    fn keep_unconfirmed(&mut self, config: &Config, at: Duration, sent: Arc<Snapshot>, tries: u32) {
+        // Each later write makes it less likely that an earlier one is still on its way.
+        const KEPT: usize = 4;
+        if self.unconfirmed.len() == KEPT {
+            self.unconfirmed.remove(0);
+        }
+        self.unconfirmed.push(sent);
+        self.await_confirmation(config, at, tries);
+    }
+
+    /// Waits for the watch to show how a write ended, then for one read.
+    fn await_confirmation(&mut self, config: &Config, at: Duration, tries: u32) {
+        let until = at + config.confirm_after.saturating_mul(1 << tries.min(4));
+        self.stage = Stage::Unconfirmed {
+            until,
+            tries,
+            is_queued: false,
+        };
+    }
+
+    fn apply_deletion(&mut self, config: &Config, result: &WriteResult) -> Reply {
+        Reply::DelayDeletion(match result {
+            // Finalizers that hold the object show in the watch; a deletion that got lost is sent again. A
+            // deletion is never answered with the third.
+            WriteResult::Deleted | WriteResult::Rejected | WriteResult::Written { .. } => {
+                config.rejected_write_delay
+            }
+            // Not at once: else an object that others change all the time is deleted all the time.
+            WriteResult::Conflict | WriteResult::Unknown => config.confirm_after,
+            WriteResult::Failed => {
+                self.consecutive_errors = self.consecutive_errors.saturating_add(1);
+                let doublings = self.consecutive_errors.min(4);
+                config.confirm_after.saturating_mul(1 << doublings)
+            }
+            WriteResult::Throttled(_) => return Reply::Applied(None),
+            WriteResult::Gone => return Reply::Gone,
+        })
+    }
+
+    /// Whether this read is the one under way.
+    #[must_use]
+    pub fn is_fetching(&self, fetch: u64) -> bool {
+        matches!(self.stage, Stage::Fetching { sequence, .. } if sequence == fetch)
+    }
+
+    /// Applies that the read under way brought the object.
+    pub fn apply_fetched(&mut self, object: &ImageExportJob) {
+        self.stage = Stage::Idle;
+        self.version = version_of(object).into();
+        self.is_seen = true;
+    }
+
+    /// Applies that the read under way brought no reply.
+    pub fn apply_failed_fetch(&mut self, config: &Config, at: Duration) {
+        if let Stage::Fetching { tries, .. } = self.stage {
+            self.await_confirmation(config, at, tries + 1);
+        }
+    }
+}
+
+fn version_of(object: &ImageExportJob) -> &str {
+    object
+        .metadata
+        .resource_version
+        .as_deref()
+        .unwrap_or_default()
+}

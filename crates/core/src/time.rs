@@ -1,0 +1,37 @@
+//! The two clocks.
+
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// The present, on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Time since the process started, by a clock that only goes forward. All scheduling uses it.
+    pub mono: Duration,
+    /// Time of day. It only dates conditions; no step of it moves a schedule.
+    pub wall: Timestamp,
+}
+
+/// The present as the core computes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Time since the Unix epoch by the steady clock: the wall clock as of the start of the process, and
+    /// never stepped since. A restart finds the same instants again.
+    pub at: Duration,
+    /// Time of day in seconds since the Unix epoch. It only dates conditions.
+    pub wall: i64,
+}
+
+impl Moment {
+    /// A time of day, as seen now, on the steady clock.
+    #[must_use]
+    pub fn steady(self, second: i64) -> Duration {
+        let ago = self.wall.saturating_sub(second);
+        let distance = Duration::from_secs(ago.unsigned_abs());
+        if ago >= 0 {
+            self.at.saturating_sub(distance)
+        } else {
+            self.at + distance
+        }
+    }
+}

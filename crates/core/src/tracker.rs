@@ -1,0 +1,425 @@
+//! The core's loop: input → evidence → dirty objects → one decision each → effects.
+
+use crate::{
+    config::Config,
+    decide::{Decision, decide},
+    effects::{
+        Deletion, Effect, FetchTicket, Input, Output, PollRequest, PollTicket, Source, StatusWrite,
+        WriteTicket,
+    },
+    intake,
+    job::{Due, JobKey, PollStage},
+    outcomes,
+    phase::{Phase, Priority},
+    quota::{BucketKey, Waiting},
+    secrets::SecretState,
+    state::{Counters, State},
+    sync::Stage,
+    time::{Moment, Now},
+};
+use image_export_model::Outcome;
+use jiff::Timestamp;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// A look at the whole, for gauges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Objects by the reason of their Ready condition; "" where nothing was written yet.
+    pub objects: BTreeMap<&'static str, usize>,
+    /// Polls that were sent and not yet answered.
+    pub polls_in_flight: usize,
+    /// Changes of objects that were sent and not yet answered.
+    pub writes_in_flight: usize,
+    /// Credentials by state: `unread`, `usable`, `rejected` by the cloud, `broken`.
+    pub credentials: BTreeMap<&'static str, usize>,
+    /// Quota buckets that wait because the cloud asked for it.
+    pub paused_buckets: usize,
+    /// Counters since the start.
+    pub counters: Counters,
+}
+
+/// The core. See the crate's documentation.
+pub struct Tracker {
+    pub(crate) state: State,
+    /// Added to [`Now::mono`], gives the time on the steady clock.
+    clock_offset: Duration,
+}
+
+impl Tracker {
+    /// A tracker that knows nothing and does not lead.
+    #[must_use]
+    pub fn new(config: Config, now: Now) -> Self {
+        let since_epoch = now
+            .wall
+            .duration_since(Timestamp::UNIX_EPOCH)
+            .unsigned_abs();
+        let clock_offset = since_epoch.saturating_sub(now.mono);
+        let at = now.mono + clock_offset;
+        Self {
+            state: State::new(config, at),
+            clock_offset,
+        }
+    }
+
+    pub(crate) fn moment(&self, now: Now) -> Moment {
+        Moment {
+            at: now.mono + self.clock_offset,
+            wall: now.wall.as_second(),
+        }
+    }
+
+    /// Takes one input and asks for what is to be done about it: for nothing while not leading.
+    pub fn handle(&mut self, now: Now, input: Input, output: &mut Output) {
+        let now = self.moment(now);
+        // What was due before the input comes first.
+        self.fire_timers(now);
+        self.apply(now, input);
+        self.decide_dirty(now);
+        if self.state.leading {
+            self.send_reads(now);
+            self.send_polls(now);
+            self.send_changes(now);
+            output.effects.append(&mut self.state.output.effects);
+            output.events.append(&mut self.state.output.events);
+        }
+    }
+
+    fn apply(&mut self, now: Moment, input: Input) {
+        let state = &mut self.state;
+        match input {
+            Input::ListStarted(source) => state.jobs.begin_list(source),
+            Input::Applied(source, object) => intake::apply_object(state, now, source, object),
+            Input::Undecodable {
+                source,
+                key,
+                uid,
+                error,
+            } => {
+                intake::apply_undecodable(state, now, source, key, &uid, &error);
+            }
+            Input::Listed(source) => intake::apply_listed(state, now, source),
+            Input::Deleted(key, uid) => intake::apply_deleted(state, now, &key, uid.as_deref()),
+            Input::CredentialRead(reference, result) => {
+                outcomes::apply_read(state, now, &reference, result);
+            }
+            Input::Polled(ticket, seen) => outcomes::apply_poll(state, now, &ticket, &seen),
+            Input::Wrote(ticket, result) => outcomes::apply_write(state, now, &ticket, result),
+            Input::Fetched(ticket, result) => outcomes::apply_fetch(state, now, &ticket, result),
+            Input::Leading(leading) => self.apply_leadership(now, leading),
+            Input::Tick => {}
+        }
+    }
+
+    /// A change of leadership voids what is in flight. A new leader has not observed any job for a while.
+    fn apply_leadership(&mut self, now: Moment, leading: bool) {
+        let state = &mut self.state;
+        state.epoch += 1;
+        state.leading = leading;
+        if leading {
+            let keys: Vec<JobKey> = state.jobs.iter().map(|(key, _)| key).collect();
+            for key in keys {
+                if let Some(job) = state.jobs.get_mut(key) {
+                    job.limits.unobserved_since = Some(now.at);
+                    state.dirty.push(key);
+                }
+            }
+        }
+    }
+
+    /// When [`Input::Tick`] is due, on the clock of [`Now::mono`].
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let state = &self.state;
+        let decisions = [state.timers.next_wake(), state.secrets.next_plan()];
+        let sends = [
+            state.secrets.next_wake(),
+            state.quotas.next_wake(),
+            state.writes.next_wake(),
+        ];
+        let sends = sends.into_iter().filter(|_| state.leading);
+        let next = decisions.into_iter().chain(sends).flatten().min()?;
+        Some(next.saturating_sub(self.clock_offset))
+    }
+
+    /// Whether every source has been listed once.
+    #[must_use]
+    pub fn has_listed(&self, sources: u16) -> bool {
+        (0..sources).all(|source| self.state.jobs.has_listed(Source(source)))
+    }
+
+    /// Whether any change is still to be sent, or its end to be seen. Costs a pass over the objects.
+    #[must_use]
+    pub fn has_unwritten(&self) -> bool {
+        let mut jobs = self.state.jobs.iter();
+        jobs.any(|(_, job)| !matches!(job.sync.stage, Stage::Idle | Stage::Rejected { .. }))
+    }
+
+    /// Counts the objects. Costs a pass over them.
+    #[must_use]
+    pub fn census(&self, now: Now) -> Census {
+        let now = self.moment(now);
+        let state = &self.state;
+        let mut census = Census {
+            credentials: state.secrets.census(),
+            paused_buckets: state.quotas.paused(now.at),
+            polls_in_flight: state.quotas.in_flight(),
+            writes_in_flight: state.writes.in_flight(),
+            counters: state.counters,
+            ..Census::default()
+        };
+        for (_, job) in state.jobs.iter() {
+            let shown = job.sync.acknowledged();
+            let reason = shown.map_or("", |shown| shown.phase.row().reason);
+            *census.objects.entry(reason).or_default() += 1;
+        }
+        census
+    }
+
+    /// Marks the objects whose timer fires, and queues the reads of Secrets that are due.
+    fn fire_timers(&mut self, now: Moment) {
+        let state = &mut self.state;
+        while let Some((due, key)) = state.timers.pop_due(now.at) {
+            let Some(job) = state.jobs.get_mut(key).filter(|job| job.timer == Some(due)) else {
+                continue;
+            };
+            job.timer = None;
+            state.dirty.push(key);
+            let has_slept = now.at > due + state.config.pending_grace;
+            if has_slept && job.limits.deadline.is_some() && job.limits.unobserved_since.is_none() {
+                // The whole process has slept, and so has what is in flight.
+                job.limits.unobserved_since = Some(now.at);
+                if matches!(job.polling.stage, PollStage::InFlight(_)) {
+                    job.want_poll(Due::Since(now.at));
+                }
+            }
+        }
+        while let Some(key) = state.secrets.next_due(now.at) {
+            let is_polled = |member: &JobKey| {
+                let job = state.jobs.get(*member);
+                job.is_some_and(|job| job.polling.stage != PollStage::Off)
+            };
+            if state.secrets.members(key).iter().any(is_polled) {
+                state.secrets.request_read(key);
+            } else {
+                state.secrets.set_unneeded(key);
+            }
+        }
+        self.decide_dirty(now);
+    }
+
+    /// Decides about each object that was touched, and compares the decision with what is under way.
+    fn decide_dirty(&mut self, now: Moment) {
+        while !self.state.dirty.is_empty() {
+            for key in std::mem::take(&mut self.state.dirty) {
+                let state = &mut self.state;
+                let Some(job) = state.jobs.get_mut(key) else {
+                    continue;
+                };
+                job.apply_time(&state.config, now, state.leading);
+                let decision = decide(&state.config, job, now);
+                self.enact(now, key, decision);
+            }
+        }
+    }
+
+    fn enact(&mut self, now: Moment, key: JobKey, decision: Decision) {
+        self.enact_poll(now, key, &decision);
+        let state = &mut self.state;
+        let Some(job) = state.jobs.get_mut(key) else {
+            return;
+        };
+        match (&mut job.sync.stage, decision.change) {
+            (
+                Stage::Unconfirmed {
+                    is_queued: is_queued @ false,
+                    ..
+                },
+                Some(priority),
+            ) => {
+                *is_queued = true;
+                state.writes.push(key, priority);
+            }
+            (Stage::Queued(queued), Some(priority)) if *queued == priority => {}
+            (stage @ (Stage::Idle | Stage::Queued(_) | Stage::Rejected { .. }), Some(priority)) => {
+                *stage = Stage::Queued(priority);
+                state.writes.push(key, priority);
+            }
+            (stage @ Stage::Queued(_), None) => *stage = Stage::Idle,
+            _ => {}
+        }
+        if let Some(at) = decision.wake {
+            state.set_timer(key, at);
+        }
+    }
+
+    fn enact_poll(&mut self, now: Moment, key: JobKey, decision: &Decision) {
+        let state = &mut self.state;
+        let Some(job) = state.jobs.get_mut(key) else {
+            return;
+        };
+        let stage = &mut job.polling.stage;
+        let due = match (*stage, decision.poll) {
+            (PollStage::InFlight(_), _) => return,
+            (_, None) => {
+                *stage = PollStage::Off;
+                return;
+            }
+            (_, Some(Due::Since(at))) if at > now.at => {
+                *stage = PollStage::Scheduled(at);
+                return;
+            }
+            (_, Some(due)) => due,
+        };
+        match state.secrets.state(job.secret) {
+            SecretState::Usable(_) => {
+                if *stage != PollStage::Queued(due) {
+                    *stage = PollStage::Queued(due);
+                    state.quotas.push(Waiting {
+                        due,
+                        job: key,
+                        group: job.group,
+                    });
+                }
+            }
+            SecretState::Unread => {
+                *stage = PollStage::AwaitingSecret;
+                state.secrets.request_read(job.secret);
+            }
+            SecretState::Misconfigured(error) => {
+                *stage = PollStage::AwaitingSecret;
+                let is_attempt = decision.phase == Some(Phase::ImageIdPending);
+                if is_attempt || job.is_active() && !job.evidence.shows(error) {
+                    let outcome = Outcome::Misconfigured(error.clone());
+                    job.apply_unpolled(&state.config, now, &outcome);
+                    state.dirty.push(key);
+                }
+            }
+        }
+    }
+
+    fn send_reads(&mut self, now: Moment) {
+        while let Some(reference) = self.state.secrets.next_read(now.at) {
+            self.state
+                .output
+                .effects
+                .push(Effect::ReadCredential(reference));
+        }
+    }
+
+    fn send_polls(&mut self, now: Moment) {
+        let state = &mut self.state;
+        loop {
+            let jobs = &state.jobs;
+            let is_waiting = |waiting: &Waiting| {
+                jobs.get(waiting.job).is_some_and(|job| {
+                    job.polling.stage == PollStage::Queued(waiting.due)
+                        && job.group == waiting.group
+                })
+            };
+            let Some((waiting, bucket)) = state.quotas.next_poll(&state.config, now.at, is_waiting)
+            else {
+                return;
+            };
+            send_poll(state, now, waiting.job, bucket);
+        }
+    }
+
+    fn send_changes(&mut self, now: Moment) {
+        let state = &mut self.state;
+        loop {
+            let jobs = &state.jobs;
+            let is_waiting = |key: JobKey, priority: Priority| {
+                jobs.get(key).is_some_and(|job| match job.sync.stage {
+                    Stage::Queued(queued) => queued == priority,
+                    Stage::Unconfirmed { is_queued, .. } => {
+                        is_queued && priority == Priority::Confirm
+                    }
+                    _ => false,
+                })
+            };
+            let Some(key) = state.writes.next(&state.config, now.at, is_waiting) else {
+                return;
+            };
+            send_change(state, now, key);
+        }
+    }
+}
+
+fn send_poll(state: &mut State, now: Moment, key: JobKey, bucket: BucketKey) {
+    let sequence = state.next_sequence();
+    let Some(job) = state.jobs.get_mut(key) else {
+        return;
+    };
+    let &SecretState::Usable(credential_version) = state.secrets.state(job.secret) else {
+        // Not reached: a change of the Secret takes its objects out of the queue.
+        job.polling.stage = PollStage::Off;
+        state.quotas.apply_end(now.at, bucket, 0);
+        state.dirty.push(key);
+        return;
+    };
+    job.polling.stage = PollStage::InFlight(sequence);
+    job.polling.wanted = None;
+    let request = PollRequest {
+        ticket: PollTicket {
+            job: key,
+            sequence,
+            epoch: state.epoch,
+            bucket,
+            secret: job.secret,
+            credential_version,
+        },
+        key: job.key.clone(),
+        credential: state.secrets.reference(job.secret).clone(),
+        project: state.quotas.project(job.group).clone(),
+        job: job.id.clone(),
+    };
+    state.output.effects.push(Effect::Poll(Box::new(request)));
+}
+
+/// Sends what waits for an object: a read, a status or a deletion.
+fn send_change(state: &mut State, now: Moment, key: JobKey) {
+    let sequence = state.next_sequence();
+    let epoch = state.epoch;
+    let Some(job) = state.jobs.get_mut(key) else {
+        return;
+    };
+    let ticket = WriteTicket {
+        job: key,
+        sequence,
+        epoch,
+    };
+    let effect = match (&job.sync.stage, job.phase()) {
+        (&Stage::Unconfirmed { tries, .. }, _) => {
+            job.sync.stage = Stage::Fetching { sequence, tries };
+            Effect::Fetch(FetchTicket { job: key, sequence }, job.key.clone())
+        }
+        (Stage::Queued(priority), Some(phase)) if *priority != Priority::Expiry => {
+            let desired = Arc::new(job.snapshot(phase, now.wall));
+            let (precondition, status) =
+                job.sync
+                    .next_write(&state.config, &desired, &job.uid, job.id.as_str());
+            job.sync.stage = Stage::Writing {
+                sequence,
+                sent: desired,
+                held: None,
+            };
+            let key = job.key.clone();
+            Effect::WriteStatus(Box::new(StatusWrite {
+                ticket,
+                key,
+                precondition,
+                status,
+            }))
+        }
+        _ => {
+            job.sync.stage = Stage::Deleting { sequence };
+            Effect::Delete(Box::new(Deletion {
+                ticket,
+                key: job.key.clone(),
+                uid: job.uid.clone(),
+                version: job.sync.version.clone(),
+            }))
+        }
+    };
+    state.output.effects.push(effect);
+}
