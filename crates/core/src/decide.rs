@@ -3,11 +3,11 @@
 
 use crate::{
     config::Config,
-    job::{Due, Job, PollStage},
+    job::{Job, PollStage},
     phase::{Phase, Priority},
     schedule,
     sync::Stage,
-    time::Moment,
+    time::{Due, Moment},
 };
 use std::time::Duration;
 

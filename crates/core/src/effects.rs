@@ -1,6 +1,6 @@
 //! What goes into the tracker and what comes out.
 
-use crate::{job::JobKey, quota::BucketKey, secrets::SecretKey};
+use crate::keys::{BucketKey, JobKey, SecretKey};
 use image_export_api::{CloudCredentialsRef, ImageExportJob, ImageExportJobStatus};
 use image_export_model::{ConfigurationError, Failure, JobId, Observation, ProjectId};
 use std::{fmt, sync::Arc, time::Duration};

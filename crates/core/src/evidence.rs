@@ -1,9 +1,14 @@
-//! What the polls of one job have shown: the evidence from which [`Phase::of`] picks the phase.
+//! What the polls of one job have shown: the evidence from which [`Evidence::phase`] picks the phase.
 //!
 //! A grace period applies to *entering* a phase only; whatever ends a phase is written beside what
 //! starts it.
 
-use crate::{config::Config, phase::Phase, status::Snapshot, time::Moment};
+use crate::{
+    config::Config,
+    facts::{Cause, Facts, JobStatus},
+    phase::Phase,
+    time::Moment,
+};
 use image_export_model::{
     ConfigurationError, ConfigurationReason, Failure, JobAnswer, JobState, Outcome, Stage,
 };
@@ -16,97 +21,6 @@ const EARLIEST_SANE: i64 = 1_262_304_000;
 const CLOCK_TOLERANCE: i64 = 5 * 60;
 /// Longest detail that a message carries, in bytes; leaves room for the sentence around it.
 const DETAIL_MAX_BYTES: usize = 640;
-/// Job types that carry no image id.
-const TYPES_WITHOUT_IMAGE: [&str; 3] = [
-    "imsAddImageMembersJob",
-    "imsDelImageMembersJob",
-    "imsUpdateImageMembersJob",
-];
-
-/// `status.status`: the job's status as last shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum JobStatus {
-    /// Not reported yet.
-    #[default]
-    None,
-    /// `INIT`
-    Init,
-    /// `RUNNING`
-    Running,
-    /// `SUCCESS`
-    Success,
-    /// `FAIL`
-    Fail,
-    /// Any other, as the cloud spelled it.
-    Other(Arc<str>),
-}
-
-impl JobStatus {
-    /// As written into the status.
-    #[must_use]
-    pub fn as_str(&self) -> Option<&str> {
-        match self {
-            Self::None => None,
-            Self::Init => Some("INIT"),
-            Self::Running => Some("RUNNING"),
-            Self::Success => Some("SUCCESS"),
-            Self::Fail => Some("FAIL"),
-            Self::Other(status) => Some(status),
-        }
-    }
-
-    /// The inverse of [`JobStatus::as_str`].
-    #[must_use]
-    pub fn parse(status: Option<&str>) -> Self {
-        match status {
-            None => Self::None,
-            Some("INIT") => Self::Init,
-            Some("RUNNING") => Self::Running,
-            Some("SUCCESS") => Self::Success,
-            Some("FAIL") => Self::Fail,
-            Some(other) => Self::Other(other.into()),
-        }
-    }
-}
-
-/// What is known about the job itself. Shared between evidence and snapshot while they agree.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// `status.status`
-    pub job_status: JobStatus,
-    /// `status.jobType`
-    pub job_type: Option<Arc<str>>,
-    /// `status.imageID`
-    pub image_id: Option<Arc<str>>,
-    /// `status.failReason`
-    pub fail_reason: Option<Arc<str>>,
-    /// `status.errorCode`
-    pub error_code: Option<Arc<str>>,
-    /// `status.progressPercent`: a multiple of 10.
-    pub progress: Option<u8>,
-    /// `status.startTime`, in seconds since the epoch.
-    pub start: Option<i64>,
-    /// `status.completionTime`, in seconds since the epoch.
-    pub completion: Option<i64>,
-}
-
-impl Facts {
-    /// Whether a success has its image id, or is of a job type that has none.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        let has_no_image = |job_type: &str| TYPES_WITHOUT_IMAGE.contains(&job_type);
-        self.image_id.is_some() || self.job_type.as_deref().is_some_and(has_no_image)
-    }
-}
-
-/// What a message names as the cause.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Whatever the stored status says; this process has not met it itself.
-    Stored,
-    /// Half a sentence that this process has reason to show.
-    Observed(Arc<str>),
-}
 
 /// Consecutive polls with one kind of outcome. Starts anew with the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -180,13 +94,13 @@ pub enum Next {
 impl Evidence {
     /// The evidence that a written status amounts to.
     #[must_use]
-    pub fn of(snapshot: &Snapshot) -> Self {
+    pub fn of(phase: Phase, facts: &Arc<Facts>) -> Self {
         let mut evidence = Self {
-            facts: snapshot.facts.clone(),
+            facts: facts.clone(),
             ..Self::default()
         };
         let mut blocked_by = |reason| evidence.configuration_error = Some((reason, Cause::Stored));
-        match snapshot.phase {
+        match phase {
             Phase::CredentialsNotFound => blocked_by(ConfigurationReason::CredentialsNotFound),
             Phase::CredentialsInvalid => blocked_by(ConfigurationReason::CredentialsInvalid),
             Phase::AccessDenied => blocked_by(ConfigurationReason::AccessDenied),
@@ -212,6 +126,42 @@ impl Evidence {
             | Phase::Suspended => {}
         }
         evidence
+    }
+
+    /// The phase that holds: where several do, the first of this function. `None`: nothing to show yet.
+    #[must_use]
+    pub fn phase(&self, suspended: bool) -> Option<Phase> {
+        match self.facts.job_status {
+            JobStatus::Success if self.facts.is_complete() => return Some(Phase::JobSucceeded),
+            JobStatus::Success if self.image_id_given_up => return Some(Phase::ImageIdMissing),
+            JobStatus::Success => return Some(Phase::ImageIdPending),
+            JobStatus::Fail => return Some(Phase::JobFailed),
+            JobStatus::None | JobStatus::Init | JobStatus::Running | JobStatus::Other(_) => {}
+        }
+        if suspended {
+            return Some(Phase::Suspended);
+        }
+        if self.deadline_exceeded {
+            return Some(Phase::DeadlineExceeded);
+        }
+        if self.not_found {
+            return Some(Phase::JobNotFound);
+        }
+        if let Some((reason, _)) = self.configuration_error {
+            return Some(reason.into());
+        }
+        if self.poll_failed.is_some() {
+            return Some(Phase::PollFailed);
+        }
+        match self.facts.job_status {
+            JobStatus::Other(_) => Some(Phase::JobStatusUnrecognized),
+            _ if self.not_found_yet => Some(Phase::JobNotFoundYet),
+            JobStatus::Init => Some(Phase::JobInitializing),
+            JobStatus::Running => Some(Phase::JobRunning),
+            JobStatus::None | JobStatus::Success | JobStatus::Fail => {
+                self.pending.then_some(Phase::Pending)
+            }
+        }
     }
 
     /// Whether the cloud has reported the end of the job.

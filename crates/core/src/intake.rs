@@ -5,12 +5,13 @@ use crate::{
     deadline::Limits,
     effects::{CredentialRef, ObjectEvent, ObjectKey, Source},
     evidence::Evidence,
-    job::{Due, Job, JobKey, PollStage, Polling},
+    job::{Job, PollStage, Polling},
+    keys::JobKey,
     phase::{Phase, Priority},
     schedule,
     state::{State, acknowledged_reason},
     sync::{StatusChange, Sync},
-    time::Moment,
+    time::{Due, Moment},
     version,
 };
 use image_export_api::{ImageExportJob, POLL_REQUEST_ANNOTATION, POLL_REQUEST_MAX_BYTES};

@@ -6,30 +6,15 @@ use crate::{
     deadline::Limits,
     effects::{ObjectKey, Source},
     evidence::{Evidence, Next},
+    keys::{GroupKey, SecretKey},
     phase::Phase,
-    quota::GroupKey,
-    secrets::SecretKey,
     status::Snapshot,
     sync::{StatusChange, Sync},
-    time::Moment,
+    time::{Due, Moment},
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus};
 use image_export_model::{JobId, Outcome};
 use std::{sync::Arc, time::Duration};
-
-slotmap::new_key_type! {
-    /// Names one incarnation of one object.
-    pub struct JobKey;
-}
-
-/// When something is due: a request by hand before everything else, then by time on the steady clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Due {
-    /// Now: somebody asked for it.
-    Requested,
-    /// From this time on.
-    Since(Duration),
-}
 
 /// Where an object is on its way to the next poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +103,9 @@ impl Job {
     #[must_use]
     pub fn phase(&self) -> Option<Phase> {
         let was_shown = self.sync.acknowledged().is_some() || self.handled_request.is_some();
-        Phase::of(&self.evidence, self.suspended).or(was_shown.then_some(Phase::Pending))
+        self.evidence
+            .phase(self.suspended)
+            .or(was_shown.then_some(Phase::Pending))
     }
 
     /// Whether the job is to be followed: neither finished nor suspended.
@@ -155,7 +142,8 @@ impl Job {
         let snapshot = self.sync.adopt(status, self.id.as_str());
         let request = status.and_then(|status| status.last_handled_poll_request.as_deref());
         self.handled_request = request.map(Arc::from);
-        self.evidence = snapshot.map_or_else(Evidence::default, |s| Evidence::of(&s));
+        self.evidence =
+            snapshot.map_or_else(Evidence::default, |s| Evidence::of(s.phase, &s.facts));
         self.polling.image_id_at = now.at + config.image_id_period;
     }
 

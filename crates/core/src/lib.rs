@@ -18,7 +18,7 @@
 //! | `intake`, `outcomes` | the inputs: from the watches, and the answers to what was sent |
 //! | [`decide`], `schedule` | the decision; when the next poll is due |
 //! | `job` | all that is held of one object: |
-//! | [`evidence`] | – what the polls of its job have shown |
+//! | [`evidence`], [`facts`] | – what the polls of its job have shown |
 //! | [`phase`], [`message`], [`status`] | – the conditions table, its sentences, and the status made of them |
 //! | `sync` | – what the API server has of it, and which change is under way |
 //! | `deadline` | – what its spec limits in time |
@@ -30,8 +30,10 @@ mod deadline;
 pub mod decide;
 mod effects;
 pub mod evidence;
+pub mod facts;
 mod intake;
 mod job;
+mod keys;
 pub mod message;
 mod outcomes;
 pub mod phase;

@@ -4,7 +4,7 @@
 //! phase and its detail are: it holds no time, count or request id.
 
 use crate::{
-    evidence::{Facts, JobStatus},
+    facts::{Facts, JobStatus},
     phase::Phase,
 };
 use image_export_api::POLL_REQUEST_ANNOTATION;

@@ -7,12 +7,13 @@ use crate::{
         WriteTicket,
     },
     intake,
-    job::{Due, Job, JobKey, PollStage},
+    job::{Job, PollStage},
+    keys::JobKey,
     phase::Phase,
     secrets::ReadChange,
     state::{State, acknowledged_reason},
     sync::Reply,
-    time::Moment,
+    time::{Due, Moment},
 };
 use image_export_model::{ConfigurationReason, JobState, Observation, Outcome, Stage};
 

@@ -1,9 +1,9 @@
-//! The conditions table: what an object's status shows in each phase, and which phase holds.
+//! The conditions table: what an object's status shows in each phase. Which phase holds is decided in
+//! [`Evidence::phase`](crate::evidence::Evidence::phase).
 //!
 //! `docs/conditions.md` shows the same table to users; a test compares the two. The sentences are in
 //! [`message`](crate::message).
 
-use crate::evidence::{Evidence, JobStatus};
 use image_export_api::conditions::reasons;
 use image_export_model::ConfigurationReason;
 
@@ -202,42 +202,6 @@ impl From<ConfigurationReason> for Phase {
 }
 
 impl Phase {
-    /// The phase that holds: where several do, the first of this function. `None`: nothing to show yet.
-    #[must_use]
-    pub fn of(evidence: &Evidence, suspended: bool) -> Option<Self> {
-        match evidence.facts.job_status {
-            JobStatus::Success if evidence.facts.is_complete() => return Some(Self::JobSucceeded),
-            JobStatus::Success if evidence.image_id_given_up => return Some(Self::ImageIdMissing),
-            JobStatus::Success => return Some(Self::ImageIdPending),
-            JobStatus::Fail => return Some(Self::JobFailed),
-            JobStatus::None | JobStatus::Init | JobStatus::Running | JobStatus::Other(_) => {}
-        }
-        if suspended {
-            return Some(Self::Suspended);
-        }
-        if evidence.deadline_exceeded {
-            return Some(Self::DeadlineExceeded);
-        }
-        if evidence.not_found {
-            return Some(Self::JobNotFound);
-        }
-        if let Some((reason, _)) = evidence.configuration_error {
-            return Some(reason.into());
-        }
-        if evidence.poll_failed.is_some() {
-            return Some(Self::PollFailed);
-        }
-        match evidence.facts.job_status {
-            JobStatus::Other(_) => Some(Self::JobStatusUnrecognized),
-            _ if evidence.not_found_yet => Some(Self::JobNotFoundYet),
-            JobStatus::Init => Some(Self::JobInitializing),
-            JobStatus::Running => Some(Self::JobRunning),
-            JobStatus::None | JobStatus::Success | JobStatus::Fail => {
-                evidence.pending.then_some(Self::Pending)
-            }
-        }
-    }
-
     /// The phase that a written reason stands for; `stalled` tells the two `JobNotFound` apart.
     #[must_use]
     pub fn from_reason(reason: &str, stalled: bool) -> Option<Self> {

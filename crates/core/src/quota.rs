@@ -6,8 +6,9 @@
 
 use crate::{
     config::Config,
-    job::{Due, JobKey},
-    secrets::SecretKey,
+    keys::{BucketKey, GroupKey, JobKey, SecretKey},
+    time::Due,
+    token_bucket::TokenBucket,
 };
 use image_export_model::ProjectId;
 use slotmap::SlotMap;
@@ -17,15 +18,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-
-pub use crate::token_bucket::TokenBucket;
-
-slotmap::new_key_type! {
-    /// Names one quota group while objects are in it.
-    pub struct GroupKey;
-    /// Names one quota bucket.
-    pub struct BucketKey;
-}
 
 /// An object that waits for its quota, the earliest due first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

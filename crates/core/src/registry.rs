@@ -2,7 +2,8 @@
 
 use crate::{
     effects::{ObjectKey, Source},
-    job::{Job, JobKey},
+    job::Job,
+    keys::JobKey,
 };
 use slotmap::SlotMap;
 use std::collections::{HashMap, HashSet};

@@ -3,9 +3,9 @@
 use crate::{
     cadence,
     config::Config,
-    job::{Due, Job},
+    job::Job,
     phase::{Pace, Phase},
-    time::Moment,
+    time::{Due, Moment},
 };
 use std::time::Duration;
 

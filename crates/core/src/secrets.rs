@@ -4,8 +4,8 @@
 use crate::{
     config::Config,
     effects::{CredentialError, CredentialRef},
-    job::JobKey,
-    quota::TokenBucket,
+    keys::{JobKey, SecretKey},
+    token_bucket::TokenBucket,
 };
 use image_export_model::{ConfigurationError, Failure};
 use slotmap::SlotMap;
@@ -14,11 +14,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-
-slotmap::new_key_type! {
-    /// Names one credential reference while objects use it.
-    pub struct SecretKey;
-}
 
 /// What is known of a Secret.
 #[derive(Clone, Debug)]

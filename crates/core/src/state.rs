@@ -3,7 +3,8 @@
 use crate::{
     config::Config,
     effects::{CredentialRef, ObjectEvent, Output},
-    job::{Job, JobKey},
+    job::Job,
+    keys::JobKey,
     quota::Quotas,
     registry::Registry,
     secrets::Secrets,

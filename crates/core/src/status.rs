@@ -1,7 +1,8 @@
 //! The compact form of a written status, from which the whole status is rendered to the letter.
 
 use crate::{
-    evidence::{Cause, Evidence, Facts, JobStatus},
+    evidence::Evidence,
+    facts::{Cause, Facts, JobStatus},
     message::{message, succeeded_message},
     phase::{Phase, Progress},
 };
@@ -232,7 +233,8 @@ impl Snapshot {
     /// ours.
     fn is_consistent(&self) -> bool {
         let facts = &self.facts;
-        let phase = Phase::of(&Evidence::of(self), self.phase == Phase::Suspended);
+        let evidence = Evidence::of(self.phase, facts);
+        let phase = evidence.phase(self.phase == Phase::Suspended);
         phase.unwrap_or(Phase::Pending) == self.phase
             && self.phase.is_finished() == facts.completion.is_some()
             && (facts.job_status == JobStatus::Success || facts.image_id.is_none())

@@ -1,6 +1,6 @@
 //! One timer an object: when its decision may change without an input.
 
-use crate::job::JobKey;
+use crate::keys::JobKey;
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 /// Timers of all objects. One that was replaced stays in the heap until it fires or until those outnumber

@@ -8,14 +8,15 @@ use crate::{
         WriteTicket,
     },
     intake,
-    job::{Due, JobKey, PollStage},
+    job::PollStage,
+    keys::{BucketKey, JobKey},
     outcomes,
     phase::{Phase, Priority},
-    quota::{BucketKey, Waiting},
+    quota::Waiting,
     secrets::SecretState,
     state::{Counters, State},
     sync::Stage,
-    time::{Moment, Now},
+    time::{Due, Moment, Now},
 };
 use image_export_model::Outcome;
 use jiff::Timestamp;

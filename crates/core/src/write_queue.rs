@@ -1,7 +1,7 @@
 //! In which order changes of objects are sent to the API server, how many at once, and when none.
 
 use crate::{
-    config::Config, effects::WriteResult, job::JobKey, phase::Priority, quota::TokenBucket,
+    config::Config, effects::WriteResult, keys::JobKey, phase::Priority, token_bucket::TokenBucket,
 };
 use std::{collections::VecDeque, time::Duration};
 

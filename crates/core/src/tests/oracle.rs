@@ -4,9 +4,10 @@ use super::world::World;
 use crate::{
     Output, StatusWrite,
     decide::decide,
-    job::{Due, PollStage},
+    job::PollStage,
     status::{Parsed, Snapshot, unowned},
     sync::Stage,
+    time::Due,
 };
 use image_export_api::{
     ImageExportJob, ImageExportJobStatus,

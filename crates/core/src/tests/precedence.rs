@@ -1,6 +1,7 @@
 //! Where several rows hold: 4/5/4b > 4a > 8 > 7 > 1/1b/1c > 3e > 6 > 7a > 2/3 > 0b.
 use crate::{
-    evidence::{Cause, Evidence, Facts, JobStatus},
+    evidence::Evidence,
+    facts::{Cause, Facts, JobStatus},
     phase::Phase,
 };
 use image_export_model::ConfigurationReason;
@@ -71,7 +72,7 @@ fn the_stronger_of_each_two_rows_is_shown() {
                 if ranks[rank].iter().all(|(other, _)| other != weaker) || weaker == row {
                     weak(&mut history, &mut suspended);
                     evidence(&mut history, &mut suspended);
-                    let shown = Phase::of(&history, suspended);
+                    let shown = history.phase(suspended);
                     assert_eq!(shown, Some(*row), "{row:?} beside {weaker:?}");
                     pairs += 1;
                 }
@@ -90,6 +91,6 @@ fn all_rows_together_fall_away_one_by_one() {
         for (_, evidence) in ranks[rank..].iter().rev().map(|rows| &rows[0]) {
             evidence(&mut history, &mut suspended);
         }
-        assert_eq!(Phase::of(&history, suspended), Some(ranks[rank][0].0));
+        assert_eq!(history.phase(suspended), Some(ranks[rank][0].0));
     }
 }

@@ -4,7 +4,7 @@ use super::{
     samples::{millis, not_found, object_of, refused, running, secs, throttled, unavailable_for},
     world::World,
 };
-use crate::{Config, quota::BucketKey};
+use crate::{Config, keys::BucketKey};
 use image_export_model::{ConfigurationReason, Observation};
 use std::{collections::HashSet, time::Duration};
 
@@ -261,4 +261,27 @@ fn a_rotated_secret_earns_the_shared_bucket_anew_and_takes_its_pause_along() {
     world.says("a", running());
     world.run(400);
     assert_eq!(buckets(&world, &["a", "b"]).len(), 1);
+}
+
+#[test]
+fn a_throttled_poll_with_earlier_credentials_pauses_no_others() {
+    let mut world = World::new();
+    world.held.polls = true;
+    world.create(object_of("x", "a", "project"));
+    world.run(1);
+    let poll = world.take_poll();
+    // The third Secret comes when nothing uses the first any more: where entries were reused, it would
+    // take the place of the first.
+    for secret in ["b", "c"] {
+        world.change("x", |x| {
+            x.spec.cloud_credentials_ref = super::samples::cloud(secret);
+        });
+        world.run(1);
+    }
+    world.create(object_of("y", "c", "project"));
+    world.run(1);
+    world.open_polls.clear();
+    world.answer(&poll, throttled(Some(secs(600))));
+    world.run(3);
+    assert!(!world.open_polls.is_empty(), "x is polled with c");
 }

@@ -8,7 +8,8 @@ use super::{
 use crate::{
     Census, Config, CredentialError, CredentialRef, Deletion, Effect, FetchTicket, Input, Now,
     ObjectEvent, ObjectKey, Output, PollRequest, PollTicket, Source, StatusWrite, Tracker,
-    WriteResult, WriteTicket, job::JobKey, quota::BucketKey,
+    WriteResult, WriteTicket,
+    keys::{BucketKey, JobKey},
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus};
 use image_export_model::{JobId, Observation};

@@ -1,0 +1,95 @@
+//! What is known about a job itself, as its object's status shows it.
+
+use std::sync::Arc;
+
+/// Job types that carry no image id.
+const TYPES_WITHOUT_IMAGE: [&str; 3] = [
+    "imsAddImageMembersJob",
+    "imsDelImageMembersJob",
+    "imsUpdateImageMembersJob",
+];
+
+/// `status.status`: the job's status as last shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum JobStatus {
+    /// Not reported yet.
+    #[default]
+    None,
+    /// `INIT`
+    Init,
+    /// `RUNNING`
+    Running,
+    /// `SUCCESS`
+    Success,
+    /// `FAIL`
+    Fail,
+    /// Any other, as the cloud spelled it.
+    Other(Arc<str>),
+}
+
+impl JobStatus {
+    /// As written into the status.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::None => None,
+            Self::Init => Some("INIT"),
+            Self::Running => Some("RUNNING"),
+            Self::Success => Some("SUCCESS"),
+            Self::Fail => Some("FAIL"),
+            Self::Other(status) => Some(status),
+        }
+    }
+
+    /// The inverse of [`JobStatus::as_str`].
+    #[must_use]
+    pub fn parse(status: Option<&str>) -> Self {
+        match status {
+            None => Self::None,
+            Some("INIT") => Self::Init,
+            Some("RUNNING") => Self::Running,
+            Some("SUCCESS") => Self::Success,
+            Some("FAIL") => Self::Fail,
+            Some(other) => Self::Other(other.into()),
+        }
+    }
+}
+
+/// What is known about the job itself. Shared between evidence and snapshot while they agree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// `status.status`
+    pub job_status: JobStatus,
+    /// `status.jobType`
+    pub job_type: Option<Arc<str>>,
+    /// `status.imageID`
+    pub image_id: Option<Arc<str>>,
+    /// `status.failReason`
+    pub fail_reason: Option<Arc<str>>,
+    /// `status.errorCode`
+    pub error_code: Option<Arc<str>>,
+    /// `status.progressPercent`: a multiple of 10.
+    pub progress: Option<u8>,
+    /// `status.startTime`, in seconds since the epoch.
+    pub start: Option<i64>,
+    /// `status.completionTime`, in seconds since the epoch.
+    pub completion: Option<i64>,
+}
+
+impl Facts {
+    /// Whether a success has its image id, or is of a job type that has none.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let has_no_image = |job_type: &str| TYPES_WITHOUT_IMAGE.contains(&job_type);
+        self.image_id.is_some() || self.job_type.as_deref().is_some_and(has_no_image)
+    }
+}
+
+/// What a message names as the cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Whatever the stored status says; this process has not met it itself.
+    Stored,
+    /// Half a sentence that this process has reason to show.
+    Observed(Arc<str>),
+}
