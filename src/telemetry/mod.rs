@@ -1,4 +1,4 @@
-//! What operators of the operator see: logs, metrics, health.
+//! Logs, metrics and probes.
 
 mod health;
 mod http;
