@@ -21,6 +21,7 @@
 //! gives the reasons.
 
 pub mod cli;
+mod contained;
 pub mod controller;
 pub mod query;
 pub mod telemetry;

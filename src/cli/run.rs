@@ -10,7 +10,10 @@ use image_export_cloud::{CloudClient, CloudOptions};
 use image_export_core::Config;
 use kube::{client::ClientBuilder, config::KubeConfigOptions};
 use std::{collections::HashSet, io, process::ExitCode, sync::Arc, time::Duration};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 use tower::timeout::TimeoutLayer;
 
@@ -44,11 +47,11 @@ pub(super) async fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     let cloud = CloudClient::new(options).context("the cloud client cannot be built")?;
     let client = client().await?;
 
-    let server = telemetry::bind(arguments.http_listen, health.clone(), metrics.clone())
+    let listener = TcpListener::bind(arguments.http_listen)
         .await
         .with_context(|| format!("--http-listen {}", arguments.http_listen))?;
-    tracing::info!(address = %server.address()?, "serving /healthz, /readyz and /metrics");
-    tokio::spawn(server.serve());
+    tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
+    tokio::spawn(telemetry::serve(listener, health.clone(), metrics.clone()));
 
     let controller = Controller {
         client,

@@ -7,16 +7,18 @@ use super::{
     poll,
     write::{self, Writer},
 };
-use crate::telemetry::{LogGate, Metrics};
-use futures::FutureExt;
+use crate::{
+    contained::{contain, observation},
+    telemetry::{LogGate, Metrics},
+};
 use image_export_cloud::{CloudClient, POLL_TIMEOUT};
 use image_export_core::{
     CredentialError, CredentialRef, Effect, FetchResult, Input, WriteResult, WriteTicket,
 };
-use image_export_model::{Failure, FailureKind, Observation, Outcome, Stage};
+use image_export_model::{Failure, Outcome};
 use kube::Client;
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
-use tokio::{sync::mpsc, time::timeout};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 // Spans have the level of errors: whatever filter lets a line through shows its span too.
 use tracing::{Instrument, Span, error_span};
@@ -70,7 +72,7 @@ impl Runner {
             Effect::Poll(_) | Effect::ReadCredential(_) if self.stop.is_cancelled() => {}
             Effect::Poll(request) => {
                 let credential = name(&request.credential);
-                let span = error_span!("poll", object = %request.key, credential);
+                let span = error_span!("poll", object = %request.key, %credential);
                 let ticket = request.ticket.clone();
                 let poll = poll::poll(
                     self.cloud.clone(),
@@ -80,11 +82,12 @@ impl Runner {
                     *request,
                 );
                 self.spawn(&self.polls, span, POLL_TIMEOUT, poll, move |result| {
-                    Input::Polled(ticket, result.unwrap_or_else(failed_poll))
+                    let failed = |failure| observation(Outcome::Failed(failure), 1);
+                    Input::Polled(ticket, result.unwrap_or_else(failed))
                 });
             }
             Effect::ReadCredential(reference) => {
-                let span = error_span!("read_secret", credential = name(&reference));
+                let span = error_span!("read_secret", credential = %name(&reference));
                 let read = credentials::read(
                     self.client.clone(),
                     self.credentials.clone(),
@@ -143,18 +146,7 @@ impl Runner {
     ) {
         let (inputs, metrics) = (self.inputs.clone(), self.metrics.clone());
         let task = async move {
-            let result = match timeout(limit, AssertUnwindSafe(task).catch_unwind()).await {
-                Ok(Ok(value)) => Ok(value),
-                Ok(Err(_)) => {
-                    metrics.task_panicked();
-                    let message = "the operator hit an internal error; see its log".into();
-                    Err(failure(FailureKind::Internal, message))
-                }
-                Err(_) => {
-                    let message = format!("no result within {} s", limit.as_secs());
-                    Err(failure(FailureKind::Timeout, message))
-                }
-            };
+            let result = contain(limit, task, || metrics.task_panicked()).await;
             // Fails only after the loop has ended, when nobody waits for the input.
             let _ = inputs.send(into_input(result));
         };
@@ -192,23 +184,4 @@ fn name(reference: &CredentialRef) -> String {
         secret.as_str(),
         cloud.as_str()
     )
-}
-
-fn failure(kind: FailureKind, message: String) -> Failure {
-    Failure {
-        kind,
-        stage: Stage::Login,
-        message: message.into(),
-    }
-}
-
-fn failed_poll(failure: Failure) -> Observation {
-    Observation {
-        outcome: Outcome::Failed(failure),
-        retry_after: None,
-        endpoint: None,
-        requests: 1,
-        signed_in: false,
-        request_id: None,
-    }
 }

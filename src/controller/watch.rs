@@ -79,6 +79,7 @@ impl Watch {
     async fn run_always(&self) {
         while AssertUnwindSafe(self.run()).catch_unwind().await.is_err() {
             self.metrics.task_panicked();
+            tracing::error!("internal error: the watch panicked and starts over");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }

@@ -152,24 +152,24 @@ mod tests {
         }
     }
 
-    fn status(code: u16, details: Value) -> Status {
+    fn status(code: u16, details: &Value) -> Status {
         let status = json!({ "code": code, "message": "", "reason": "", "details": details });
         serde_json::from_value(status).unwrap()
     }
 
     #[test]
     fn only_a_404_that_names_the_object_means_that_it_is_gone() {
-        let named = status(404, json!({ "name": "x", "kind": "imageexportjobs" }));
+        let named = status(404, &json!({ "name": "x", "kind": "imageexportjobs" }));
         assert!(matches!(classify(&key(), &named, false), WriteResult::Gone));
         for other in [json!(null), json!({}), json!({ "name": "y" })] {
-            let result = classify(&key(), &status(404, other), false);
+            let result = classify(&key(), &status(404, &other), false);
             assert!(matches!(result, WriteResult::Unknown), "{result:?}");
         }
     }
 
     #[test]
     fn a_failed_test_is_a_conflict_and_a_schema_violation_is_not() {
-        let causes = |causes: Value| status(422, json!({ "causes": causes }));
+        let causes = |causes: Value| status(422, &json!({ "causes": causes }));
         let none = causes(json!([]));
         let field =
             causes(json!([{ "reason": "FieldValueInvalid", "message": "m", "field": "f" }]));

@@ -2,6 +2,7 @@
 //! of the API server.
 
 use super::{file::CloudsFile, progress::Progress};
+use crate::contained::{contain, failure, observation};
 use image_export_api::{
     CloudCredentialsRef, CloudName, ImageExportJob, ImageExportJobSpec, ImageExportJobStatus,
     JobId, ProjectId, conditions::types,
@@ -10,17 +11,14 @@ use image_export_cloud::{CloudClient, Credential, POLL_TIMEOUT};
 use image_export_core::{
     Config, CredentialError, Effect, Input, Now, Output, PollTicket, Source, Tracker, WriteResult,
 };
-use image_export_model::{Failure, FailureKind, Observation, Outcome, Stage};
+use image_export_model::{FailureKind, Observation, Outcome};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use std::{
     collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{
-    sync::mpsc,
-    time::{sleep, timeout},
-};
+use tokio::{sync::mpsc, time::sleep};
 
 const SOURCE: Source = Source(0);
 
@@ -172,7 +170,7 @@ impl<'a> LocalRuntime<'a> {
             }
         };
         if self.credential.is_none() {
-            self.observation = Some(without_request(outcome));
+            self.observation = Some(observation(outcome, 0));
         }
         Err(error)
     }
@@ -184,21 +182,11 @@ impl<'a> LocalRuntime<'a> {
         self.polls += 1;
         let (client, results) = (self.target.client.clone(), self.results.clone());
         let (project, job) = (self.target.project.clone(), self.target.job.clone());
-        let poll = tokio::spawn(async move {
-            let query = client.query(&credential, project.as_str(), job.as_str());
-            timeout(POLL_TIMEOUT, query).await
-        });
         tokio::spawn(async move {
-            let failed =
-                |kind, message: String| without_request(Outcome::Failed(failure(kind, message)));
-            let observation = match poll.await {
-                Ok(Ok(observation)) => observation,
-                Ok(Err(_)) => {
-                    let message = format!("no result within {} s", POLL_TIMEOUT.as_secs());
-                    failed(FailureKind::Timeout, message)
-                }
-                Err(_) => failed(FailureKind::Internal, "internal error".to_owned()),
-            };
+            let query = client.query(&credential, project.as_str(), job.as_str());
+            let observation = contain(POLL_TIMEOUT, query, || {})
+                .await
+                .unwrap_or_else(|failure| observation(Outcome::Failed(failure), 1));
             // Fails only after the runtime has ended.
             let _ = results.send((ticket, observation));
         });
@@ -245,7 +233,7 @@ impl<'a> LocalRuntime<'a> {
 }
 
 /// The object whose status is reported. The tracker follows objects only, and an object has to name
-/// a Secret: no Secret exists, and nobody reads this name.
+/// a Secret. There is no Secret, and no code reads this name.
 fn object(target: &Target) -> ImageExportJob {
     let spec = ImageExportJobSpec {
         project_id: target.project.clone(),
@@ -273,24 +261,5 @@ fn now(started: Instant) -> Now {
     Now {
         mono: started.elapsed(),
         wall: Timestamp::now(),
-    }
-}
-
-fn failure(kind: FailureKind, message: String) -> Failure {
-    Failure {
-        kind,
-        stage: Stage::Login,
-        message: message.into(),
-    }
-}
-
-fn without_request(outcome: Outcome) -> Observation {
-    Observation {
-        outcome,
-        retry_after: None,
-        endpoint: None,
-        requests: 0,
-        signed_in: false,
-        request_id: None,
     }
 }

@@ -6,6 +6,6 @@ mod logging;
 mod metrics;
 
 pub use health::Health;
-pub use http::{Server, bind};
+pub use http::serve;
 pub use logging::{LogFilter, LogFilterError, LogFormat, LogGate, init as init_logging};
 pub use metrics::Metrics;
