@@ -5,24 +5,23 @@
 //!         API server                                     cloud (IMS job query, IAM)
 //!     watch │      ▲ status, events                            ▲ GET job      │ answer
 //!           ▼      │                                           │              ▼
-//!     ┌───────────────────────── controller (async, thin) ─────────────────────────┐
+//!     ┌──────────────────── controller (async, does all I/O) ──────────────────────┐
 //!     │  watch               write, events                     poll, credentials   │
 //!     └─────┬──────────────────▲────────────────────────────▲──────────────┬───────┘
 //!      Input│            Effect│                      Effect│         Input│
 //!           ▼                  │                            │              ▼
-//!     ┌─────────────────────── tracker (pure, synchronous) ────────────────────────┐
-//!     │  what is due, who may ask, what the status should say                      │
+//!     ┌───────────── tracker (image-export-core: pure, synchronous) ───────────────┐
+//!     │  what is due, which poll is next, what the status should be                │
 //!     └────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Data goes round once: *seen → due → polled → decided → written → seen*. [`tracker`] decides and
-//! knows [`api`] and [`observation`] only; [`cloud`] asks and knows [`observation`] only;
-//! [`controller`] is the only place that knows everything. [`query`] is a controller for one job and
-//! one question, without Kubernetes. `docs/architecture.md` says why.
+//! Data flows in one direction: *watched → due → polled → decided → written → watched*. [`controller`]
+//! is the operator in a cluster. [`query`] runs the same tracker for one job, without Kubernetes.
+//! [`cli`] puts the parts together; [`telemetry`] has logs, metrics and probes. `docs/architecture.md`
+//! gives the reasons.
 
 pub mod cli;
-
+mod contained;
 pub mod controller;
-
 pub mod query;
 pub mod telemetry;

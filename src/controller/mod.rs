@@ -1,118 +1,192 @@
-//! The shell around the tracker: the only place that knows everything and does I/O.
+//! The operator in a cluster: the control loop, and all I/O around it.
 //!
-//! One loop feeds the tracker and starts one task per effect, each with its own time-out and with
-//! panics contained; every task ends by sending exactly one input. The loop itself never awaits
-//! the network.
+//! [`Controller::run`] is the loop. It feeds the tracker and never awaits the network: the `runner`
+//! starts one task per effect, and each task ends by sending exactly one input. `watch` sends the
+//! inputs from the API server, `events` posts Kubernetes Events.
 
 mod credentials;
 mod events;
+mod patch;
 mod poll;
+mod runner;
 mod watch;
 mod write;
-use crate::telemetry::{Health, LogGate, Metrics};
-use credentials::CredentialStore;
-use futures::FutureExt;
-use image_export_cloud::{CloudClient, POLL_TIMEOUT};
-use image_export_core::{
-    Config, CredentialError, Effect, FetchResult, INVALID_OBJECT, Input, Now, Output, Source,
-    Tracker, WriteResult, WriteTicket,
-};
-use image_export_model::{Failure, FailureKind, Observation, Outcome, Stage};
+
+use crate::telemetry::{Health, Metrics};
+use image_export_cloud::CloudClient;
+use image_export_core::{Config, INVALID_OBJECT, Input, Now, Output, Tracker};
 use jiff::Timestamp;
 use kube::Client;
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
-use tokio::{sync::mpsc, time::Instant};
+use runner::Runner;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
 
-/// Longest pause between two turns of the loop: what `/healthz` and the gauges live on.
+/// Longest pause between two turns of the loop; gauges are updated as often, and `/healthz` needs
+/// the turns.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Inputs handled before effects are carried out.
+/// Inputs of one channel that are handled before their effects start.
 const BATCH: usize = 256;
-/// How long polls and writes in flight may take to end on shutdown.
+/// How long pending work may take to end on shutdown.
 const DRAIN: Duration = Duration::from_secs(15);
-/// How often it is looked whether they have.
-const DRAIN_STEP: Duration = Duration::from_millis(50);
 
 /// What the controller works with.
 pub struct Controller {
-    /// Connection to the API server, with its own time-outs and without retries of its own.
+    /// Connection to the API server, with its own timeouts and without retries of its own.
     pub client: Client,
     /// Connection to clouds.
     pub cloud: CloudClient,
-    /// Namespaces to watch; none: all.
+    /// Namespaces to watch; empty means all.
     pub namespaces: Vec<String>,
     /// The tracker's numbers.
     pub config: Config,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
-    /// What `/healthz` and `/readyz` tell.
+    /// The state that `/healthz` and `/readyz` report.
     pub health: Arc<Health>,
 }
 
 impl Controller {
-    /// Runs until `shutdown` completes, then lets what is in flight end.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let sources = u16::try_from(self.namespaces.len().max(1)).unwrap_or(u16::MAX);
+    /// Runs until `stop` is cancelled and pending work has ended.
+    ///
+    /// The process ends in these steps:
+    /// 1. SIGTERM or SIGINT cancels `stop` (`cli::run`).
+    /// 2. The watches end, and the runner starts no further poll and no further Secret read.
+    /// 3. [`ControlLoop::drain`] lets polls in flight end, writes the statuses that follow from them,
+    ///    and posts the queued Events.
+    /// 4. After that, or after 15 s, this function returns and the process exits with 0. The next
+    ///    start repeats whatever is still pending, except Events.
+    pub async fn run(self, stop: CancellationToken) {
+        // The sender stays here, so that the channel outlives a watch.
         let (watch_sender, mut watched) = mpsc::channel(BATCH);
-        let mut watches = watch::spawn(&self, &watch_sender);
-        let (sender, mut results) = mpsc::unbounded_channel();
-        let mut shell = Shell {
-            tracker: Tracker::new(self.config.clone(), now(Instant::now())),
-            started: Instant::now(),
-            output: Output::default(),
-            store: Arc::new(CredentialStore::default()),
-            gate: Arc::new(LogGate::default()),
-            events: events::spawn(self.client.clone(), self.metrics.clone()),
-            sender,
-            in_flight: 0,
-            draining: false,
-            sources,
-            controller: self,
-        };
-        shell.feed(Input::Leading(true));
-
-        tokio::pin!(shutdown);
-        let mut drained_by = None;
-        let mut beat = Instant::now();
+        watch::spawn(&self, &watch_sender, &stop);
+        let mut control = ControlLoop::new(self, stop.clone());
+        let mut inputs = vec![Input::Leading(true)];
+        let mut watch_inputs = Vec::new();
+        control.turn(&mut inputs);
         loop {
-            let wake = shell.next_wake(beat + HEARTBEAT, drained_by);
+            let wake = control.next_wake();
             tokio::select! {
                 biased;
-                () = &mut shutdown, if drained_by.is_none() => {
-                    tracing::info!("shutting down");
-                    watches.abort_all();
-                    shell.draining = true;
-                    drained_by = Some(Instant::now() + DRAIN);
-                }
-                Some(input) = results.recv() => {
-                    shell.take_result(input);
-                    while let Ok(input) = results.try_recv() {
-                        shell.take_result(input);
-                    }
-                }
-                Some(input) = watched.recv(), if drained_by.is_none() => {
-                    shell.feed(input);
-                    for _ in 1..BATCH {
-                        let Ok(input) = watched.try_recv() else { break };
-                        shell.feed(input);
-                    }
-                }
-                () = tokio::time::sleep_until(wake) => shell.feed(Input::Tick),
+                () = stop.cancelled() => break,
+                _ = control.results.recv_many(&mut inputs, BATCH) => {}
+                _ = watched.recv_many(&mut watch_inputs, BATCH) => {}
+                () = sleep_until(wake) => {}
             }
-            shell.carry_out();
-            shell.turned();
-            if beat.elapsed() >= HEARTBEAT {
-                beat = Instant::now();
-                shell.report();
-            }
-            if let Some(by) = drained_by
-                && (shell.is_drained() || Instant::now() >= by)
-            {
-                if !shell.is_drained() {
-                    tracing::warn!(in_flight = shell.in_flight, "gave up waiting at shutdown");
-                }
-                return;
-            }
+            inputs.append(&mut watch_inputs);
+            control.turn(&mut inputs);
         }
+        tracing::info!("shutting down");
+        if timeout(DRAIN, control.drain()).await.is_err() {
+            control.warn_of_pending();
+        }
+    }
+}
+
+struct ControlLoop {
+    tracker: Tracker,
+    started: Instant,
+    /// When gauges were last updated.
+    reported: Instant,
+    /// Number of watches.
+    sources: u16,
+    runner: Runner,
+    /// Inputs from the runner's tasks.
+    results: mpsc::UnboundedReceiver<Input>,
+    events: events::Queue,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+}
+
+impl ControlLoop {
+    fn new(controller: Controller, stop: CancellationToken) -> Self {
+        let started = Instant::now();
+        let (sender, results) = mpsc::unbounded_channel();
+        Self {
+            tracker: Tracker::new(controller.config.clone(), now(started)),
+            started,
+            reported: started,
+            sources: u16::try_from(controller.namespaces.len().max(1)).unwrap_or(u16::MAX),
+            events: events::Queue::start(controller.client.clone(), controller.metrics.clone()),
+            metrics: controller.metrics.clone(),
+            health: controller.health.clone(),
+            runner: Runner::new(controller, sender, stop),
+            results,
+        }
+    }
+
+    /// One turn of the loop: the tracker handles all `inputs`, or a tick where there are none, and its
+    /// effects start.
+    fn turn(&mut self, inputs: &mut Vec<Input>) {
+        if inputs.is_empty() {
+            inputs.push(Input::Tick);
+        }
+        let mut output = Output::default();
+        for input in inputs.drain(..) {
+            self.tracker.handle(now(self.started), input, &mut output);
+        }
+        for effect in output.effects {
+            self.runner.start(effect);
+        }
+        for event in output.events {
+            // No status and no metric shows it.
+            if event.reason == INVALID_OBJECT {
+                tracing::warn!(object = %event.key, "{}", event.note);
+            }
+            self.events.push(event);
+        }
+        self.health.beat();
+        if !self.health.is_listed() && self.tracker.has_listed(self.sources) {
+            self.health.set_listed();
+        }
+        if self.reported.elapsed() >= HEARTBEAT {
+            self.report();
+        }
+    }
+
+    /// Updates gauges and drops unused credentials. Costs a pass over all objects.
+    fn report(&mut self) {
+        self.reported = Instant::now();
+        let census = self.tracker.census(now(self.started));
+        self.metrics.update(&census, self.runner.open_breakers());
+        self.runner.purge_credentials();
+    }
+
+    fn next_wake(&self) -> Instant {
+        let heartbeat = self.reported + HEARTBEAT;
+        let deadline = self.tracker.next_deadline();
+        deadline.map_or(heartbeat, |at| heartbeat.min(self.started + at))
+    }
+
+    /// Returns when no task is in flight, no status is unwritten and no Event is queued.
+    async fn drain(&mut self) {
+        let mut inputs = Vec::new();
+        // A task sends its input before it ends: once all have ended, all inputs are in the channel.
+        while self.runner.is_busy() || !self.results.is_empty() || self.tracker.has_unwritten() {
+            let wake = self.next_wake();
+            tokio::select! {
+                biased;
+                _ = self.results.recv_many(&mut inputs, BATCH) => {}
+                () = self.runner.idle(), if self.runner.is_busy() => {}
+                () = sleep_until(wake) => {}
+            }
+            self.turn(&mut inputs);
+        }
+        self.events.posted().await;
+    }
+
+    fn warn_of_pending(&self) {
+        tracing::warn!(
+            polls = self.runner.polls.len(),
+            api_calls = self.runner.api_calls.len(),
+            unwritten_statuses = self.tracker.has_unwritten(),
+            events = self.events.pending(),
+            "gave up waiting after {} s: the next start repeats polls and writes, pending Events are lost",
+            DRAIN.as_secs()
+        );
     }
 }
 
@@ -121,214 +195,4 @@ fn now(started: Instant) -> Now {
         mono: started.elapsed(),
         wall: Timestamp::now(),
     }
-}
-
-struct Shell {
-    controller: Controller,
-    tracker: Tracker,
-    started: Instant,
-    output: Output,
-    store: Arc<CredentialStore>,
-    /// Bounds what refused writes and polls in trouble log.
-    gate: Arc<LogGate>,
-    events: events::Queue,
-    sender: mpsc::UnboundedSender<Input>,
-    /// Tasks that have not sent their input yet.
-    in_flight: usize,
-    /// Shutting down: nothing new is asked, what was learned is still written.
-    draining: bool,
-    sources: u16,
-}
-
-impl Shell {
-    fn feed(&mut self, input: Input) {
-        self.tracker
-            .handle(now(self.started), input, &mut self.output);
-    }
-
-    fn take_result(&mut self, input: Input) {
-        self.in_flight -= 1;
-        self.feed(input);
-    }
-
-    /// Whether all that was asked is answered, written and announced.
-    fn is_drained(&self) -> bool {
-        self.in_flight == 0 && self.events.is_empty() && !self.tracker.has_unwritten()
-    }
-
-    fn next_wake(&self, heartbeat: Instant, drained_by: Option<Instant>) -> Instant {
-        let due = self
-            .tracker
-            .next_deadline()
-            .map(|deadline| self.started + deadline);
-        // Nobody tells when the last Event is posted.
-        let soon = drained_by.map(|by| by.min(Instant::now() + DRAIN_STEP));
-        [due, soon]
-            .into_iter()
-            .flatten()
-            .fold(heartbeat, Instant::min)
-    }
-
-    /// After each turn of the loop: cheap.
-    fn turned(&self) {
-        let health = &self.controller.health;
-        health.beat();
-        if !health.is_listed() && self.tracker.has_listed(self.sources) {
-            health.set_listed();
-        }
-    }
-
-    /// Now and then: costs a pass over all objects.
-    fn report(&self) {
-        let (census, cloud) = (
-            self.tracker.census(now(self.started)),
-            &self.controller.cloud,
-        );
-        self.controller.metrics.take(&census, cloud.open_breakers());
-        self.store.purge();
-    }
-
-    fn carry_out(&mut self) {
-        for effect in std::mem::take(&mut self.output.effects) {
-            match effect {
-                Effect::Poll(_) | Effect::ReadCredential(_) if self.draining => {}
-                Effect::Poll(request) => {
-                    let ticket = request.ticket.clone();
-                    let task = poll::poll(
-                        self.controller.cloud.clone(),
-                        self.store.clone(),
-                        self.controller.metrics.clone(),
-                        self.gate.clone(),
-                        *request,
-                    );
-                    self.spawn(POLL_TIMEOUT, task, move |observation| {
-                        Input::Polled(ticket, observation.unwrap_or_else(observation_of_fault))
-                    });
-                }
-                Effect::ReadCredential(reference) => {
-                    let task = credentials::read(
-                        self.controller.client.clone(),
-                        self.store.clone(),
-                        self.controller.metrics.clone(),
-                        self.controller.cloud.clone(),
-                        reference.clone(),
-                    );
-                    self.spawn(credentials::TIMEOUT, task, move |result| {
-                        let result = result.unwrap_or_else(|fault| {
-                            Err(CredentialError::Unavailable(fault.failure()))
-                        });
-                        Input::CredentialRead(reference, result)
-                    });
-                }
-                Effect::WriteStatus(write) => {
-                    let ticket = write.ticket.clone();
-                    let task = write::write(
-                        self.controller.client.clone(),
-                        self.controller.metrics.clone(),
-                        self.gate.clone(),
-                        *write,
-                    );
-                    self.spawn_write(ticket, task);
-                }
-                Effect::Delete(deletion) => {
-                    let ticket = deletion.ticket.clone();
-                    let task = write::delete(
-                        self.controller.client.clone(),
-                        self.controller.metrics.clone(),
-                        self.gate.clone(),
-                        *deletion,
-                    );
-                    self.spawn_write(ticket, task);
-                }
-                Effect::Fetch(ticket, key) => {
-                    let task = write::fetch(self.controller.client.clone(), key);
-                    self.spawn(write::TIMEOUT, task, move |result| {
-                        Input::Fetched(ticket, result.unwrap_or(FetchResult::Failed))
-                    });
-                }
-            }
-        }
-        for event in std::mem::take(&mut self.output.events) {
-            // Nothing else shows it to those who look at the operator: no status, no metric.
-            if event.reason == INVALID_OBJECT {
-                tracing::warn!(object = %event.key, "{}", event.note);
-            }
-            self.events.push(event);
-        }
-    }
-
-    fn spawn_write(
-        &mut self,
-        ticket: WriteTicket,
-        task: impl Future<Output = WriteResult> + Send + 'static,
-    ) {
-        self.spawn(write::TIMEOUT, task, move |result| {
-            Input::Wrote(ticket, result.unwrap_or(WriteResult::Unknown))
-        });
-    }
-
-    /// Runs a task that ends by sending exactly one input, whatever happens to it.
-    fn spawn<T: Send + 'static>(
-        &mut self,
-        timeout: Duration,
-        task: impl Future<Output = T> + Send + 'static,
-        into_input: impl FnOnce(Result<T, Fault>) -> Input + Send + 'static,
-    ) {
-        self.in_flight += 1;
-        let sender = self.sender.clone();
-        let metrics = self.controller.metrics.clone();
-        tokio::spawn(async move {
-            let result =
-                match tokio::time::timeout(timeout, AssertUnwindSafe(task).catch_unwind()).await {
-                    Ok(Ok(value)) => Ok(value),
-                    Ok(Err(_)) => {
-                        metrics.task_panicked();
-                        Err(Fault::Panicked)
-                    }
-                    Err(_) => Err(Fault::TimedOut),
-                };
-            // Fails only where the loop has ended, and then nobody waits for it.
-            let _ = sender.send(into_input(result));
-        });
-    }
-}
-
-/// A task that did not come to a result of its own.
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    TimedOut,
-    Panicked,
-}
-
-impl Fault {
-    fn failure(self) -> Failure {
-        let (kind, message) = match self {
-            Self::TimedOut => (FailureKind::Timeout, "it took too long"),
-            Self::Panicked => (
-                FailureKind::Internal,
-                "the operator met a fault of its own, see its log",
-            ),
-        };
-        Failure {
-            kind,
-            stage: Stage::Login,
-            message: message.into(),
-        }
-    }
-}
-
-fn observation_of_fault(fault: Fault) -> Observation {
-    Observation {
-        outcome: Outcome::Failed(fault.failure()),
-        retry_after: None,
-        endpoint: None,
-        requests: 1,
-        signed_in: false,
-        request_id: None,
-    }
-}
-
-/// The number of a watch.
-fn source(index: usize) -> Source {
-    Source(u16::try_from(index).unwrap_or(u16::MAX))
 }

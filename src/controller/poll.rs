@@ -48,7 +48,6 @@ pub(super) async fn poll(
         && gate.opens(outcome)
     {
         tracing::info!(
-            object = %request.key,
             job = %request.job,
             outcome,
             endpoint = endpoint.as_deref(),
@@ -57,7 +56,6 @@ pub(super) async fn poll(
         );
     }
     tracing::debug!(
-        object = %request.key,
         job = %request.job,
         outcome,
         endpoint = endpoint.as_deref(),

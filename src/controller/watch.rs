@@ -1,6 +1,6 @@
-//! From the API server's watches to inputs.
+//! Watches: turn what the API server reports about objects into inputs.
 
-use super::{Controller, source};
+use super::Controller;
 use crate::telemetry::{Health, LogGate, Metrics};
 use futures::{FutureExt, StreamExt};
 use image_export_api::ImageExportJob;
@@ -14,39 +14,42 @@ use kube::{
     },
 };
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, error_span};
 
-/// The API server ends each watch after this time, and the watcher takes one that is silent 5 s
-/// longer for dead: a connection that died without a word is noticed within a minute.
+/// The API server ends each watch after this time, and kube's watcher gives up one that is silent
+/// for 5 s longer: a connection that is lost without notice is replaced within a minute.
 const WATCH_SECONDS: u32 = 50;
-/// Objects a list page holds. Each page is reduced to lean records before the next is asked for.
+/// Objects per page of a list. Each page is reduced to lean records before the next is requested.
 const PAGE: u32 = 500;
-/// Longest account of why an object does not decode, in bytes.
+/// Bound on the description of why an object does not decode, in bytes.
 const ERROR_MAX_BYTES: usize = 256;
 
 type Guarded = DeserializeGuard<ImageExportJob>;
 
-/// Starts one watch per namespace, or one for all. They end when the set is dropped.
-pub(super) fn spawn(controller: &Controller, sender: &mpsc::Sender<Input>) -> JoinSet<()> {
-    let apis: Vec<(String, Api<Guarded>)> = if controller.namespaces.is_empty() {
-        vec![(
-            "all namespaces".to_owned(),
-            Api::all(controller.client.clone()),
-        )]
-    } else {
-        controller
-            .namespaces
-            .iter()
-            .map(|namespace| {
-                let api = Api::namespaced(controller.client.clone(), namespace);
-                (format!("namespace {namespace}"), api)
-            })
-            .collect()
-    };
-    let mut watches = JoinSet::new();
-    for (index, (scope, api)) in apis.into_iter().enumerate() {
+/// Starts one watch per namespace, or one for all. They end when `stop` is cancelled.
+pub(super) fn spawn(
+    controller: &Controller,
+    sender: &mpsc::Sender<Input>,
+    stop: &CancellationToken,
+) {
+    let client = &controller.client;
+    let mut scopes: Vec<(String, Api<Guarded>)> = controller
+        .namespaces
+        .iter()
+        .map(|namespace| {
+            let api = Api::namespaced(client.clone(), namespace);
+            (format!("namespace {namespace}"), api)
+        })
+        .collect();
+    if scopes.is_empty() {
+        scopes.push(("all namespaces".to_owned(), Api::all(client.clone())));
+    }
+    for (source, (scope, api)) in (0..).map(Source).zip(scopes) {
+        let span = error_span!("watch", scope);
         let watch = Watch {
-            source: source(index),
+            source,
             scope,
             api,
             sender: sender.clone(),
@@ -54,20 +57,15 @@ pub(super) fn spawn(controller: &Controller, sender: &mpsc::Sender<Input>) -> Jo
             metrics: controller.metrics.clone(),
             gate: LogGate::default(),
         };
-        watches.spawn(async move {
-            // A panic in here would leave the operator blind but alive: start over instead.
-            while AssertUnwindSafe(watch.run()).catch_unwind().await.is_err() {
-                watch.metrics.task_panicked();
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
+        let stop = stop.clone();
+        let task = async move { stop.run_until_cancelled(watch.run_always()).await };
+        tokio::spawn(task.instrument(span));
     }
-    watches
 }
 
 struct Watch {
     source: Source,
-    /// What is watched, for people.
+    /// The namespace, or all of them, for people.
     scope: String,
     api: Api<Guarded>,
     sender: mpsc::Sender<Input>,
@@ -77,8 +75,17 @@ struct Watch {
 }
 
 impl Watch {
+    /// Starts over after a panic, which would otherwise leave the operator running without a watch.
+    async fn run_always(&self) {
+        while AssertUnwindSafe(self.run()).catch_unwind().await.is_err() {
+            self.metrics.task_panicked();
+            tracing::error!("internal error: the watch panicked and starts over");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     async fn run(&self) {
-        // Never `any_semantic`: a list from the cache may be older than what was seen before.
+        // Never `any_semantic`: a list from the cache may be older than the objects seen before.
         let config = Config::default()
             .timeout(WATCH_SECONDS)
             .page_size(PAGE)
@@ -87,7 +94,7 @@ impl Watch {
         while let Some(event) = events.next().await {
             let input = match event {
                 Ok(event) => {
-                    // `Init` only says that a list is about to be tried.
+                    // `Init` comes before the list request is sent.
                     if !matches!(event, Event::Init) {
                         self.health.watch_works(self.source);
                     }
@@ -110,10 +117,10 @@ impl Watch {
         Some(match event {
             Event::Init => Input::ListStarted(self.source),
             Event::InitDone => {
-                tracing::info!(scope = self.scope, "listed");
+                tracing::info!("listed");
                 Input::Listed(self.source)
             }
-            Event::InitApply(object) | Event::Apply(object) => self.seen(object)?,
+            Event::InitApply(object) | Event::Apply(object) => self.applied(object)?,
             Event::Delete(object) => {
                 let meta = object.meta();
                 Input::Deleted(key(meta)?, meta.uid.clone())
@@ -121,7 +128,7 @@ impl Watch {
         })
     }
 
-    fn seen(&self, object: Guarded) -> Option<Input> {
+    fn applied(&self, object: Guarded) -> Option<Input> {
         match object.0 {
             Ok(object) => Some(Input::Applied(self.source, Box::new(object))),
             Err(invalid) => Some(Input::Undecodable {
@@ -140,20 +147,20 @@ impl Watch {
         if self.gate.opens(kind) {
             tracing::warn!(kind, %error, "watch failed: {problem}");
         }
-        // An expired or broken watch is renewed and loses nothing; the others keep us from seeing.
+        // A renewed watch loses nothing; after any other failure the operator misses changes.
         if kind != "renewed" {
             self.health.watch_fails(self.source, problem);
         }
     }
 }
 
-/// What is wrong, as a metric label and for people.
+/// The kind of a failure as a metric label, and the problem for people.
 fn diagnose(error: &watcher::Error) -> (&'static str, String) {
     use watcher::Error;
     let cause = match error {
         Error::InitialListFailed(cause) | Error::WatchStartFailed(cause) => cause,
         Error::WatchFailed(_) | Error::WatchError(_) | Error::NoResourceVersion => {
-            return ("renewed", "the watch broke off and is renewed".to_owned());
+            return ("renewed", "the watch ended early and is renewed".to_owned());
         }
     };
     match cause {
@@ -181,7 +188,7 @@ fn diagnose(error: &watcher::Error) -> (&'static str, String) {
     }
 }
 
-/// The library repeats a value of the wrong type, however long it is.
+/// serde repeats a value of the wrong type, however long it is.
 fn bounded(mut error: String) -> String {
     if error.len() > ERROR_MAX_BYTES {
         error.truncate(error.floor_char_boundary(ERROR_MAX_BYTES));

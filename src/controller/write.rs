@@ -1,95 +1,130 @@
-//! One status write, one deletion, and the read that settles one whose end is not known.
+//! Calls to the API server about one object: a status write, a deletion, and the read that resolves
+//! an unconfirmed write.
+
+use super::patch;
 use crate::telemetry::{LogGate, Metrics};
-use image_export_api::{ImageExportJob, ImageExportJobStatus, MANAGER};
+use image_export_api::ImageExportJob;
 use image_export_core::{Deletion, FetchResult, ObjectKey, Precondition, StatusWrite, WriteResult};
 use kube::{
-    Api, Client, Resource,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
-    core::{PartialObjectMeta, Request, Status},
+    Api, Client,
+    api::{DeleteParams, Preconditions},
+    core::{PartialObjectMeta, Status},
 };
-use serde_json::{Map, Value, json};
 use std::{sync::Arc, time::Duration};
 
 /// Bound on one call to the API server.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The status fields that a merge patch has to clear by name where they are absent.
-const FIELDS: [&str; 11] = [
-    "observedGeneration",
-    "status",
-    "jobType",
-    "imageID",
-    "failReason",
-    "errorCode",
-    "progressPercent",
-    "startTime",
-    "completionTime",
-    "lastHandledPollRequest",
-    "conditions",
-];
+/// Sends writes and deletions. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Writer {
+    pub(super) client: Client,
+    pub(super) metrics: Arc<Metrics>,
+    /// Bounds what rejected writes log.
+    pub(super) gate: Arc<LogGate>,
+}
 
-pub(super) async fn write(
-    client: Client,
-    metrics: Arc<Metrics>,
-    gate: Arc<LogGate>,
-    write: StatusWrite,
-) -> WriteResult {
-    let StatusWrite {
-        key,
-        precondition,
-        status,
-        ..
-    } = write;
-    let tests = matches!(precondition, Precondition::Tests { .. });
-    let result = match request(&key, precondition, &status) {
-        Ok(request) => match client.request::<ImageExportJob>(request).await {
-            Ok(object) => WriteResult::Written {
-                version: object.metadata.resource_version.unwrap_or_default(),
-                status: object.status.map(Box::new),
+impl Writer {
+    pub(super) async fn write(self, write: StatusWrite) -> WriteResult {
+        let tests = matches!(write.precondition, Precondition::Tests { .. });
+        let result = match patch::request(&write.key, write.precondition, &write.status) {
+            Ok(request) => match self.client.request::<ImageExportJob>(request).await {
+                Ok(object) => WriteResult::Written {
+                    version: object.metadata.resource_version.unwrap_or_default(),
+                    status: object.status.map(Box::new),
+                },
+                Err(error) => self.failed(&write.key, &error, tests),
             },
-            Err(error) => failed(&key, &error, tests, &gate),
-        },
-        Err(error) => {
-            tracing::error!(object = %key, %error, "status cannot be put into a request");
-            WriteResult::Rejected
-        }
-    };
-    metrics.wrote(label(&result));
-    result
-}
-
-/// Deletes an object whose time to live is over, unless it is another one or has changed since.
-pub(super) async fn delete(
-    client: Client,
-    metrics: Arc<Metrics>,
-    gate: Arc<LogGate>,
-    deletion: Deletion,
-) -> WriteResult {
-    let Deletion {
-        key, uid, version, ..
-    } = deletion;
-    let api: Api<PartialObjectMeta<ImageExportJob>> = Api::namespaced(client, &key.namespace);
-    let parameters = DeleteParams::default().preconditions(Preconditions {
-        uid: Some(uid.to_string()),
-        resource_version: Some(version.to_string()),
-    });
-    let result = match api.delete(&key.name, &parameters).await {
-        Ok(_) => {
-            tracing::info!(object = %key, "deleted: ttlSecondsAfterFinished is over");
-            WriteResult::Deleted
-        }
-        Err(error) => failed(&key, &error, false, &gate),
-    };
-    metrics.deleted(label(&result));
-    result
-}
-
-fn failed(key: &ObjectKey, error: &kube::Error, tests: bool, gate: &LogGate) -> WriteResult {
-    if let kube::Error::Api(status) = error {
-        return classify(key, status, tests, gate);
+            Err(error) => {
+                tracing::error!(%error, "the request for a status write is invalid");
+                WriteResult::Rejected
+            }
+        };
+        self.metrics.wrote(label(&result));
+        result
     }
-    tracing::debug!(object = %key, %error, "write got no reply");
-    WriteResult::Unknown
+
+    /// Deletes an object whose time to live is over, unless it was re-created or changed since.
+    pub(super) async fn delete(self, deletion: Deletion) -> WriteResult {
+        let key = deletion.key;
+        let api: Api<PartialObjectMeta<ImageExportJob>> =
+            Api::namespaced(self.client.clone(), &key.namespace);
+        let parameters = DeleteParams::default().preconditions(Preconditions {
+            uid: Some(deletion.uid.to_string()),
+            resource_version: Some(deletion.version.to_string()),
+        });
+        let result = match api.delete(&key.name, &parameters).await {
+            Ok(_) => {
+                tracing::info!("deleted: ttlSecondsAfterFinished is over");
+                WriteResult::Deleted
+            }
+            Err(error) => self.failed(&key, &error, false),
+        };
+        self.metrics.deleted(label(&result));
+        result
+    }
+
+    /// Classifies a failed call. `tests`: it was a JSON Patch with tests.
+    fn failed(&self, key: &ObjectKey, error: &kube::Error, tests: bool) -> WriteResult {
+        let kube::Error::Api(status) = error else {
+            tracing::debug!(%error, "write got no reply");
+            return WriteResult::Unknown;
+        };
+        let result = classify(key, status, tests);
+        let (code, message) = (status.code, &status.message);
+        match result {
+            WriteResult::Failed | WriteResult::Unknown => {
+                tracing::debug!(code, message, "write failed");
+            }
+            // A missing right is the same problem for all objects.
+            WriteResult::Rejected
+                if self
+                    .gate
+                    .opens(if code == 403 { "forbidden" } else { "rejected" }) =>
+            {
+                tracing::warn!(code, message, "write rejected");
+            }
+            _ => {}
+        }
+        result
+    }
+}
+
+pub(super) async fn fetch(client: Client, key: ObjectKey) -> FetchResult {
+    let api: Api<ImageExportJob> = Api::namespaced(client, &key.namespace);
+    match api.get(&key.name).await {
+        Ok(object) => FetchResult::Found(Box::new(object)),
+        Err(kube::Error::Api(status)) if status.code == 404 && names(&status, &key) => {
+            FetchResult::Gone
+        }
+        Err(_) => FetchResult::Failed,
+    }
+}
+
+/// Whether a 404 is about this object. One that does not name it comes from a proxy, or from a CRD
+/// that is being replaced; taken for a deletion, it would lose the object for good.
+fn names(status: &Status, key: &ObjectKey) -> bool {
+    let details = status.details.as_ref();
+    details.is_some_and(|details| details.name == *key.name)
+}
+
+fn classify(key: &ObjectKey, status: &Status, tests: bool) -> WriteResult {
+    let details = status.details.as_ref();
+    match status.code {
+        409 => WriteResult::Conflict,
+        // A failed test has no causes; a schema violation names each field.
+        422 if tests && details.is_none_or(|details| details.causes.is_empty()) => {
+            WriteResult::Conflict
+        }
+        404 if names(status, key) => WriteResult::Gone,
+        500 => WriteResult::Failed,
+        429 => {
+            let seconds = details.map_or(0, |details| details.retry_after_seconds);
+            WriteResult::Throttled((seconds > 0).then(|| Duration::from_secs(seconds.into())))
+        }
+        401 | 404 | 408 | 501..=599 => WriteResult::Unknown,
+        _ => WriteResult::Rejected,
+    }
 }
 
 fn label(result: &WriteResult) -> &'static str {
@@ -105,189 +140,40 @@ fn label(result: &WriteResult) -> &'static str {
     }
 }
 
-pub(super) async fn fetch(client: Client, key: ObjectKey) -> FetchResult {
-    match Api::<ImageExportJob>::namespaced(client, &key.namespace)
-        .get(&key.name)
-        .await
-    {
-        Ok(object) => FetchResult::Found(Box::new(object)),
-        Err(kube::Error::Api(status)) if status.code == 404 && is_of(&key, &status) => {
-            FetchResult::Gone
-        }
-        Err(_) => FetchResult::Failed,
-    }
-}
-
-/// Whether a 404 is about this object. One without its name comes from something in between, or
-/// from a CRD that is being replaced; no watch would bring the object back after that.
-fn is_of(key: &ObjectKey, status: &Status) -> bool {
-    let named = status.details.as_ref().map(|details| details.name.as_str());
-    named == Some(&*key.name)
-}
-
-fn request(
-    key: &ObjectKey,
-    precondition: Precondition,
-    status: &ImageExportJobStatus,
-) -> Result<http::Request<Vec<u8>>, kube::core::request::Error> {
-    let url = ImageExportJob::url_path(&(), Some(&key.namespace));
-    let parameters = PatchParams {
-        field_manager: Some(MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    let (body, content_type) = match precondition {
-        Precondition::ResourceVersion(version) => (
-            merge_patch(&version, status),
-            "application/merge-patch+json",
-        ),
-        Precondition::Tests {
-            uid,
-            generation,
-            status: before,
-        } => (
-            json_patch(&uid, generation, before.as_deref(), status),
-            "application/json-patch+json",
-        ),
-    };
-    let mut request = Request::new(url).patch_subresource(
-        "status",
-        &key.name,
-        &parameters,
-        &Patch::Merge(body),
-    )?;
-    request.headers_mut().insert(
-        http::header::CONTENT_TYPE,
-        http::HeaderValue::from_static(content_type),
-    );
-    Ok(request)
-}
-
-/// Names every status field (null = absent) and the whole list of conditions, so that nothing a
-/// hand edit added stays. The resource version is the precondition against a recreated object and against
-/// another writer: a wrong `metadata.uid` is silently accepted here.
-fn merge_patch(version: &str, status: &ImageExportJobStatus) -> Value {
-    let mut fields: Map<String, Value> = FIELDS
-        .iter()
-        .map(|field| ((*field).to_owned(), Value::Null))
-        .collect();
-    if let Ok(Value::Object(written)) = serde_json::to_value(status) {
-        fields.extend(written);
-    }
-    json!({ "metadata": { "resourceVersion": version }, "status": fields })
-}
-
-/// For an object that others change all the time: tests what matters instead of everything.
-fn json_patch(
-    uid: &str,
-    generation: i64,
-    before: Option<&ImageExportJobStatus>,
-    status: &ImageExportJobStatus,
-) -> Value {
-    let mut operations = vec![
-        json!({ "op": "test", "path": "/metadata/uid", "value": uid }),
-        json!({ "op": "test", "path": "/metadata/generation", "value": generation }),
-    ];
-    if let Some(before) = before {
-        operations.push(json!({ "op": "test", "path": "/status", "value": before }));
-    }
-    operations.push(json!({ "op": "add", "path": "/status", "value": status }));
-    Value::Array(operations)
-}
-
-fn classify(key: &ObjectKey, status: &Status, tests: bool, gate: &LogGate) -> WriteResult {
-    let details = status.details.as_ref();
-    match status.code {
-        409 => WriteResult::Conflict,
-        // A failed test has no causes; a schema violation names each field.
-        422 if tests && details.is_none_or(|details| details.causes.is_empty()) => {
-            WriteResult::Conflict
-        }
-        404 if is_of(key, status) => WriteResult::Gone,
-        500 => {
-            tracing::debug!(object = %key, message = status.message, "write failed");
-            WriteResult::Failed
-        }
-        429 => {
-            let asked = details.map_or(0, |details| details.retry_after_seconds);
-            WriteResult::Throttled((asked > 0).then(|| Duration::from_secs(asked.into())))
-        }
-        401 | 404 | 408 | 501..=599 => {
-            tracing::debug!(object = %key, code = status.code, "write failed");
-            WriteResult::Unknown
-        }
-        code => {
-            // Missing rights are the same trouble for every object, a schema may be one's own.
-            let kind = if code == 403 { "forbidden" } else { "refused" };
-            if gate.opens(kind) {
-                let message = &status.message;
-                tracing::warn!(object = %key, code, message, "write refused");
-            }
-            WriteResult::Rejected
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
-    #[test]
-    fn the_merge_patch_names_every_field_of_the_status() {
-        let schema = image_export_api::crd::json();
-        let properties = schema
-            .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status/properties")
-            .and_then(Value::as_object)
-            .unwrap();
-        let patch = merge_patch("7", &ImageExportJobStatus::default());
-        let named = patch["status"].as_object().unwrap();
-        assert_eq!(
-            named.keys().collect::<Vec<_>>(),
-            properties.keys().collect::<Vec<_>>()
-        );
-        assert!(named.values().all(Value::is_null));
-        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+    fn key() -> ObjectKey {
+        ObjectKey {
+            namespace: "ns".into(),
+            name: "x".into(),
+        }
+    }
+
+    fn status(code: u16, details: &Value) -> Status {
+        let status = json!({ "code": code, "message": "", "reason": "", "details": details });
+        serde_json::from_value(status).unwrap()
     }
 
     #[test]
     fn only_a_404_that_names_the_object_means_that_it_is_gone() {
-        let key = ObjectKey {
-            namespace: "ns".into(),
-            name: "x".into(),
-        };
-        let status = |details: Value| {
-            serde_json::from_value::<Status>(json!({
-                "code": 404, "message": "", "reason": "NotFound", "details": details
-            }))
-            .unwrap()
-        };
-        let named = status(json!({ "name": "x", "kind": "imageexportjobs" }));
-        let gate = LogGate::default();
-        assert!(matches!(
-            classify(&key, &named, false, &gate),
-            WriteResult::Gone
-        ));
+        let named = status(404, &json!({ "name": "x", "kind": "imageexportjobs" }));
+        assert!(matches!(classify(&key(), &named, false), WriteResult::Gone));
         for other in [json!(null), json!({}), json!({ "name": "y" })] {
-            let result = classify(&key, &status(other), false, &gate);
+            let result = classify(&key(), &status(404, &other), false);
             assert!(matches!(result, WriteResult::Unknown), "{result:?}");
         }
     }
 
     #[test]
     fn a_failed_test_is_a_conflict_and_a_schema_violation_is_not() {
-        let key = ObjectKey {
-            namespace: "ns".into(),
-            name: "x".into(),
-        };
-        let status = |causes: Value| {
-            serde_json::from_value::<Status>(json!({
-                "code": 422, "message": "", "reason": "Invalid", "details": { "causes": causes }
-            }))
-            .unwrap()
-        };
-        let none = status(json!([]));
+        let causes = |causes: Value| status(422, &json!({ "causes": causes }));
+        let none = causes(json!([]));
         let field =
-            status(json!([{ "reason": "FieldValueInvalid", "message": "m", "field": "f" }]));
-        let classify = |status, tests| classify(&key, status, tests, &LogGate::default());
+            causes(json!([{ "reason": "FieldValueInvalid", "message": "m", "field": "f" }]));
+        let classify = |status, tests| classify(&key(), status, tests);
         assert!(matches!(classify(&none, true), WriteResult::Conflict));
         assert!(matches!(classify(&field, true), WriteResult::Rejected));
         assert!(matches!(classify(&none, false), WriteResult::Rejected));

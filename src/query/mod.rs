@@ -1,25 +1,26 @@
-//! `image-export-operator query`: asks about one job by hand, with a `clouds.yaml` of the user's.
+//! `image-export-operator query`: queries one job by hand, with a `clouds.yaml` of the user's.
 //!
-//! It is the operator for a single object that no cluster holds: the same client asks, the same
-//! tracker paces, classifies and decides the status. Only the shell around them is another one.
+//! It is the operator for a single object that no cluster holds: the same cloud client polls, the
+//! same tracker schedules the polls and decides the status. Only the runtime around them differs.
 
 mod file;
-mod follow;
+mod progress;
 mod report;
+mod runtime;
 
 use file::CloudsFile;
 pub use file::{FileError, find};
-pub use follow::{Ended, Follow};
 use image_export_api::{CloudName, JobId, ProjectId};
 use image_export_cloud::CloudClient;
 use image_export_core::Config;
 use image_export_model::{ConfigurationError, ConfigurationReason};
 pub use report::{Exit, Report};
+use runtime::{LocalRuntime, Target};
 use std::path::PathBuf;
 
-/// What to ask.
+/// Which job to query, and how.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct Query {
     /// The `clouds.yaml`.
     pub file: PathBuf,
     /// Its entry; `None`: the only one.
@@ -28,23 +29,23 @@ pub struct Question {
     pub project: Option<String>,
     /// The job.
     pub job: JobId,
-    /// The pace, where several questions are asked, and the graces.
+    /// Periods and graces.
     pub config: Config,
 }
 
-/// Why nothing can be asked.
+/// Why no query can be sent.
 #[derive(Debug, thiserror::Error)]
-pub enum QuestionError {
-    /// The file.
+pub enum QueryError {
+    /// There is no file, or it cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
     /// No cloud was named, and the file has several or none.
-    #[error("{file} has {there}: name one with --cloud or OS_CLOUD")]
+    #[error("{file} has {clouds}: name one with --cloud or OS_CLOUD")]
     WhichCloud {
         /// The file.
         file: String,
-        /// The clouds that are there.
-        there: String,
+        /// The clouds in it.
+        clouds: String,
     },
     /// A name that no `ImageExportJob` may hold.
     #[error("--cloud {0:?} is not a name that an ImageExportJob can hold")]
@@ -52,89 +53,83 @@ pub enum QuestionError {
     /// Neither the user nor the entry names a project.
     #[error("cloud {0:?} names no project_id: name the project of the job with --project")]
     WhichProject(String),
-    /// The entry cannot be used, so that it does not tell its project either.
+    /// The entry is invalid, and so is the project in it.
     #[error("{}", .0.message)]
-    Refused(ConfigurationError),
+    Misconfigured(ConfigurationError),
     /// A project that no `ImageExportJob` may hold.
     #[error("project {0:?} is not an id: 1 to 64 letters, digits, - and _")]
     ProjectId(String),
 }
 
-impl QuestionError {
-    /// The exit code: as where the same is found out later, else 1.
+impl QueryError {
+    /// The exit code: that of a report with the same error, else 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(refusal) => Exit::from(refusal.reason) as u8,
+            Self::Misconfigured(error) => Exit::from(error.reason) as u8,
             _ => 1,
         }
     }
 }
 
-/// Asks once or, if it is to `wait`, until the job has ended or somebody has to mend something.
-/// Progress goes to standard error.
-pub async fn ask(
-    cloud: CloudClient,
-    question: Question,
-    wait: bool,
-) -> Result<Report, QuestionError> {
-    let file = CloudsFile::open(question.file)?;
-    let cloud_name = which_cloud(&cloud, &file, question.cloud)?;
-    let credential = file.credential(&cloud, &cloud_name)?;
-    let project = match (question.project, credential) {
+/// Polls once or, with `wait`, until the job has ended or only the user can help. Progress goes to
+/// standard error.
+pub async fn run(client: CloudClient, query: Query, wait: bool) -> Result<Report, QueryError> {
+    let file = CloudsFile::open(query.file)?;
+    let cloud = which_cloud(&client, &file, query.cloud)?;
+    let credential = file.credential(&client, &cloud)?;
+    let project = match (query.project, credential) {
         (Some(named), _) => named,
         (None, Ok(credential)) => credential
             .project_id()
             .map(str::to_owned)
-            .ok_or_else(|| QuestionError::WhichProject(cloud_name.to_string()))?,
-        (None, Err(refusal)) => return Err(QuestionError::Refused(refusal)),
+            .ok_or_else(|| QueryError::WhichProject(cloud.to_string()))?,
+        (None, Err(error)) => return Err(QueryError::Misconfigured(error)),
     };
     let project: ProjectId = project
         .parse()
-        .map_err(|_| QuestionError::ProjectId(project.clone()))?;
-    let follow = Follow::new(
-        cloud,
+        .map_err(|_| QueryError::ProjectId(project.clone()))?;
+    let target = Target {
+        client,
         file,
-        cloud_name,
+        cloud,
         project,
-        question.job,
-        question.config,
-    );
-    Ok(Report::from(follow.run(wait).await))
+        job: query.job,
+        config: query.config,
+    };
+    let finished = LocalRuntime::run(&target, wait).await;
+    Ok(Report::new(target.project, target.job, finished))
 }
 
-/// The cloud that was named, else the only one.
+/// The named cloud, else the only one.
 fn which_cloud(
     client: &CloudClient,
     file: &CloudsFile,
     named: Option<String>,
-) -> Result<CloudName, QuestionError> {
+) -> Result<CloudName, QueryError> {
     let parse = |name: String| {
         name.parse::<CloudName>()
-            .map_err(|_| QuestionError::CloudName(name))
+            .map_err(|_| QueryError::CloudName(name))
     };
     if let Some(name) = named.filter(|name| !name.is_empty()) {
         return parse(name);
     }
     let names = file.names()?;
-    match names.as_slice() {
-        [only] => parse(only.clone()),
+    let clouds = match names.as_slice() {
+        [only] => return parse(only.clone()),
         [] => {
-            // It may be no YAML at all: whatever cloud is asked for tells.
+            // The file may not be YAML at all; parsing any entry of it reports that.
             match file.credential(client, &parse("cloud".to_owned())?)? {
-                Err(refusal) if refusal.reason == ConfigurationReason::CredentialsInvalid => {
-                    Err(QuestionError::Refused(refusal))
+                Err(error) if error.reason == ConfigurationReason::CredentialsInvalid => {
+                    return Err(QueryError::Misconfigured(error));
                 }
-                _ => Err(which(file, "no clouds".to_owned())),
+                _ => "no clouds".to_owned(),
             }
         }
-        several => Err(which(file, format!("the clouds {}", several.join(", ")))),
-    }
-}
-
-fn which(file: &CloudsFile, there: String) -> QuestionError {
-    QuestionError::WhichCloud {
+        several => format!("the clouds {}", several.join(", ")),
+    };
+    Err(QueryError::WhichCloud {
         file: file.to_string(),
-        there,
-    }
+        clouds,
+    })
 }

@@ -1,13 +1,13 @@
-//! What is printed about an answer, for people and for programs, and the exit code.
+//! The report: text for people, JSON for programs, and the exit code.
 
-use super::follow::{Ended, word};
+use super::runtime::Finished;
 use image_export_api::{ImageExportJobStatus, JobId, ProjectId, conditions::types};
 use image_export_model::{ConfigurationReason, JobAnswer, JobState, Outcome};
 use jiff::Timestamp;
 use serde::Serialize;
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-/// How the asking ended; the numbers are the exit codes.
+/// How the query ended; the numbers are the exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
@@ -16,19 +16,19 @@ pub enum Exit {
     Success = 0,
     /// The job has failed.
     Failed = 3,
-    /// The job has not ended, or its status is a word that nobody documented.
+    /// The job has not ended, or its status is undocumented.
     Running = 4,
     /// The cloud knows no such job.
     NotFound = 5,
     /// Credentials are missing, wrong or not sufficient.
     NotAuthorized = 6,
-    /// No answer, an unreadable one, or one that asks to wait.
+    /// No answer, an unreadable one, or throttling.
     Unreachable = 7,
-    /// The endpoint or the request is at fault.
+    /// The endpoint or the request is invalid.
     Misdirected = 8,
 }
 
-/// Everything that is known at the end.
+/// The result of a query.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -39,7 +39,7 @@ pub struct Report {
     /// `null` where there was no well-formed answer about the job.
     answer: Option<Answer>,
     classification: Classification,
-    /// What an `ImageExportJob` for the job would show.
+    /// The status that an `ImageExportJob` for the job would have.
     status: ImageExportJobStatus,
 }
 
@@ -71,10 +71,10 @@ struct Classification {
     category: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
-    /// Who answered.
+    /// The host that answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<String>,
-    /// The cloud's name for the request, for its support.
+    /// The cloud's id of the request, for its support.
     #[serde(rename = "requestID", skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +82,30 @@ struct Classification {
 }
 
 impl Report {
-    /// How the asking ended.
+    pub(super) fn new(project_id: ProjectId, job_id: JobId, finished: Finished) -> Self {
+        let observation = finished.observation;
+        let outcome = &observation.outcome;
+        let answer = match outcome {
+            Outcome::Answered(answer) => Some(Answer::from(&**answer)),
+            _ => None,
+        };
+        Self {
+            project_id,
+            job_id,
+            answer,
+            classification: Classification {
+                result: Exit::of_status(&finished.status).unwrap_or_else(|| Exit::of(outcome)),
+                category: outcome.category(),
+                message: outcome.message().map(str::to_owned),
+                endpoint: text(observation.endpoint.as_ref()),
+                request_id: text(observation.request_id.as_ref()),
+                retry_after_seconds: observation.retry_after.map(|wait| wait.as_secs()),
+            },
+            status: finished.status,
+        }
+    }
+
+    /// The exit code.
     #[must_use]
     pub fn exit(&self) -> Exit {
         self.classification.result
@@ -95,41 +118,14 @@ impl Report {
     }
 }
 
-impl From<Ended> for Report {
-    fn from(ended: Ended) -> Self {
-        let observation = ended.observation;
-        let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
-        let answer = match &observation.outcome {
-            Outcome::Answered(answer) => Some(Answer::from(&**answer)),
-            _ => None,
-        };
-        Self {
-            project_id: ended.project,
-            job_id: ended.job,
-            answer,
-            classification: Classification {
-                result: Exit::of_end(&ended.status)
-                    .unwrap_or_else(|| Exit::of(&observation.outcome)),
-                category: observation.outcome.category(),
-                message: observation.outcome.message().map(str::to_owned),
-                endpoint: text(&observation.endpoint),
-                request_id: text(&observation.request_id),
-                retry_after_seconds: observation.retry_after.map(|wait| wait.as_secs()),
-            },
-            status: ended.status,
-        }
-    }
-}
-
 impl From<&JobAnswer> for Answer {
     fn from(answer: &JobAnswer) -> Self {
-        let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
         Self {
-            status: word(&answer.state).to_owned(),
-            job_type: text(&answer.job_type),
-            image_id: text(&answer.image_id),
-            fail_reason: text(&answer.fail_reason),
-            error_code: text(&answer.error_code),
+            status: job_status(&answer.state).to_owned(),
+            job_type: text(answer.job_type.as_ref()),
+            image_id: text(answer.image_id.as_ref()),
+            fail_reason: text(answer.fail_reason.as_ref()),
+            error_code: text(answer.error_code.as_ref()),
             percent: answer.percent,
             begin_time: answer.begin_time,
             end_time: answer.end_time,
@@ -138,8 +134,8 @@ impl From<&JobAnswer> for Answer {
 }
 
 impl Exit {
-    /// An end that the status shows, whatever was answered since.
-    fn of_end(status: &ImageExportJobStatus) -> Option<Self> {
+    /// Of a final status: later answers do not change it.
+    fn of_status(status: &ImageExportJobStatus) -> Option<Self> {
         let succeeded = status
             .conditions
             .iter()
@@ -160,7 +156,7 @@ impl Exit {
             },
             Outcome::JobNotFound => Self::NotFound,
             Outcome::Throttled | Outcome::Failed(_) => Self::Unreachable,
-            Outcome::Misconfigured(refusal) => refusal.reason.into(),
+            Outcome::Misconfigured(error) => error.reason.into(),
         }
     }
 }
@@ -178,7 +174,22 @@ impl From<ConfigurationReason> for Exit {
     }
 }
 
-/// For people.
+/// The CRD's value of `status.status`.
+pub(super) fn job_status(state: &JobState) -> &str {
+    match state {
+        JobState::Init => "INIT",
+        JobState::Running => "RUNNING",
+        JobState::Success => "SUCCESS",
+        JobState::Fail => "FAIL",
+        JobState::Unrecognized(status) => status,
+    }
+}
+
+fn text(text: Option<&Arc<str>>) -> Option<String> {
+    text.map(ToString::to_string)
+}
+
+/// The text form.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = |name: &str, value: &str| writeln!(f, "{:<13} {value}", format!("{name}:"));
@@ -220,14 +231,14 @@ impl fmt::Display for Report {
             }
         }
         writeln!(f, "\nAn ImageExportJob for it would show:")?;
-        let mut said = "";
+        let mut shown = "";
         for condition in &self.status.conditions {
             let (type_, status) = (&condition.type_, &condition.status);
             writeln!(f, "  {type_}={status} ({})", condition.reason)?;
-            // All conditions mostly say the same.
-            if condition.message != said {
+            // Most conditions have the same message.
+            if condition.message != shown {
                 writeln!(f, "    {}", condition.message)?;
-                said = &condition.message;
+                shown = &condition.message;
             }
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! What the probes tell: alive while the loop turns, ready once everything was listed.
+//! The state behind the probes: live while the control loop turns, ready once all objects were
+//! listed.
 
 use image_export_core::Source;
 use std::{
@@ -10,16 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A loop that has not turned for this long is stuck.
+/// The control loop is stuck if it has not turned for this long.
 const STUCK: Duration = Duration::from_secs(60);
 
 /// Shared between the loop, the watches and the probes.
 #[derive(Debug)]
 pub struct Health {
     started: Instant,
-    /// Milliseconds from `started` to the loop's last turn.
+    /// Milliseconds from `started` to the last turn of the control loop.
     last_beat: AtomicU64,
     listed: AtomicBool,
+    /// What keeps each watch from working.
     problems: Mutex<BTreeMap<Source, String>>,
 }
 
@@ -35,13 +37,13 @@ impl Default for Health {
 }
 
 impl Health {
-    /// The loop turned.
+    /// Call it on each turn of the control loop.
     pub fn beat(&self) {
         let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_beat.store(elapsed, Ordering::Relaxed);
     }
 
-    /// All objects were listed once.
+    /// Call it when all objects were listed once.
     pub fn set_listed(&self) {
         self.listed.store(true, Ordering::Relaxed);
     }
@@ -52,12 +54,12 @@ impl Health {
         self.listed.load(Ordering::Relaxed)
     }
 
-    /// A watch delivers.
+    /// Call it when a watch works.
     pub fn watch_works(&self, source: Source) {
         self.problems().remove(&source);
     }
 
-    /// A watch does not come about.
+    /// Call it when a watch fails; `problem` is for people.
     pub fn watch_fails(&self, source: Source, problem: String) {
         self.problems().insert(source, problem);
     }
@@ -72,7 +74,7 @@ impl Health {
         let silence = self.started.elapsed().saturating_sub(last_beat);
         if silence > STUCK {
             return Err(format!(
-                "the main loop has not turned for {} s",
+                "the control loop has not turned for {} s",
                 silence.as_secs()
             ));
         }
@@ -82,7 +84,7 @@ impl Health {
     /// `Err` says what keeps the operator from working.
     pub fn ready(&self) -> Result<(), String> {
         if self.is_listed() {
-            // Trouble after that is the API server's: restarting or unrouting us mends nothing.
+            // A later outage of the API server is not fixed by a restart of the operator.
             return Ok(());
         }
         let problems = self.problems();
@@ -117,7 +119,7 @@ mod tests {
         assert_eq!(
             health.ready(),
             Ok(()),
-            "an outage of the API server does not unready us"
+            "an outage of the API server leaves the operator ready"
         );
     }
 }

@@ -22,15 +22,17 @@ pub enum LogFormat {
     Json,
 }
 
-/// These log at level error what is handled, and reported at a bounded rate, elsewhere: the API client
-/// (and a whole answer that it cannot read, which may be a Secret), and the check of certificates.
-const QUIET: &str = "kube_client=off,kube_runtime=off,rustls_platform_verifier=off";
+/// Off unless the filter names them: they log as errors what the operator handles, and logs itself at
+/// a bounded rate. kube's client also logs the whole of an answer that it cannot parse, which may be
+/// a Secret.
+const QUIET: &str = "kube_client=off,kube_runtime=off";
 
-/// What is logged: a level for everything, or `target=level` for parts, in a list with commas.
+/// What is logged: a level for everything, or `target=level` for targets that begin with `target`, in
+/// a list with commas.
 #[derive(Clone, Debug)]
 pub struct LogFilter(Targets);
 
-/// A word of a filter that means nothing.
+/// An invalid part of a filter.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is neither error, warn, info, debug or trace, nor of the form target=level")]
 pub struct LogFilterError(String);
@@ -39,21 +41,23 @@ impl FromStr for LogFilter {
     type Err = LogFilterError;
 
     fn from_str(text: &str) -> Result<Self, LogFilterError> {
-        // `Targets` would take a misspelt level for a target, and then log nothing else.
-        let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
-        let is_sound = |word: &&str| match word.split_once('=') {
+        // `Targets` takes a misspelt level for a target, and then logs nothing else.
+        let is_level = |part: &str| !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+        let is_valid = |part: &&str| match part.split_once('=') {
             Some((target, level)) => !target.is_empty() && is_level(level),
-            None => is_level(word),
+            None => is_level(part),
         };
-        let wrong = |word: &str| LogFilterError(word.to_owned());
-        if let Some(word) = text.split(',').find(|word| !is_sound(word)) {
-            return Err(wrong(word));
+        let invalid = |part: &str| LogFilterError(part.to_owned());
+        if let Some(part) = text.split(',').find(|part| !is_valid(part)) {
+            return Err(invalid(part));
         }
-        // First, so that whoever names these targets has the last word.
-        format!("{QUIET},{text}")
-            .parse()
-            .map(Self)
-            .map_err(|_| wrong(text))
+        // The last of two directives for one target counts.
+        let targets = format!("{QUIET},{text}").parse::<Targets>();
+        let targets = targets.map_err(|_| invalid(text))?;
+        // It logs the whole certificate at each attempt; the message of the failed request is enough.
+        Ok(Self(
+            targets.with_target("rustls_platform_verifier", LevelFilter::OFF),
+        ))
     }
 }
 
@@ -64,26 +68,23 @@ pub fn init(format: LogFormat, filter: LogFilter) {
         LogFormat::Text => lines
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .boxed(),
     };
     tracing_subscriber::registry()
-        // It logs the other side's certificate at each attempt; our own words say what is wrong with it.
-        .with(
-            lines.with_filter(
-                filter
-                    .0
-                    .with_target("rustls_platform_verifier", LevelFilter::OFF),
-            ),
-        )
+        .with(lines.with_filter(filter.0))
         .init();
 }
 
-/// Lets one line of each kind through a minute: trouble that lasts is told, not repeated.
+/// Lets one line of each kind through per minute.
 #[derive(Debug, Default)]
 pub struct LogGate(Mutex<HashMap<&'static str, Instant>>);
 
 impl LogGate {
-    /// Whether a line of this kind may be written now.
+    /// Whether a line of this kind may be logged now.
     #[must_use]
     pub fn opens(&self, kind: &'static str) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,26 +103,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_with_a_misspelt_level_is_refused() {
-        for good in [
-            "info",
-            "TRACE",
-            "warn,image_export_operator=debug",
-            "a::b=off",
-        ] {
-            assert!(good.parse::<LogFilter>().is_ok(), "{good}");
+    fn a_filter_with_a_misspelt_level_is_invalid() {
+        for valid in ["info", "TRACE", "warn,image_export=debug", "a::b=off"] {
+            assert!(valid.parse::<LogFilter>().is_ok(), "{valid}");
         }
-        for (wrong, word) in [
+        for (invalid, part) in [
             ("loud", "loud"),
             ("", ""),
             ("info,a=loud", "a=loud"),
             ("=info", "=info"),
         ] {
-            let error = wrong.parse::<LogFilter>().unwrap_err();
+            let error = invalid.parse::<LogFilter>().unwrap_err();
             assert!(
                 error
                     .to_string()
-                    .starts_with(&format!("{word:?} is neither"))
+                    .starts_with(&format!("{part:?} is neither"))
             );
         }
     }

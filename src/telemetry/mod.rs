@@ -1,4 +1,4 @@
-//! What operators of the operator see: logs, metrics, health.
+//! Logs, metrics and probes.
 
 mod health;
 mod http;
@@ -6,6 +6,6 @@ mod logging;
 mod metrics;
 
 pub use health::Health;
-pub use http::{Server, bind};
+pub use http::serve;
 pub use logging::{LogFilter, LogFilterError, LogFormat, LogGate, init as init_logging};
 pub use metrics::Metrics;

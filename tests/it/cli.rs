@@ -1,4 +1,4 @@
-//! The command line: what may be given, and what is said about what may not.
+//! The command line: valid and invalid arguments, the log, and what the operator watches.
 
 use crate::harness::{
     OPERATOR_NAMESPACE, Operator, PATIENCE, PROJECT, SCALE, Team, cluster, eventually,
@@ -14,7 +14,7 @@ use testbed::{
     process::{Output, Supervised},
 };
 
-/// Each flag with its environment variable and values that must be refused.
+/// Each flag with its environment variable and invalid values.
 const FLAGS: [(&str, &str, &[&str]); 9] = [
     (
         "--namespace",
@@ -64,7 +64,7 @@ fn operator() -> Command {
     for (_, variable, _) in FLAGS {
         command.env_remove(variable);
     }
-    // Where a command that should have been refused is not, it must not find a cluster.
+    // A command that wrongly passes must not find a cluster.
     command
         .env("KUBECONFIG", scratch("absent"))
         .env_remove("KUBERNETES_SERVICE_HOST")
@@ -86,7 +86,7 @@ fn run(command: &mut Command) -> (Option<i32>, String, String) {
     )
 }
 
-/// A kubeconfig whose API server nobody has ever met.
+/// A kubeconfig of an API server that does not exist.
 fn kubeconfig_to_nowhere() -> PathBuf {
     let file = scratch("nowhere");
     let text = r#"{"apiVersion":"v1","kind":"Config","current-context":"c",
@@ -126,7 +126,7 @@ fn crd_prints_the_committed_crd() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_code_2_and_the_flags_name() {
+fn an_invalid_value_ends_with_code_2_and_the_flags_name() {
     for (flag, variable, values) in FLAGS {
         for value in values {
             let given = format!("{flag}={value}");
@@ -156,8 +156,8 @@ fn what_makes_no_sense_is_refused_with_code_2_and_the_flags_name() {
     }
 }
 
-/// Runs with arguments that are in order on a machine that is not; returns what is said last.
-fn refusal(command: &mut Command) -> String {
+/// Runs with valid arguments where they cannot work; returns the error.
+fn error_of(command: &mut Command) -> String {
     let (code, output, errors) = run(command);
     assert_eq!((code, output.as_str()), (Some(1), ""), "{errors}");
     assert!(!errors.contains("panicked"), "{errors}");
@@ -172,9 +172,9 @@ fn a_kubeconfig_that_cannot_be_used_is_named() {
     let folder = scratch("folder");
     std::fs::create_dir_all(&folder).expect("a folder");
     for file in [absent, garbage, folder] {
-        let said = refusal(operator().arg("run").env("KUBECONFIG", &file));
+        let error = error_of(operator().arg("run").env("KUBECONFIG", &file));
         let line = format!("Error: KUBECONFIG={}", file.display());
-        assert!(said.lines().any(|said| said == line), "{said}");
+        assert!(error.lines().any(|error| error == line), "{error}");
     }
 }
 
@@ -182,17 +182,20 @@ fn a_kubeconfig_that_cannot_be_used_is_named() {
 fn a_taken_port_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address").to_string();
-    let said = refusal(
+    let error = error_of(
         operator()
             .args(["run", "--http-listen", &address])
             .env("KUBECONFIG", kubeconfig_to_nowhere()),
     );
-    assert!(said.contains(&format!("--http-listen {address}")), "{said}");
-    assert!(said.contains("in use"), "{said}");
+    assert!(
+        error.contains(&format!("--http-listen {address}")),
+        "{error}"
+    );
+    assert!(error.contains("in use"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_json_log_is_one_object_a_line_and_the_lab_switch_is_warned_of_once() {
+async fn a_json_log_is_one_object_a_line_and_says_whose_it_is() {
     let team = Team::start("json").await;
     team.follow(Job::new(PROJECT, "logged")).await;
     team.until_reason("logged", "JobSucceeded").await;
@@ -217,6 +220,12 @@ async fn a_json_log_is_one_object_a_line_and_the_lab_switch_is_warned_of_once() 
                 .is_some_and(|message| message.contains("--allow-http"))
     });
     assert_eq!(warnings.count(), 1);
+    let polled = lines.iter().find(|line| line["message"] == "polled");
+    let span = &polled.expect("a line about the poll")["spans"][0];
+    let namespace = &team.namespace;
+    assert_eq!(span["name"], "poll");
+    assert_eq!(span["object"], format!("{namespace}/logged"));
+    assert_eq!(span["credential"], format!("{namespace}/otc/otc"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -248,15 +257,16 @@ async fn everything_may_be_given_by_environment_variables() {
     assert_eq!(process.wait(PATIENCE), Some(0));
 
     let text = std::fs::read_to_string(&log).expect("a log");
+    let namespace = &team.namespace;
     assert!(!text.contains('\u{1b}'), "no colours in a file");
     for line in text.lines() {
         assert!(!line.starts_with('{'), "{line}");
     }
     for words in [
         " INFO image_export_operator",
-        "DEBUG image_export_operator",
         "starting version=",
-        "listed scope=\"namespace default\"",
+        "watch{scope=\"namespace default\"}: image_export_operator::controller::watch: listed",
+        &format!(" poll{{object={namespace}/by-environment credential={namespace}/otc/otc}}: "),
     ] {
         assert!(text.contains(words), "{words} in\n{text}");
     }

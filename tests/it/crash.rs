@@ -1,4 +1,4 @@
-//! Faults A: the operator ends at any moment, is started again, and nothing is lost or done twice.
+//! The operator ends at any moment, is started again, and nothing is lost or done twice.
 
 use crate::harness::{
     OPERATOR_NAMESPACE, Operator, PROJECT, Team, cluster, condition, eventually, key, summary,
@@ -15,7 +15,7 @@ async fn version(team: &Team, name: &str) -> String {
         .expect("a stored object has one")
 }
 
-/// The statuses that said the job had ended, in order, without repetitions.
+/// The final statuses, in order, without repetitions.
 fn finals(team: &Team, name: &str) -> Vec<ImageExportJobStatus> {
     let mut finals: Vec<_> = team
         .versions(name)
@@ -58,7 +58,7 @@ async fn an_operator_killed_in_mid_job_ends_that_job_and_leaves_finished_ones_al
     assert_eq!(
         version(&team, &running).await,
         version_running,
-        "what is still so is not written again"
+        "an unchanged status is not written again"
     );
     team.sim.put_job(Job::new(PROJECT, "running"));
     team.until_reason(&running, "JobSucceeded").await;
@@ -71,15 +71,15 @@ async fn an_operator_killed_in_mid_job_ends_that_job_and_leaves_finished_ones_al
     }
 }
 
-/// A job of each kind of life, with how its object must look in the end.
-fn lives() -> Vec<(Job, [&'static str; 2], Option<&'static str>)> {
+/// A job of each lifecycle, with the conditions and the image id of its object in the end.
+fn lifecycles() -> Vec<(Job, [&'static str; 2], Option<&'static str>)> {
     const SUCCEEDED: [&str; 2] = ["Ready=True/JobSucceeded", "Succeeded=True/JobSucceeded"];
     const FAILED: [&str; 2] = ["Ready=False/JobFailed", "Succeeded=False/JobFailed"];
     const MISSING: [&str; 2] = ["Ready=False/ImageIDMissing", "Succeeded=True/JobSucceeded"];
     const IMAGE: &str = "1ab4df10-fe18-48b7-91c9-53695fcd9df5";
     (0u64..12)
         .map(|n| {
-            let job = Job::new(PROJECT, format!("life-{n}"))
+            let job = Job::new(PROJECT, format!("job-{n}"))
                 .starts(if n % 2 == 0 {
                     Start::Creation
                 } else {
@@ -112,7 +112,7 @@ async fn kills_at_any_moment_lose_no_end_and_write_none_twice() {
         .kubeconfig_for_service_account(OPERATOR_NAMESPACE, "image-export-operator")
         .expect("a token for the operator");
     let arguments = ["--namespace", &team.namespace, "--poll-period", "10"];
-    for (job, ..) in lives() {
+    for (job, ..) in lifecycles() {
         team.follow(job).await;
     }
 
@@ -124,7 +124,7 @@ async fn kills_at_any_moment_lose_no_end_and_write_none_twice() {
     }
     team.operator = Some(Operator::start_with(&kubeconfig, &arguments));
 
-    for (job, truth, image_id) in lives() {
+    for (job, conditions, image_id) in lifecycles() {
         let name = job.key().job;
         let last = team
             .until(&name, "to have ended", |status| {
@@ -132,30 +132,30 @@ async fn kills_at_any_moment_lose_no_end_and_write_none_twice() {
             })
             .await;
         let shown = summary(&last);
-        for line in truth {
+        for line in conditions {
             assert!(shown.iter().any(|shown| shown == line), "{name}: {shown:?}");
         }
         assert_eq!(last.image_id.as_deref(), image_id, "{name}");
     }
-    let polls: Vec<u64> = lives()
+    let polls: Vec<u64> = lifecycles()
         .iter()
         .map(|(job, ..)| team.polls(&job.key().job))
         .collect();
 
-    // One more life in the same namespace, so that the operator has had time to do harm.
+    // Once another job has ended, the operator has had time for a wrong write.
     team.follow(Job::new(PROJECT, "last").running_for(Duration::from_millis(900)))
         .await;
     team.until_reason("last", "JobSucceeded").await;
-    for ((job, ..), polls) in lives().into_iter().zip(polls) {
+    for ((job, ..), polls) in lifecycles().into_iter().zip(polls) {
         let name = job.key().job;
         let finals = finals(&team, &name);
-        assert_eq!(finals.len(), 1, "{name} left its end, or was written again");
-        assert_eq!(team.polls(&name), polls, "{name} is asked about no more");
+        assert_eq!(finals.len(), 1, "{name} has one final status");
+        assert_eq!(team.polls(&name), polls, "{name} is no longer polled");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_waits_for_polls_in_flight_and_writes_what_they_say() {
+async fn sigterm_waits_for_polls_in_flight_and_writes_their_outcomes() {
     let mut team = Team::start("drain").await;
     let gate = Gate::new();
     let jobs = [
@@ -190,7 +190,7 @@ async fn sigterm_waits_for_polls_in_flight_and_writes_what_they_say() {
         let status = object.status.expect("a status");
         let ready = condition(&status, "Ready").map(|ready| ready.reason.as_str());
         assert_eq!(ready, Some(reason), "{name}");
-        assert_eq!(team.polls(name), 1, "nothing new is asked while stopping");
+        assert_eq!(team.polls(name), 1, "no poll starts on shutdown");
     }
 
     team.sim.put_job(Job::new(PROJECT, "open"));
@@ -209,6 +209,11 @@ async fn an_answer_that_never_comes_does_not_keep_the_operator_from_stopping() {
     gate.arrived(1).await;
 
     assert_eq!(team.operator().terminate(), 0);
-    assert!(team.operator().log().contains("gave up waiting"));
+    let log = team.operator().log();
+    let line = log.lines().find(|line| line.contains("gave up waiting"));
+    let line = line.expect("a line about what is pending");
+    for pending in [r#""polls":1"#, r#""api_calls":0"#, r#""events":0"#] {
+        assert!(line.contains(pending), "{line}");
+    }
     assert_eq!(team.reasons("hung"), ["Pending"]);
 }

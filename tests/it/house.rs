@@ -119,7 +119,7 @@ fn rules() -> Value {
             "apiGroups": ["imageexport.dev"], "resources": ["imageexportjobs/status"],
             "verbs": ["patch"],
         },
-        { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
+        { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"] },
         { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] },
     ])
 }

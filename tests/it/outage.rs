@@ -1,5 +1,5 @@
-//! Faults B: an API server that is away, does not know the CRD, or forbids. These tests share an
-//! API server of their own, one at a time.
+//! An API server that is down, does not know the CRD, or denies access. These tests share an API
+//! server of their own, one test at a time.
 
 use crate::harness::{
     OPERATOR_NAMESPACE, Operator, PATIENCE, PROJECT, Team, eventually, install, key,
@@ -18,9 +18,9 @@ use tokio::sync::{Mutex, MutexGuard};
 const CRD: &str = "imageexportjobs.imageexport.dev";
 const NAME: &str = "image-export-operator";
 
-/// The API server that may be mistreated, running and with `deploy/` applied; nobody else uses it
+/// The API server that tests may stop, running and with `deploy/` applied; no other test uses it
 /// until the guard is dropped.
-pub async fn unruly() -> (MutexGuard<'static, ()>, &'static Cluster) {
+async fn own_cluster() -> (MutexGuard<'static, ()>, &'static Cluster) {
     static TURN: Mutex<()> = Mutex::const_new(());
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     let turn = TURN.lock().await;
@@ -61,7 +61,7 @@ fn lines(operator: &Operator, texts: &[&str]) -> usize {
         .count()
 }
 
-/// What a cluster that has just been mended must be good for: a job followed to its end.
+/// Checks that a cluster works again: the operator follows a job to its end.
 async fn follow_one(cluster: &'static Cluster, name: &str) -> Team {
     let team = Team::without_operator_on(cluster, name).await;
     team.follow(Job::new(PROJECT, "works")).await;
@@ -70,9 +70,9 @@ async fn follow_one(cluster: &'static Cluster, name: &str) -> Team {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_api_server_is_away_polls_go_on_and_what_they_learn_is_written_later() {
-    let (_turn, cluster) = unruly().await;
-    let mut team = Team::without_operator_on(cluster, "away").await;
+async fn while_the_api_server_is_down_polls_go_on_and_their_outcomes_are_written_later() {
+    let (_turn, cluster) = own_cluster().await;
+    let mut team = Team::without_operator_on(cluster, "down").await;
     team.start_operator();
     let names = ["good", "bad", "open"];
     for name in names {
@@ -92,7 +92,7 @@ async fn while_the_api_server_is_away_polls_go_on_and_what_they_learn_is_written
         let further = team.polls(name) - before;
         assert!(
             (1..=2).contains(&further),
-            "{name}: its end, once known, is kept without asking again: {further} polls"
+            "{name}: a job whose end is known is no longer polled: {further} polls"
         );
     }
     for probe in ["/healthz", "/readyz"] {
@@ -113,8 +113,8 @@ async fn while_the_api_server_is_away_polls_go_on_and_what_they_learn_is_written
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_started_while_the_api_server_is_away_waits_for_it() {
-    let (_turn, cluster) = unruly().await;
+async fn an_operator_started_while_the_api_server_is_down_waits_for_it() {
+    let (_turn, cluster) = own_cluster().await;
     let kubeconfig = kubeconfig(cluster);
     cluster.stop_api_server().expect("it stops");
     let operator = Operator::start_with(&kubeconfig, &["--poll-period", "10"]);
@@ -130,7 +130,7 @@ async fn an_operator_started_while_the_api_server_is_away_waits_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_crd_the_operator_is_not_ready_says_why_and_works_once_it_is_applied() {
-    let (_turn, cluster) = unruly().await;
+    let (_turn, cluster) = own_cluster().await;
     cluster
         .kubectl(["delete", "crd", CRD])
         .success()
@@ -152,7 +152,7 @@ async fn without_its_crd_the_operator_is_not_ready_says_why_and_works_once_it_is
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_rights_the_operator_says_which_and_works_once_it_has_them() {
-    let (_turn, cluster) = unruly().await;
+    let (_turn, cluster) = own_cluster().await;
     cluster
         .kubectl(["delete", "clusterrolebinding", NAME])
         .success()
@@ -171,7 +171,7 @@ async fn without_its_rights_the_operator_says_which_and_works_once_it_has_them()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statuses_that_may_not_be_written_are_written_once_they_may() {
-    let (_turn, cluster) = unruly().await;
+    let (_turn, cluster) = own_cluster().await;
     let mut team = Team::without_operator_on(cluster, "forbidden").await;
     team.start_operator();
     let names = ["one", "two", "three"];
@@ -180,12 +180,12 @@ async fn statuses_that_may_not_be_written_are_written_once_they_may() {
     for name in names {
         team.follow(Job::new(PROJECT, name)).await;
     }
-    let refused = r#"imageexport_status_writes_total{result="refused"}"#;
-    team.operator().until_metric(refused, 9.0).await;
+    let rejected = r#"imageexport_status_writes_total{result="refused"}"#;
+    team.operator().until_metric(rejected, 9.0).await;
     assert_eq!(
-        lines(team.operator(), &["WARN", "write refused", "403"]),
+        lines(team.operator(), &["WARN", "write rejected", "403"]),
         1,
-        "trouble of all objects is one line a minute"
+        "the same error of all objects is one line a minute"
     );
 
     set_status_verb(cluster, "patch");
@@ -213,7 +213,7 @@ fn set_status_verb(cluster: &Cluster, verb: &str) {
         .expect("patched");
 }
 
-/// Waits until the API server has taken a change of the operator's rights in.
+/// Waits until a change of the operator's rights is in effect.
 async fn until_may(cluster: &Cluster, verb: &str, resource: &str, wanted: bool) {
     let account = format!("--as=system:serviceaccount:{OPERATOR_NAMESPACE}:{NAME}");
     eventually("the change of rights", || {

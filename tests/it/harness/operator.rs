@@ -41,7 +41,7 @@ impl Default for Launch<'_> {
     fn default() -> Self {
         Self {
             allow_http: true,
-            log_level: "info,image_export_operator=debug",
+            log_level: "info,image_export=debug",
             scale: SCALE,
         }
     }

@@ -1,0 +1,223 @@
+//! The arguments. Their doc comments are the text of --help.
+
+#![allow(
+    clippy::doc_markdown,
+    reason = "doc comments of arguments are the text of --help"
+)]
+use crate::telemetry::{LogFilter, LogFormat};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser},
+};
+use image_export_api::JobId;
+use image_export_cloud::{
+    CloudOptions, EndpointPolicy, JobPath, PUBLIC_CLOUDS, parse_allowed_host,
+};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+/// Follows image jobs of Open Telekom Cloud and Huawei Cloud to their end, on behalf of
+/// `ImageExportJob` objects.
+///
+/// For each ImageExportJob the operator polls the job that the object names and writes the result
+/// into the object's status, until the job has ended. It never starts, changes or cancels a job.
+///
+/// The default subcommand is `run`.
+#[derive(Parser)]
+#[command(
+    name = "image-export-operator",
+    version,
+    args_conflicts_with_subcommands = true
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Run the operator
+    ///
+    /// The cluster is the one of the kubeconfig that KUBECONFIG names (else ~/.kube/config), or the
+    /// one that the operator runs in. It stops on SIGTERM or SIGINT, after polls and writes in flight
+    /// have ended or 15 seconds have passed.
+    Run(Box<RunArgs>),
+    /// Query one job by hand
+    ///
+    /// Signs in and polls as the operator does, with a clouds.yaml of yours. Prints the answer, its
+    /// class, and the status that an ImageExportJob for the job would have. The result alone goes to
+    /// standard output, everything else to standard error.
+    #[command(after_help = QUERY_HELP)]
+    Query(Box<QueryArgs>),
+    /// Print the CustomResourceDefinition as YAML
+    Crd,
+}
+
+const QUERY_HELP: &str = "\
+Exit codes:
+  0  the job has succeeded
+  1  nothing was sent: the file, the name of the cloud or the project is missing
+  2  wrong usage
+  3  the job has failed
+  4  the job has not ended
+  5  the cloud knows no such job
+  6  credentials are missing, wrong or not sufficient
+  7  the cloud cannot be reached, fails or throttles
+  8  the endpoint or the request is invalid
+
+As the operator does, --wait outlasts outages, throttling, and 5 minutes in which the job is not
+found. Invalid credentials, endpoints and requests end the wait.";
+
+#[derive(Args)]
+pub(super) struct QueryArgs {
+    /// The clouds.yaml. Default: $OS_CLIENT_CONFIG_FILE, else clouds.yaml in the working folder, in
+    /// ~/.config/openstack or in /etc/openstack
+    #[arg(long, value_name = "FILE")]
+    pub(super) clouds_yaml: Option<PathBuf>,
+
+    /// Entry of the clouds.yaml. Default: the only one
+    #[arg(long, value_name = "NAME", env = "OS_CLOUD")]
+    pub(super) cloud: Option<String>,
+
+    /// Project (tenant) id of the job. Default: the project_id of the entry
+    #[arg(long, value_name = "ID")]
+    pub(super) project: Option<String>,
+
+    /// Id of the job
+    #[arg(long, value_name = "ID")]
+    pub(super) job: JobId,
+
+    #[command(flatten)]
+    pub(super) options: CloudArgs,
+
+    /// Form of the result
+    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = ["text", "json"])]
+    pub(super) output: String,
+
+    /// Poll until the job has ended, with progress on standard error
+    #[arg(long)]
+    pub(super) wait: bool,
+
+    /// Seconds between two polls while waiting (1 to 86400)
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) poll_period: u64,
+
+    /// error, warn, info, debug or trace, or a filter like info,image_export=debug. The names of the
+    /// operator's own log targets begin with image_export
+    #[arg(long, value_name = "LEVEL", default_value = "error")]
+    pub(super) log_level: LogFilter,
+}
+
+#[derive(Args)]
+pub(super) struct RunArgs {
+    /// Follow the objects of this namespace only; may be given several times. Default: all
+    #[arg(
+        long = "namespace",
+        value_name = "NS",
+        env = "IMAGE_EXPORT_NAMESPACES",
+        value_delimiter = ',',
+        value_parser = namespace
+    )]
+    pub(super) namespaces: Vec<String>,
+
+    /// Seconds between two polls of a healthy job (1 to 86400). An object's
+    /// spec.pollPeriodSeconds overrides it
+    #[arg(long, value_name = "SECONDS", env = "IMAGE_EXPORT_POLL_PERIOD", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) poll_period: u64,
+
+    /// Polls a second, at most, for each endpoint and project (0.1 to 1000). The cloud's own limit
+    /// is shared with everything else that calls it for the project
+    #[arg(long, value_name = "RATE", env = "IMAGE_EXPORT_POLLS_PER_SECOND", default_value = "10",
+          value_parser = rate)]
+    pub(super) polls_per_second: f64,
+
+    #[command(flatten)]
+    pub(super) cloud: CloudArgs,
+
+    /// Where /healthz, /readyz and /metrics are served. Port 0 takes a free one, which is logged
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "IMAGE_EXPORT_HTTP_LISTEN",
+        default_value = "0.0.0.0:8080"
+    )]
+    pub(super) http_listen: SocketAddr,
+
+    /// Form of the log, which goes to standard error
+    #[arg(long, env = "IMAGE_EXPORT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(super) log_format: LogFormat,
+
+    /// error, warn, info, debug or trace, or a filter like info,image_export=debug. The names of the
+    /// operator's own log targets begin with image_export
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "IMAGE_EXPORT_LOG_LEVEL",
+        default_value = "info"
+    )]
+    pub(super) log_level: LogFilter,
+}
+
+/// How the operator and `query` connect to clouds.
+#[derive(Args)]
+pub(super) struct CloudArgs {
+    /// Permit plain http, loopback addresses and any host for identity service and cloud. For labs
+    /// only: passwords and tokens then cross the network readable
+    #[arg(long, env = "IMAGE_EXPORT_ALLOW_HTTP", value_parser = BoolishValueParser::new())]
+    pub(super) allow_http: bool,
+
+    /// Host that credentials may name, with all hosts below it; may be given several times.
+    /// Replaces the default, which are the domains of the public clouds
+    #[arg(
+        long = "allow-host",
+        value_name = "HOST",
+        env = "IMAGE_EXPORT_ALLOWED_HOSTS",
+        value_delimiter = ',',
+        value_parser = parse_allowed_host,
+        default_values = PUBLIC_CLOUDS
+    )]
+    pub(super) allowed_hosts: Vec<String>,
+
+    /// Path of the job query, unless the cloud entry sets image_job_path:
+    /// /v1/{project_id}/jobs/{job_id} or the newer /v1/cloudimages/job/{job_id}
+    #[arg(long, value_name = "PATH", env = "IMAGE_EXPORT_JOB_PATH", default_value = JobPath::NAMES[0],
+          value_parser = PossibleValuesParser::new(JobPath::NAMES).try_map(|name| name.parse::<JobPath>()))]
+    pub(super) job_path: JobPath,
+}
+
+impl CloudArgs {
+    pub(super) fn options(&self) -> CloudOptions {
+        CloudOptions {
+            policy: Arc::new(EndpointPolicy {
+                allow_http: self.allow_http,
+                allowed_hosts: self.allowed_hosts.clone(),
+            }),
+            job_path: self.job_path,
+            ..CloudOptions::default()
+        }
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.1..=1000.0).contains(&rate) => Ok(rate),
+        _ => Err("not a number from 0.1 to 1000".to_owned()),
+    }
+}
+
+/// The name of a namespace is a label of RFC 1123.
+fn namespace(text: &str) -> Result<String, String> {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let valid = (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err("not the name of a namespace".to_owned())
+    }
+}
