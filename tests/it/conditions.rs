@@ -106,7 +106,7 @@ fn the_objects_that_argo_cds_script_is_tested_with_are_what_the_operator_writes(
                 );
                 ours += 1;
             }
-            Parsed::Fresh => assert!(path.ends_with("0-created.yaml"), "{}", path.display()),
+            Parsed::Fresh => assert!(path.ends_with("created.yaml"), "{}", path.display()),
             Parsed::Strange => panic!("not the operator's: {}", path.display()),
         }
     }

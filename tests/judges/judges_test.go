@@ -96,7 +96,7 @@ func TestArrayAndSingleValuesAreReadAlike(t *testing.T) {
 
 func TestYAMLFilesAreReadInTheirOrder(t *testing.T) {
 	var out bytes.Buffer
-	files := []string{scripts + "/testdata/5-failed.yaml", scripts + "/testdata/4-succeeded.yaml"}
+	files := []string{scripts + "/testdata/job-failed.yaml", scripts + "/testdata/job-succeeded.yaml"}
 	if err := run(files, strings.NewReader(""), &out); err != nil {
 		t.Fatal(err)
 	}

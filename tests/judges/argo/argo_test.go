@@ -89,9 +89,9 @@ func TestTheShippedScriptsPassTheirTests(t *testing.T) {
 
 func TestEachSpoiledScriptIsNoticed(t *testing.T) {
 	for _, spoil := range []struct{ file, from, to, noticed string }{
-		{"health.lua", "Degraded", "Healthy", "testdata/5-failed.yaml"},
-		{"health.lua", "observed < (obj", "observed > (obj", "testdata/9-finished-then-changed.yaml"},
-		{"health.lua", "return { status = \"Suspended\"", "return { status = \"Paused\"", "testdata/8-suspended.yaml"},
+		{"health.lua", "Degraded", "Healthy", "testdata/job-failed.yaml"},
+		{"health.lua", "observed < (obj", "observed > (obj", "testdata/finished-then-changed.yaml"},
+		{"health.lua", "return { status = \"Suspended\"", "return { status = \"Paused\"", "testdata/suspended.yaml"},
 		{"actions/discovery.lua", "elseif not finished", "elseif true", "testdata/succeeded.yaml"},
 		{"actions/resume/action.lua", "false", "true", "resume of testdata/running-suspended.yaml"},
 	} {
