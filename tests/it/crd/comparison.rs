@@ -1,16 +1,16 @@
-//! What an old CRD promised and a new one no longer keeps: objects that would be refused, fields that
-//! are gone, values that mean something else. What is wider, new or only worded otherwise passes.
+//! Breaking changes between two CRDs: objects that would be rejected, fields that are removed, values
+//! whose meaning changes. Wider limits, additions and other descriptions pass.
 
 use super::{list, properties, text};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-/// Keywords that say nothing about which objects are valid and what they mean.
+/// Keywords without effect on which objects are valid and what they mean.
 const WORDING: [&str; 3] = ["description", "title", "example"];
 const LOWER_LIMITS: [&str; 4] = ["minimum", "minLength", "minItems", "minProperties"];
 const UPPER_LIMITS: [&str; 4] = ["maximum", "maxLength", "maxItems", "maxProperties"];
 
-/// Each promise of `old` that `new` breaks, as a line that names the place.
+/// Each breaking change from `old` to `new`, as a line that names the place.
 pub fn breaks(old: &Value, new: &Value) -> Vec<String> {
     let mut found = Vec::new();
     let (old, new) = (&old["spec"], &new["spec"]);
