@@ -101,7 +101,7 @@ pub struct Judges {
 
 impl Judges {
     /// The judges with the shipped scripts for Argo CD. The first call builds them if the testbed's
-    /// cache has none: about two minutes on two cores, with progress lines on stderr. Errors say
+    /// cache has none: about two minutes on two cores, with progress lines on stderr. Errors name
     /// what to install.
     pub fn shared() -> anyhow::Result<&'static Self> {
         static SHARED: OnceLock<Result<Judges, String>> = OnceLock::new();
@@ -165,7 +165,7 @@ impl Judges {
         let mut command = Command::new(&self.program);
         command.arg("--argocd").arg(&self.customization).args(files);
         let output = run(&mut command, stdin)?;
-        ensure!(output.status.success(), "{}", complaint(&output));
+        ensure!(output.status.success(), "{}", failure(&output));
         let verdicts: Vec<ToolVerdict> = serde_json::Deserializer::from_slice(&output.stdout)
             .into_iter()
             .collect::<Result<_, _>>()
@@ -181,7 +181,7 @@ impl Judges {
         let mut command = Command::new(&self.program);
         command.arg("argocd-test").arg(customization);
         let output = run(&mut command, Vec::new())?;
-        ensure!(output.status.success(), "{}", complaint(&output));
+        ensure!(output.status.success(), "{}", failure(&output));
         Ok(text(&output.stdout))
     }
 
@@ -206,7 +206,7 @@ impl Judges {
         match output.status.code() {
             Some(0) => Ok(Ok(())),
             Some(1) => Ok(Err(text(&output.stdout))),
-            _ => bail!("{}", complaint(&output)),
+            _ => bail!("{}", failure(&output)),
         }
     }
 }
@@ -262,7 +262,7 @@ fn run(command: &mut Command, stdin: Vec<u8>) -> anyhow::Result<Output> {
     Ok(output)
 }
 
-fn complaint(output: &Output) -> String {
+fn failure(output: &Output) -> String {
     let printed = [text(&output.stdout), text(&output.stderr)].join("\n");
     format!("the judges: {}: {}", output.status, printed.trim())
 }
