@@ -22,7 +22,7 @@ pub fn markdown(crd: &Value) -> String {
         format!("```yaml\n{}```", example()),
         format!("## Spec\n\n{}", text(&spec["description"])),
         table(&FIELDS, &fields("", spec)),
-        "The API server refuses a change that breaks one of these rules, with the message:"
+        "The API server rejects a change that breaks one of these rules, with the message:"
             .to_owned(),
         table(&["field", "rule", "message"], &rules("spec", spec)),
         format!("## Status\n\n{}", text(&status["description"])),

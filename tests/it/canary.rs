@@ -45,7 +45,7 @@ fn secrets(url: &str) -> [(&'static str, String, &'static str); 9] {
     );
     [
         ("login", login(PASSWORD), "JobRunning"),
-        ("refused", login(WRONG_PASSWORD), "CredentialsInvalid"),
+        ("rejected", login(WRONG_PASSWORD), "CredentialsInvalid"),
         ("misplaced", login(PASSWORD).replace("username: ieo", &format!("username: [{PASSWORD}]")), "CredentialsInvalid"),
         ("as-url", login(PASSWORD).replace("http://", &format!("http://ieo:{PASSWORD}@")), "EndpointInvalid"),
         ("open-quote", format!("clouds: {{otc: '{TOKEN}"), "CredentialsInvalid"),
@@ -97,7 +97,7 @@ async fn no_secret_appears_in_logs_events_objects_or_metrics() {
     }
     let secrets = secrets(&team.sim.url());
     for (name, clouds, reason) in &secrets {
-        if *name == "refused" {
+        if *name == "rejected" {
             let echo = Answer::keystone_error(401, WRONG_PASSWORD, WRONG_PASSWORD);
             team.sim.script(Target::Login, [echo]);
         }

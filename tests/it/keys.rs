@@ -221,7 +221,7 @@ async fn an_agency_is_assumed_with_the_callers_token() {
         team.until_reason(name, "JobSucceeded").await;
     }
     let status = team
-        .until("no-such-agency", "to be refused", |s| {
+        .until("no-such-agency", "to be rejected", |s| {
             !message(s).is_empty()
         })
         .await;

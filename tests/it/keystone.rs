@@ -246,7 +246,7 @@ async fn a_password_changed_in_keystone_and_in_the_secret_is_used_without_a_rest
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_rejection_by_a_real_keystone_is_reported_with_what_to_check() {
-    let tenant = Tenant::new("refused").await;
+    let tenant = Tenant::new("rejected").await;
     let foreign = tenant.keystone.create_project("foreign-one", DOMAIN).await;
     let foreign = foreign.expect("a project");
     let host = tenant.host();

@@ -261,7 +261,7 @@ fn no_file_contains_a_path_of_a_developers_machine() {
 /// The flags in a text.
 fn flags(text: &str) -> BTreeSet<String> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
-        .filter(|word| word.starts_with("--") && word.len() > 2)
+        .filter(|part| part.starts_with("--") && part.len() > 2)
         .map(str::to_owned)
         .collect()
 }

@@ -137,7 +137,7 @@ fn narrowed(
         // Without it everything is let through.
         (_, Some(_), None) if is_restriction(keyword) => false,
         (_, None, Some(_)) if is_restriction(keyword) => true,
-        ("enum", Some(was), Some(is)) => list(was).iter().any(|word| !list(is).contains(word)),
+        ("enum", Some(was), Some(is)) => list(was).iter().any(|value| !list(is).contains(value)),
         _ if LOWER_LIMITS.contains(&keyword) => limits.is_some_and(|(was, is)| is > was),
         _ if UPPER_LIMITS.contains(&keyword) => limits.is_some_and(|(was, is)| is < was),
         // Which of two patterns lets through more is nothing to guess at.
@@ -153,7 +153,7 @@ fn is_restriction(keyword: &str) -> bool {
         || UPPER_LIMITS.contains(&keyword)
 }
 
-/// A rule that goes counts like one that comes: somebody relies on what cannot change.
+/// A removed rule counts like an added one: users rely on what cannot change.
 fn rules_without_wording(rules: &Value) -> Value {
     let mut rules = rules.clone();
     for rule in rules.as_array_mut().into_iter().flatten() {

@@ -111,7 +111,7 @@ fn without_field(crd: &Value) -> Vec<String> {
     found
 }
 
-/// The type of the field at a JSON path, or its format where that says more.
+/// The type of the field at a JSON path, or its format where that is more specific.
 fn field_type<'c>(crd: &'c Value, path: &str) -> Option<&'c str> {
     if path == ".metadata.creationTimestamp" {
         return Some("date-time");

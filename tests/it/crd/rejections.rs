@@ -1,4 +1,4 @@
-//! What `kubectl apply` says to manifests that are wrong: the words that a user has to go by.
+//! The errors of `kubectl apply` for invalid manifests, as a user reads them.
 
 use super::text;
 use crate::harness::{PROJECT, Team};
@@ -19,7 +19,7 @@ fn manifest(name: &str, changes: &Value) -> Value {
     object
 }
 
-/// Changes of a good spec, and what is said of each. `ID` stands for either id.
+/// Changes of a valid spec, and the error for each. `ID` stands for either id.
 #[rustfmt::skip]
 const INVALID: [(&str, &str); 32] = [
     // Nothing that could leave its place in a URL.
