@@ -26,9 +26,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         let name = name.unwrap_or_default();
         let is_skipped = path == root().join("target")
             || name.starts_with('.') && ![".ci", ".github"].contains(&name);
-        if path.is_file() {
+        // In a linked work tree of Git, `.git` is a file with a path of the machine.
+        if path.is_file() && name != ".git" {
             found.push(path);
-        } else if !is_skipped {
+        } else if path.is_dir() && !is_skipped {
             found.extend(files(&path));
         }
     }
