@@ -22,22 +22,22 @@ pub fn markdown(crd: &Value) -> String {
         format!("```yaml\n{}```", example()),
         format!("## Spec\n\n{}", text(&spec["description"])),
         table(&FIELDS, &fields("", spec)),
-        "The API server refuses a change that breaks one of these rules, with the message:"
+        "The API server rejects a change that breaks one of these rules, with the message:"
             .to_owned(),
         table(&["field", "rule", "message"], &rules("spec", spec)),
         format!("## Status\n\n{}", text(&status["description"])),
         table(&FIELDS, &fields("", status)),
         format!(
-            "## Conditions\n\n{} [conditions.md](conditions.md) says which there are and what their \
-             reasons mean.",
+            "## Conditions\n\n{} [conditions.md](conditions.md) lists the types and the \
+             meaning of each reason.",
             text(&condition["description"])
         ),
         table(&FIELDS, &fields("", condition)),
         format!(
             "## Annotation\n\nA new value of `{POLL_REQUEST_ANNOTATION}`, at most \
-             {POLL_REQUEST_MAX_BYTES} bytes, has the job asked about at once, unless its outcome is known or it is \
-             suspended. In any case `status.lastHandledPollRequest` repeats the value once the operator \
-             has seen it. A longer one is ignored, with an Event that says so."
+             {POLL_REQUEST_MAX_BYTES} bytes, has the job polled at once, unless it has ended (save in `ImageIDMissing`) or is \
+             suspended. In any case `status.lastHandledPollRequest` echoes the value once the operator \
+             has handled it. A longer one is ignored, and a Warning Event reports that."
         ),
         "## Columns\n\nWhat `kubectl get iej` shows, and with `-o wide`:".to_owned(),
         table(&["column", "shown", "value", "meaning"], &columns(version)),
@@ -45,7 +45,7 @@ pub fn markdown(crd: &Value) -> String {
     sections.join("\n\n") + "\n"
 }
 
-/// What the resource is called, and where it lives.
+/// Names, group and scope of the resource.
 fn identity(crd: &Value) -> String {
     let spec = &crd["spec"];
     let names = &spec["names"];
@@ -54,9 +54,9 @@ fn identity(crd: &Value) -> String {
     let paths: Vec<_> = paths
         .map(|field| code(text(&field["jsonPath"]).trim_start_matches('.')))
         .collect();
-    let words = |value: &Value| {
-        let words: Vec<_> = list(value).iter().map(|word| code(text(word))).collect();
-        words.join(", ")
+    let names_in = |value: &Value| {
+        let names: Vec<_> = list(value).iter().map(|name| code(text(name))).collect();
+        names.join(", ")
     };
     let api_version = format!("{}/{}", text(&spec["group"]), text(&version["name"]));
     let rows = [
@@ -64,8 +64,8 @@ fn identity(crd: &Value) -> String {
         ("kind", code(text(&names["kind"]))),
         ("scope", text(&spec["scope"]).to_lowercase()),
         ("plural", code(text(&names["plural"]))),
-        ("short name", words(&names["shortNames"])),
-        ("category", words(&names["categories"])),
+        ("short name", names_in(&names["shortNames"])),
+        ("category", names_in(&names["categories"])),
         ("field selectors", paths.join(", ")),
     ];
     let rows = rows.map(|(name, value)| vec![name.to_owned(), value]);
@@ -113,7 +113,7 @@ fn type_of(schema: &Value) -> &str {
     }
 }
 
-/// What a value may be, in words.
+/// The values that a field accepts.
 fn bounds(schema: &Value) -> String {
     let limits = |least: &str, most: &str, unit: &str| match (schema.get(least), schema.get(most)) {
         (Some(least), Some(most)) => Some(format!("{least} to {most}{unit}")),
@@ -130,10 +130,10 @@ fn bounds(schema: &Value) -> String {
         _ => {
             let length = limits("minLength", "maxLength", " characters");
             let pattern = schema.get("pattern").map(|pattern| code(text(pattern)));
-            let words = list(&schema["enum"]).iter().map(|word| code(text(word)));
-            let words =
-                Some(words.collect::<Vec<_>>().join(", ")).filter(|words| !words.is_empty());
-            [length, pattern, words].into_iter().flatten().collect()
+            let values = list(&schema["enum"]).iter().map(|value| code(text(value)));
+            let values =
+                Some(values.collect::<Vec<_>>().join(", ")).filter(|values| !values.is_empty());
+            [length, pattern, values].into_iter().flatten().collect()
         }
     };
     if parts.is_empty() {

@@ -1,22 +1,22 @@
 //! The two-minute tour: `cargo run --example quickstart`. See `--help`.
 //!
-//! It starts a real Kubernetes API server, a simulator of the cloud and the operator, lets five
-//! objects meet what objects meet, and explains what is seen. `scenes` has the five stories, `stage`
-//! the parts, `screen` the display.
+//! It starts a real Kubernetes API server, a simulator of the cloud and the operator, brings five
+//! objects to their ends, through failures of the cloud and a missing Secret, and explains each step.
+//! `scenes` has the five objects, `environment` the parts that run, `screen` the display.
 
+mod environment;
 mod scenes;
 mod screen;
-mod stage;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use environment::{NAMESPACE, Operator, POLL_PERIOD};
 use futures::{StreamExt, stream::BoxStream};
 use image_export_api::{ImageExportJob, conditions::reasons};
 use image_export_operator::cli;
 use kube::runtime::{WatchStreamExt, watcher};
-use scenes::{OUTAGE, SECRET_DELAY, Scene, Sight, Verdict};
+use scenes::{OUTAGE, Observed, Progress, SECRET_DELAY, Scene};
 use screen::{Row, Screen};
-use stage::{NAMESPACE, Operator, POLL_PERIOD};
 use std::{
     env,
     fmt::Write as _,
@@ -31,21 +31,20 @@ use testbed::{
 };
 use tokio::task::spawn_blocking;
 
-/// First argument of this program when it is to be the operator: an example has no other program at
-/// hand.
+/// First argument of this program when it runs as the operator: an example has no other program.
 const OPERATOR_ARGUMENT: &str = "__operator";
-/// Longest time from the creation of the objects to their ends. It takes about 45 s where machines
-/// are not busy with other things.
+/// Longest time from the creation of the objects to their ends. It takes about 45 s on an idle
+/// machine.
 const LIMIT: Duration = Duration::from_secs(180);
-/// How often ages, counts and the operator's health are looked at.
+/// Period in which ages, counts and the operator's health are updated.
 const REFRESH: Duration = Duration::from_millis(500);
-/// What a shell reports for a program that Ctrl-C has ended.
+/// The exit code of a shell for a program that Ctrl-C has ended.
 const INTERRUPTED: u8 = 130;
 
 /// A tour of the image-export-operator in about a minute.
 ///
-/// Starts a Kubernetes API server, a simulated cloud and the operator on this machine, follows five
-/// image jobs to their ends, and explains what is seen. Everything is private to this run, listens
+/// Starts a Kubernetes API server, a simulated cloud and the operator on this machine, tracks five
+/// image jobs to their ends, and explains each step. Everything is private to this run, listens
 /// on loopback only, and ends with it.
 ///
 /// It needs Rust and Go 1.26 or newer. The first run builds the API server, which takes about 5
@@ -93,7 +92,7 @@ fn start() -> anyhow::Result<ExitCode> {
             result = tokio::signal::ctrl_c() => result.map(|()| false).context("waiting for Ctrl-C"),
         }
     });
-    // A step that Ctrl-C has cut short may still be under way; what it has started ends with us.
+    // A step that Ctrl-C has interrupted may still run; what it has started ends with this process.
     runtime.shutdown_background();
     if !outcome? {
         screen.print("\nStopped by Ctrl-C, and with it all that was started.\n")?;
@@ -112,9 +111,9 @@ async fn tour(screen: &mut Screen, stay: bool, done: &mut bool) -> anyhow::Resul
     screen.note("starting etcd and kube-apiserver")?;
     let cluster = Arc::new(blocking(|| Cluster::start_with(binaries)).await?);
     screen.note("applying deploy/: CRD, ServiceAccount, RBAC (no Pod runs here)")?;
-    on(&cluster, stage::install).await?;
+    on(&cluster, environment::install).await?;
     screen.note("starting a simulated cloud with five image jobs")?;
-    let simulator = Arc::new(stage::start_simulator()?);
+    let simulator = Arc::new(environment::start_simulator()?);
     for scene in Scene::ALL {
         simulator.put_job(scene.job());
     }
@@ -124,10 +123,10 @@ async fn tour(screen: &mut Screen, stay: bool, done: &mut bool) -> anyhow::Resul
     let operator = on(&cluster, Operator::start).await?;
     screen.note("applying a Secret and five objects: see examples/quickstart/objects")?;
     put_secret(&cluster, &simulator, "credentials.yaml").await?;
-    on(&cluster, stage::apply_objects).await?;
+    on(&cluster, environment::apply_objects).await?;
 
-    let mut play = Play::new(&cluster, &simulator, &operator).await?;
-    play.run(screen).await?;
+    let mut run = Run::new(&cluster, &simulator, &operator).await?;
+    run.until_done(screen).await?;
     *done = true;
     let seen = on(&cluster, |cluster| {
         cluster.kubectl(["get", "imageexportjobs"]).success()
@@ -147,32 +146,32 @@ async fn tour(screen: &mut Screen, stay: bool, done: &mut bool) -> anyhow::Resul
         return Ok(());
     }
     simulator.put_job(scenes::one_more());
-    screen.print(&what_to_try(&cluster, &operator))?;
+    screen.print(&commands_to_try(&cluster, &operator))?;
     loop {
         tokio::time::sleep(REFRESH).await;
         operator.check()?;
     }
 }
 
-/// The objects on their way, and what happens to them.
-struct Play<'p> {
+/// The run of the five scenes.
+struct Run<'p> {
     cluster: &'p Arc<Cluster>,
     simulator: &'p Arc<Simulator>,
     operator: &'p Operator,
     watch: BoxStream<'static, watcher::Result<ImageExportJob>>,
-    sights: [Sight; Scene::ALL.len()],
+    observed: [Observed; Scene::ALL.len()],
     outage_began: bool,
     secret_due: Option<Instant>,
-    secret_came: bool,
+    secret_created: bool,
 }
 
-impl<'p> Play<'p> {
+impl<'p> Run<'p> {
     async fn new(
         cluster: &'p Arc<Cluster>,
         simulator: &'p Arc<Simulator>,
         operator: &'p Operator,
     ) -> anyhow::Result<Self> {
-        let objects = stage::objects(cluster).await?;
+        let objects = environment::objects(cluster).await?;
         let watch = watcher(objects, watcher::Config::default())
             .default_backoff()
             .touched_objects()
@@ -182,72 +181,75 @@ impl<'p> Play<'p> {
             simulator,
             operator,
             watch,
-            sights: Default::default(),
+            observed: Default::default(),
             outage_began: false,
             secret_due: None,
-            secret_came: false,
+            secret_created: false,
         })
     }
 
     /// Until all objects have reached their expected ends.
-    async fn run(&mut self, screen: &mut Screen) -> anyhow::Result<()> {
+    async fn until_done(&mut self, screen: &mut Screen) -> anyhow::Result<()> {
         let started = Instant::now();
         let mut refresh = tokio::time::interval(REFRESH);
         loop {
             tokio::select! {
-                // The watch repairs itself; an error of it is news of nothing.
-                Some(seen) = self.watch.next() => if let Ok(object) = seen { self.see(object) },
+                // The watch recovers by itself; its errors need no reaction.
+                Some(result) = self.watch.next() => if let Ok(object) = result { self.observe(object) },
                 _ = refresh.tick() => {}
             }
             self.operator.check()?;
-            self.look_at_the_cloud();
+            self.count_polls();
             screen.show(&self.rows())?;
-            self.cue(screen).await?;
-            let verdicts: Vec<Verdict> = self.scenes().map(|(s, sight)| s.verdict(sight)).collect();
-            if verdicts.iter().all(|verdict| *verdict == Verdict::Met) {
+            self.trigger(screen).await?;
+            let progress: Vec<Progress> = self
+                .scenes()
+                .map(|(s, observed)| s.progress(observed))
+                .collect();
+            if progress.iter().all(|one| *one == Progress::Met) {
                 return Ok(());
             }
-            if !verdicts.contains(&Verdict::Open) || started.elapsed() > LIMIT {
-                bail!(self.report(&verdicts));
+            if !progress.contains(&Progress::Open) || started.elapsed() > LIMIT {
+                bail!(self.report(&progress));
             }
         }
     }
 
-    fn scenes(&self) -> impl Iterator<Item = (Scene, &Sight)> {
-        Scene::ALL.into_iter().zip(&self.sights)
+    fn scenes(&self) -> impl Iterator<Item = (Scene, &Observed)> {
+        Scene::ALL.into_iter().zip(&self.observed)
     }
 
-    fn sight(&self, scene: Scene) -> &Sight {
-        // `Scene::ALL`, and with it `sights`, has the order of the declaration.
-        &self.sights[scene as usize]
+    fn observed(&self, scene: Scene) -> &Observed {
+        // `Scene::ALL`, and with it `observed`, has the order of the declaration.
+        &self.observed[scene as usize]
     }
 
     fn rows(&self) -> Vec<Row> {
         self.scenes()
-            .map(|(scene, sight)| scene.row(sight))
+            .map(|(scene, observed)| scene.row(observed))
             .collect()
     }
 
-    fn see(&mut self, object: ImageExportJob) {
+    fn observe(&mut self, object: ImageExportJob) {
         let name = object.metadata.name.clone();
-        let place = Scene::ALL
+        let index = Scene::ALL
             .iter()
             .position(|scene| name.as_deref() == Some(scene.name()));
-        if let Some(place) = place {
-            self.sights[place].see(object);
+        if let Some(index) = index {
+            self.observed[index].see(object);
         }
     }
 
-    fn look_at_the_cloud(&mut self) {
+    fn count_polls(&mut self) {
         let requests = self.simulator.requests();
-        for (scene, sight) in Scene::ALL.into_iter().zip(&mut self.sights) {
-            sight.ask(&scene.key(), &requests);
+        for (scene, observed) in Scene::ALL.into_iter().zip(&mut self.observed) {
+            observed.count_polls(&scene.key(), &requests);
         }
     }
 
-    /// Starts the outage and brings the Secret when it is their turn.
-    async fn cue(&mut self, screen: &mut Screen) -> anyhow::Result<()> {
-        if !self.outage_began && self.sight(Scene::Outage).word() == "RUNNING" {
+    /// Starts the outage and creates the Secret when they are due.
+    async fn trigger(&mut self, screen: &mut Screen) -> anyhow::Result<()> {
+        if !self.outage_began && self.observed(Scene::Outage).job_status() == "RUNNING" {
             self.outage_began = true;
             let answer = Answer::preset("unavailable");
             let key = Scene::Outage.key();
@@ -258,32 +260,32 @@ impl<'p> Play<'p> {
                 OUTAGE.as_secs()
             ))?;
         }
-        let missing = self.sight(Scene::LateSecret).reason() == reasons::CREDENTIALS_NOT_FOUND;
+        let missing = self.observed(Scene::LateSecret).reason() == reasons::CREDENTIALS_NOT_FOUND;
         if self.secret_due.is_none() && missing {
             self.secret_due = Some(Instant::now() + SECRET_DELAY);
         }
-        if !self.secret_came && self.secret_due.is_some_and(|due| due <= Instant::now()) {
-            self.secret_came = true;
+        if !self.secret_created && self.secret_due.is_some_and(|due| due <= Instant::now()) {
+            self.secret_created = true;
             put_secret(self.cluster, self.simulator, "late-credentials.yaml").await?;
             screen.note("* the Secret otc-late has been created")?;
         }
         Ok(())
     }
 
-    /// What went wrong, for the error.
-    fn report(&self, verdicts: &[Verdict]) -> String {
-        let met = verdicts.iter().filter(|v| **v == Verdict::Met).count();
+    /// The objects that did not reach their expected end, for the error.
+    fn report(&self, progress: &[Progress]) -> String {
+        let met = progress.iter().filter(|one| **one == Progress::Met).count();
         let mut text = format!(
             "{met} of {} objects reached their expected end",
-            verdicts.len()
+            progress.len()
         );
-        for ((scene, sight), verdict) in self.scenes().zip(verdicts) {
-            let problem = match verdict {
-                Verdict::Met => continue,
-                Verdict::Open => format!("not finished within {} s", LIMIT.as_secs()),
-                Verdict::Missed(problem) => problem.clone(),
+        for ((scene, observed), progress) in self.scenes().zip(progress) {
+            let problem = match progress {
+                Progress::Met => continue,
+                Progress::Open => format!("not finished within {} s", LIMIT.as_secs()),
+                Progress::Missed(problem) => problem.clone(),
             };
-            let status = serde_json::to_string_pretty(&sight.status()).unwrap_or_default();
+            let status = serde_json::to_string_pretty(&observed.status()).unwrap_or_default();
             let _ = write!(
                 text,
                 "\n\n{}: {problem}. Its status:\n{status}",
@@ -303,12 +305,12 @@ async fn put_secret(
 ) -> anyhow::Result<()> {
     let simulator = Arc::clone(simulator);
     on(cluster, move |cluster| {
-        stage::apply_secret(cluster, &simulator, file)
+        environment::apply_secret(cluster, &simulator, file)
     })
     .await
 }
 
-/// A step that blocks for seconds: apart from the runtime, so that Ctrl-C is heard meanwhile.
+/// A step that blocks for seconds: on a thread of its own, so that Ctrl-C is handled meanwhile.
 async fn blocking<T: Send + 'static>(
     step: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
@@ -324,7 +326,7 @@ async fn on<T: Send + 'static>(
     blocking(move || step(&cluster)).await
 }
 
-fn what_to_try(cluster: &Cluster, operator: &Operator) -> String {
+fn commands_to_try(cluster: &Cluster, operator: &Operator) -> String {
     let kubectl = cluster.kubectl_path();
     let path = match kubectl.parent() {
         Some(folder) if !is_on_path("kubectl") => {
@@ -338,21 +340,21 @@ Everything stays up until Ctrl-C. In another terminal (the namespace is {NAMESPA
 
 {path}  export KUBECONFIG={kubeconfig}
 
-  # the operator's own words about each job
+  # the operator's message about each job
   kubectl get iej -o wide
 
   # one more job, and a pipeline that waits for its image
   kubectl apply -f {one_more} && \\
     kubectl wait iej/one-more --for=condition=Ready --timeout=60s
 
-  # a status edited by hand is put right without asking the cloud again
+  # a status edited by hand is repaired without another poll
   kubectl patch iej golden-image --subresource=status --type=merge \\
     -p '{{\"status\":{{\"status\":\"FAIL\"}}}}' -o jsonpath='{{.status.status}}{{\"\\n\"}}' && sleep 1 && kubectl get iej golden-image
 
 The operator's log: {log}
 ",
         kubeconfig = quoted(cluster.admin_kubeconfig()),
-        one_more = quoted(&stage::sample("one-more.yaml")),
+        one_more = quoted(&environment::sample("one-more.yaml")),
         log = operator.log().display(),
     )
 }

@@ -1,7 +1,7 @@
-//! The five scenes: the job that the simulated cloud has for each object, what the reader sees of it,
-//! and the end that it must reach.
+//! The five scenes: the job that the simulated cloud has for each object, its explanation on the
+//! screen, and the end that it must reach.
 
-use crate::{screen::Row, stage::PROJECT};
+use crate::{environment::PROJECT, screen::Row};
 use image_export_api::{
     ImageExportJob, ImageExportJobStatus,
     conditions::{Condition, reasons, types},
@@ -10,45 +10,45 @@ use k8s_openapi::jiff::Timestamp;
 use std::time::Duration;
 use testbed::ims::{Job, JobKey, RequestRecord, Start};
 
-/// How long the cloud is down for [`Scene::Outage`].
+/// Duration of the outage in [`Scene::Outage`].
 pub const OUTAGE: Duration = Duration::from_secs(12);
-/// How long the missing Secret stays missing.
+/// Time until the missing Secret is created.
 pub const SECRET_DELAY: Duration = Duration::from_secs(7);
 
 const ERROR_CODE: &str = "IMG.0148";
 const FAIL_REASON: &str = "The OBS bucket does not exist.";
 /// INIT, RUNNING and the end; one more where the first answer takes longer than 10 s.
-const MOST_WRITES: usize = 4;
+const MAX_WRITES: usize = 4;
 
 /// One object of `objects/`, which has the name of its job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scene {
     Success,
     Failure,
-    Patience,
+    LongJob,
     Outage,
     LateSecret,
 }
 
-/// How far an object is.
+/// The progress of a scene.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Progress {
     Open,
     Met,
-    /// Ended otherwise than expected, for this reason.
+    /// Ended otherwise than expected, and how.
     Missed(String),
 }
 
-/// What has been seen of one object, and of its job in the cloud.
+/// The observed versions of one object, and the polls of its job.
 #[derive(Default)]
-pub struct Sight {
+pub struct Observed {
     object: Option<ImageExportJob>,
-    /// The reasons of `Ready`, in the order in which they came.
+    /// The reasons of `Ready`, in their order.
     reasons: Vec<String>,
     writes: usize,
     polls: u64,
     answer: Option<u16>,
-    /// How often the cloud has answered 503.
+    /// Number of answers 503.
     unavailable: usize,
 }
 
@@ -56,7 +56,7 @@ impl Scene {
     pub const ALL: [Self; 5] = [
         Self::Success,
         Self::Failure,
-        Self::Patience,
+        Self::LongJob,
         Self::Outage,
         Self::LateSecret,
     ];
@@ -66,7 +66,7 @@ impl Scene {
         match self {
             Self::Success => "golden-image",
             Self::Failure => "missing-bucket",
-            Self::Patience => "slow-export",
+            Self::LongJob => "slow-export",
             Self::Outage => "cloud-outage",
             Self::LateSecret => "late-secret",
         }
@@ -76,12 +76,12 @@ impl Scene {
         JobKey::new(PROJECT, self.name())
     }
 
-    /// The job in the cloud. Its life starts when it is first asked for.
+    /// The job in the cloud. It starts with its first poll.
     pub fn job(self) -> Job {
         let (init, run) = match self {
             Self::Success => (4, 9),
             Self::Failure => (3, 14),
-            Self::Patience => (6, 34),
+            Self::LongJob => (6, 34),
             Self::Outage => (3, 20),
             Self::LateSecret => (3, 6),
         };
@@ -92,9 +92,9 @@ impl Scene {
         }
     }
 
-    /// One line: what is seen, and why it matters.
-    fn explanation(self, sight: &Sight) -> &'static str {
-        let reason = sight.reason();
+    /// One line: what the screen shows, and why it matters.
+    fn explanation(self, observed: &Observed) -> &'static str {
+        let reason = observed.reason();
         let succeeded = reason == reasons::JOB_SUCCEEDED;
         match self {
             _ if reason.is_empty() => {
@@ -103,52 +103,50 @@ impl Scene {
             Self::Success if succeeded => {
                 "Ready is True and the image is named: what `kubectl wait` waits for."
             }
-            Self::Success => "Ready is Unknown, not False: nobody who waits gives up early.",
+            Self::Success => "Ready is Unknown, not False: no wait fails early.",
             Self::Failure if reason == reasons::JOB_FAILED => {
-                "The cloud's own code and reason; Stalled tells Flux and Argo CD."
+                "The cloud's own code and reason; Flux and Argo CD read Stalled."
             }
             Self::Failure => "It will fail, but only the cloud's own FAIL counts as failure.",
-            Self::Patience if succeeded => {
-                "Asked often, written only when something changed: easy on etcd."
+            Self::LongJob if succeeded => "Polled often, written only on a change: easy on etcd.",
+            Self::LongJob => "POLLS grow, WRITES do not: an unchanged answer writes nothing.",
+            Self::Outage if succeeded && observed.unavailable > 0 => {
+                "The outage left no trace: the end was observed later, and is the cloud's."
             }
-            Self::Patience => "POLLS grow, WRITES do not: an answer without news writes nothing.",
-            Self::Outage if succeeded && sight.unavailable > 0 => {
-                "The outage left no trace: the end came late, but as the cloud told it."
-            }
-            Self::Outage if sight.answer == Some(503) => {
+            Self::Outage if observed.answer == Some(503) => {
                 "503, yet the last status is kept: PollFailed would come after 2 min."
             }
-            Self::Outage if sight.unavailable > 0 => "The cloud is back and so are the answers.",
-            Self::Outage => "Soon the cloud will answer 503 about this job, for a while.",
+            Self::Outage if observed.unavailable > 0 => {
+                "The cloud is available again, and polls succeed."
+            }
+            Self::Outage => "Soon the cloud will answer 503 to polls of this job, for a while.",
             Self::LateSecret if reason == reasons::CREDENTIALS_NOT_FOUND => {
-                "Not a failure: the message says what is missing; Secrets are read again."
+                "Not a failure: the message names what is missing; Secrets are read again."
             }
-            Self::LateSecret => {
-                "The Secret came and work began: no restart, no edit of the object."
-            }
+            Self::LateSecret => "The Secret was created and polling began: no restart, no edit.",
         }
     }
 
-    /// Whether the object has reached the end that this scene is about.
-    pub fn verdict(self, sight: &Sight) -> Verdict {
-        let Some(status) = sight
+    /// Whether the object has reached the expected end.
+    pub fn progress(self, observed: &Observed) -> Progress {
+        let Some(status) = observed
             .status()
             .filter(|status| status.completion_time.is_some())
         else {
-            return Verdict::Open;
+            return Progress::Open;
         };
-        match self.objection(sight, status) {
-            None => Verdict::Met,
-            Some(objection) => Verdict::Missed(objection),
+        match self.deviation(observed, status) {
+            None => Progress::Met,
+            Some(deviation) => Progress::Missed(deviation),
         }
     }
 
-    fn objection(self, sight: &Sight, status: &ImageExportJobStatus) -> Option<String> {
+    fn deviation(self, observed: &Observed, status: &ImageExportJobStatus) -> Option<String> {
         let (ready, reason) = match self {
             Self::Failure => ("False", reasons::JOB_FAILED),
             _ => ("True", reasons::JOB_SUCCEEDED),
         };
-        let seen = (sight.ready(), sight.reason());
+        let seen = (observed.ready(), observed.reason());
         if seen != (ready, reason) {
             return Some(format!(
                 "expected Ready={ready}/{reason}, it is {}/{}",
@@ -161,7 +159,7 @@ impl Scene {
                 status.error_code.as_deref() == Some(ERROR_CODE)
                     && status.fail_reason.as_deref() == Some(FAIL_REASON)
             }
-            Self::Patience => sight.writes <= MOST_WRITES,
+            Self::LongJob => observed.writes <= MAX_WRITES,
             Self::Outage => {
                 let harmless = [
                     reasons::PENDING,
@@ -170,9 +168,9 @@ impl Scene {
                     reasons::JOB_SUCCEEDED,
                 ];
                 let untouched = |reason: &String| harmless.contains(&reason.as_str());
-                sight.unavailable > 0 && sight.reasons.iter().all(untouched)
+                observed.unavailable > 0 && observed.reasons.iter().all(untouched)
             }
-            Self::LateSecret => sight
+            Self::LateSecret => observed
                 .reasons
                 .iter()
                 .any(|reason| reason == reasons::CREDENTIALS_NOT_FOUND),
@@ -181,44 +179,44 @@ impl Scene {
             let expected = match self {
                 Self::Success => "expected an image id".to_owned(),
                 Self::Failure => format!("expected {ERROR_CODE} and {FAIL_REASON:?}"),
-                Self::Patience => format!("expected {MOST_WRITES} writes at most"),
+                Self::LongJob => format!("expected {MAX_WRITES} writes at most"),
                 Self::Outage => "expected answers 503 that leave no trace".to_owned(),
                 Self::LateSecret => "expected CredentialsNotFound on the way".to_owned(),
             };
             format!(
                 "{expected}; it had {} writes, {} answers 503 and the reasons {}",
-                sight.writes,
-                sight.unavailable,
-                sight.reasons.join(", ")
+                observed.writes,
+                observed.unavailable,
+                observed.reasons.join(", ")
             )
         })
     }
 
-    /// The object as the table shows it.
-    pub fn row(self, sight: &Sight) -> Row {
-        let created = sight
+    /// The object as a row of the table.
+    pub fn row(self, observed: &Observed) -> Row {
+        let created = observed
             .object
             .as_ref()
             .and_then(|object| object.metadata.creation_timestamp.as_ref());
         Row {
             name: self.name(),
-            status: sight.word().to_owned(),
-            ready: sight.ready().to_owned(),
-            reason: sight.reason().to_owned(),
-            message: sight.message().to_owned(),
-            explanation: self.explanation(sight),
+            status: observed.job_status().to_owned(),
+            ready: observed.ready().to_owned(),
+            reason: observed.reason().to_owned(),
+            message: observed.message().to_owned(),
+            explanation: self.explanation(observed),
             age: created
                 .and_then(|created| Timestamp::now().duration_since(created.0).try_into().ok()),
-            answer: sight.answer,
-            polls: sight.polls,
-            writes: sight.writes,
-            met: self.verdict(sight) == Verdict::Met,
+            answer: observed.answer,
+            polls: observed.polls,
+            writes: observed.writes,
+            met: self.progress(observed) == Progress::Met,
         }
     }
 }
 
-impl Sight {
-    /// Takes in a version of the object that the watch has shown.
+impl Observed {
+    /// Adds a version of the object that the watch has delivered.
     pub fn see(&mut self, object: ImageExportJob) {
         let before = self.status().cloned();
         self.object = Some(object);
@@ -233,8 +231,8 @@ impl Sight {
         }
     }
 
-    /// Takes in all that the cloud was asked so far.
-    pub fn ask(&mut self, key: &JobKey, requests: &[RequestRecord]) {
+    /// Counts the polls so far.
+    pub fn count_polls(&mut self, key: &JobKey, requests: &[RequestRecord]) {
         let path = key.to_string();
         let answers: Vec<Option<u16>> = requests
             .iter()
@@ -251,7 +249,7 @@ impl Sight {
     }
 
     /// `status.status`, empty where there is none.
-    pub fn word(&self) -> &str {
+    pub fn job_status(&self) -> &str {
         self.status()
             .and_then(|status| status.status.as_deref())
             .unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What the reader sees: notes with the seconds, and a table that is redrawn in place on a terminal.
+//! The display: notes with the seconds, and a table that is redrawn in place on a terminal.
 //! Elsewhere (a file, a pipe, CI) each change is one line.
 
 use std::{
@@ -12,7 +12,7 @@ const ERASE_BELOW: &str = "\x1b[J";
 const DIM: &str = "\x1b[2m";
 const BOLD: &str = "\x1b[1m";
 const PLAIN: &str = "\x1b[0m";
-/// Lines longer than the terminal are cut: wrapped ones would spoil the count of lines to go up.
+/// Lines longer than the terminal are cut: wrapped ones would make the count of lines to go up wrong.
 const CUT_LINES: &str = "\x1b[?7l";
 const WRAP_LINES: &str = "\x1b[?7h";
 
@@ -23,17 +23,17 @@ pub struct Row {
     pub status: String,
     pub ready: String,
     pub reason: String,
-    /// The message of `Ready`: the operator's words.
+    /// The message of `Ready`.
     pub message: String,
-    /// What is seen and why it matters: the quick start's words.
+    /// The quick start's explanation.
     pub explanation: &'static str,
     /// Since the object was created.
     pub age: Option<Duration>,
-    /// HTTP status of the cloud's latest answer about the job.
+    /// HTTP status of the cloud's latest answer to a poll.
     pub answer: Option<u16>,
-    /// How often the cloud was asked.
+    /// Number of polls.
     pub polls: u64,
-    /// How often the status was written.
+    /// Number of writes of the status.
     pub writes: usize,
     /// Whether the object has reached its expected end.
     pub met: bool,
@@ -42,11 +42,11 @@ pub struct Row {
 /// Standard output, with a clock that starts when it is made.
 pub struct Screen {
     start: Instant,
-    live: bool,
-    /// The table on the terminal, which the cursor stands below.
+    is_terminal: bool,
+    /// The table on the terminal, above the cursor.
     drawn: String,
-    /// What was last told of each row where there is no table: kubectl's line and the explanation.
-    told: Vec<(String, &'static str)>,
+    /// What was last printed of each row where there is no table: kubectl's line and the explanation.
+    printed: Vec<(String, &'static str)>,
 }
 
 impl Screen {
@@ -54,9 +54,9 @@ impl Screen {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         Self {
             start: Instant::now(),
-            live: io::stdout().is_terminal() && !dumb,
+            is_terminal: io::stdout().is_terminal() && !dumb,
             drawn: String::new(),
-            told: Vec::new(),
+            printed: Vec::new(),
         }
     }
 
@@ -73,20 +73,20 @@ impl Screen {
 
     /// Text as it is.
     pub fn print(&mut self, text: &str) -> io::Result<()> {
-        // What stands above stays: the table is not redrawn any more.
+        // The table above stays and is not redrawn any more.
         self.drawn.clear();
         put(text)
     }
 
     /// The rows as they are now.
     pub fn show(&mut self, rows: &[Row]) -> io::Result<()> {
-        if self.live {
+        if self.is_terminal {
             self.redraw("", table(rows))
         } else {
             let clock = self.clock();
-            self.told.resize(rows.len(), (String::new(), ""));
+            self.printed.resize(rows.len(), (String::new(), ""));
             let mut text = String::new();
-            for ((line, explanation), row) in self.told.iter_mut().zip(rows) {
+            for ((line, explanation), row) in self.printed.iter_mut().zip(rows) {
                 let (new_line, new_explanation) = (line_of(row), row.explanation);
                 if row.reason.is_empty() || (&new_line, new_explanation) == (line, *explanation) {
                     continue;
@@ -126,15 +126,15 @@ impl Screen {
     }
 }
 
-/// In one piece, so that a terminal shows no half-drawn table. Not `print!`, which panics where the
-/// reader has gone away.
+/// In one piece, so that a terminal shows no half-drawn table. Not `print!`, which panics on a closed
+/// pipe.
 fn put(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
 }
 
-/// Three lines a row: what kubectl shows and two counts, the operator's message, the explanation.
+/// Three lines for each row: what kubectl shows and two counts, the operator's message, the explanation.
 fn table(rows: &[Row]) -> String {
     let mut text = format!(
         "\n{BOLD}  {:<14} {:<8} {:<7} {:<20} {:>4} {:>6} {:>5} {:>6}{PLAIN}\n",

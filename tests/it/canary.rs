@@ -1,9 +1,9 @@
-//! Secrets stay secret (O7): whatever users and clouds do, no token and no password appears in a log
-//! line at the most talkative level, an event, an object or a metric.
+//! Secrets stay secret: whatever users and clouds do, no token and no password appears in a log line
+//! at the most verbose level, in an event, an object or a metric.
 
-use crate::{
-    credentials::{PASSWORD, own_secret, put, running},
-    harness::{Launch, OPERATOR_NAMESPACE, Operator, PROJECT, TOKEN, Team, cluster, key, message},
+use crate::harness::{
+    Launch, OPERATOR_NAMESPACE, Operator, PASSWORD, PROJECT, TOKEN, Team, cluster, key, message,
+    own_secret, running,
 };
 use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{Api, api::ListParams};
@@ -16,7 +16,7 @@ const SECRET_KEY: &str = "canary-secret-key";
 const SECURITY_TOKEN: &str = "canary-security-token";
 const ROBOTS_SECRET: &str = "canary-secret-of-the-robot";
 
-/// A cloud that repeats what it was sent, in every place that anybody reads, and what becomes of it.
+/// Answers that contain what the operator sent, in every field that it reads, and the reasons.
 #[rustfmt::skip]
 fn echoes() -> Vec<(&'static str, Answer, &'static str)> {
     let job = |fields: &str| Answer::json(200, format!(r#"{{"job_id":"{{job_id}}",{fields}}}"#));
@@ -34,7 +34,7 @@ fn echoes() -> Vec<(&'static str, Answer, &'static str)> {
     ]
 }
 
-/// Secrets good and bad, and what becomes of them.
+/// Valid and invalid Secrets, and the reasons.
 #[rustfmt::skip]
 fn secrets(url: &str) -> [(&'static str, String, &'static str); 9] {
     let login = |password: &str| format!(
@@ -45,7 +45,7 @@ fn secrets(url: &str) -> [(&'static str, String, &'static str); 9] {
     );
     [
         ("login", login(PASSWORD), "JobRunning"),
-        ("refused", login(WRONG_PASSWORD), "CredentialsInvalid"),
+        ("rejected", login(WRONG_PASSWORD), "CredentialsInvalid"),
         ("misplaced", login(PASSWORD).replace("username: ieo", &format!("username: [{PASSWORD}]")), "CredentialsInvalid"),
         ("as-url", login(PASSWORD).replace("http://", &format!("http://ieo:{PASSWORD}@")), "EndpointInvalid"),
         ("open-quote", format!("clouds: {{otc: '{TOKEN}"), "CredentialsInvalid"),
@@ -56,8 +56,8 @@ fn secrets(url: &str) -> [(&'static str, String, &'static str); 9] {
     ]
 }
 
-/// Makes known whom the Secrets name.
-fn admit(team: &Team) {
+/// Creates the identities that the Secrets name.
+fn create_identities(team: &Team) {
     let user = User::new("ieo", DOMAIN, PASSWORD).project(PROJECT, "eu-de");
     team.sim.put_user(user.clone());
     let key_pair = AccessKey::new("TEMPORARY", SECRET_KEY).security_token(SECURITY_TOKEN);
@@ -78,9 +78,9 @@ fn admit(team: &Team) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_shows_anywhere() {
+async fn no_secret_appears_in_logs_events_objects_or_metrics() {
     let mut team = Team::without_operator("canary").await;
-    admit(&team);
+    create_identities(&team);
     let kubeconfig = cluster()
         .kubeconfig_for_service_account(OPERATOR_NAMESPACE, "image-export-operator")
         .expect("a token");
@@ -97,11 +97,12 @@ async fn no_secret_shows_anywhere() {
     }
     let secrets = secrets(&team.sim.url());
     for (name, clouds, reason) in &secrets {
-        if *name == "refused" {
+        if *name == "rejected" {
             let echo = Answer::keystone_error(401, WRONG_PASSWORD, WRONG_PASSWORD);
             team.sim.script(Target::Login, [echo]);
         }
-        put(&team, name, "clouds.yaml", clouds.as_str()).await;
+        team.put_secret_key(name, "clouds.yaml", clouds.as_str())
+            .await;
         team.sim.put_job(running(name));
         team.create_with(name, own_secret(name)).await;
         team.until_reason(name, reason).await;

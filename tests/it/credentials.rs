@@ -1,54 +1,20 @@
-//! What users get wrong in a Secret, how the object says so, and how it heals once that is mended:
-//! by itself, without a restart, and by few reads.
+//! Errors in a Secret: each is reported on the object, and the object recovers once the Secret is
+//! fixed, without a restart and with few reads.
 
 use crate::harness::{
-    Operator, PROJECT, SCALE, TOKEN, Team, cluster, eventually, in_progress, key, message, summary,
+    Launch, Operator, PASSWORD, PROJECT, SCALE, TOKEN, Team, cluster, eventually, in_progress, key,
+    message, summary,
 };
-use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{
-    Api,
-    api::{ObjectMeta, Patch, PatchParams},
-};
-use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
-use testbed::ims::{self, End, Job, User};
+use std::time::{Duration, Instant};
+use testbed::ims::{self, User};
 
-pub const PASSWORD: &str = "canary-password-77ab";
-
-/// Creates or replaces a Secret with this one key.
+// TODO(merge): `faults/credentials.rs` imports these from here; let it use the harness.
+pub use crate::harness::{own_secret, running};
 pub async fn put(team: &Team, name: &str, key: &str, value: impl Into<Vec<u8>>) {
-    let secret = Secret {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            ..ObjectMeta::default()
-        },
-        data: Some(BTreeMap::from([(key.to_owned(), ByteString(value.into()))])),
-        ..Secret::default()
-    };
-    let secrets: Api<Secret> = Api::namespaced(team.client.clone(), &team.namespace);
-    secrets
-        .patch(
-            name,
-            &PatchParams::apply("a-user").force(),
-            &Patch::Apply(&secret),
-        )
-        .await
-        .expect("a Secret");
+    team.put_secret_key(name, key, value).await;
 }
 
-/// The spec of an object whose Secret has the object's own name.
-pub fn own_secret(name: &str) -> Value {
-    json!({ "cloudCredentialsRef": { "secretName": name, "cloudName": "otc" } })
-}
-
-pub fn running(job: &str) -> Job {
-    Job::new(PROJECT, job).ends(End::Never)
-}
-
-/// Reads of Secrets so far, whatever they found.
+/// Reads of Secrets so far, whatever their result.
 async fn reads(operator: &Operator) -> f64 {
     let (_, metrics) = operator.get("/metrics").await;
     let of = |line: &str| {
@@ -61,20 +27,14 @@ async fn reads(operator: &Operator) -> f64 {
     metrics.lines().filter_map(of).sum()
 }
 
-/// From this reason to `JobRunning`, and nothing more.
-pub fn assert_healed(team: &Team, name: &str, from: &str) {
-    assert_eq!(team.course(name), [from, "JobRunning"], "{name}");
-    assert_eq!(team.writes(name), 2, "{name}");
-}
-
-/// One way to get it wrong.
-struct Wrong {
+/// An invalid Secret.
+struct Invalid {
     name: &'static str,
     /// Key and value of the Secret; none: no Secret.
     data: Option<(&'static str, Vec<u8>)>,
     reason: &'static str,
-    /// What the message says; `{secret}` is the Secret's name.
-    words: &'static str,
+    /// Part of the message; `{secret}` is the Secret's name.
+    cause: &'static str,
 }
 
 /// A clouds.yaml whose entry `otc` is given as flow-style YAML.
@@ -83,16 +43,16 @@ fn entry(fields: &str) -> Vec<u8> {
 }
 
 #[rustfmt::skip]
-fn wrong_secrets() -> Vec<Wrong> {
-    let file = |name, reason, value: Vec<u8>, words| Wrong { name, data: Some(("clouds.yaml", value)), reason, words };
-    let invalid = |name, value, words| file(name, "CredentialsInvalid", value, words);
+fn invalid_secrets() -> Vec<Invalid> {
+    let file = |name, reason, value: Vec<u8>, cause| Invalid { name, data: Some(("clouds.yaml", value)), reason, cause };
+    let invalid = |name, value, cause| file(name, "CredentialsInvalid", value, cause);
     let url = "https://ims.example.com";
     let login = |fields: &str| entry(&format!("auth: {{auth_url: 'https://iam.example.com/v3', {fields}}}"));
     vec![
-        Wrong { name: "missing", data: None, reason: "CredentialsNotFound", words: "{secret} does not exist" },
-        Wrong {
+        Invalid { name: "missing", data: None, reason: "CredentialsNotFound", cause: "{secret} does not exist" },
+        Invalid {
             name: "other-key", data: Some(("clouds.yml", entry(&format!("auth: {{token: {TOKEN}}}")))),
-            reason: "CredentialsNotFound", words: "{secret} has no key clouds.yaml",
+            reason: "CredentialsNotFound", cause: "{secret} has no key clouds.yaml",
         },
         invalid("empty", vec![], "key clouds.yaml of {secret} is empty"),
         invalid("blank", b" \n\t\n".to_vec(), "key clouds.yaml of {secret} is empty"),
@@ -130,37 +90,39 @@ fn wrong_secrets() -> Vec<Wrong> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_secret_is_named_with_what_to_mend_and_heals_by_itself() {
-    let team = Team::start("wrong-secrets").await;
-    let cases = wrong_secrets();
-    for wrong in &cases {
-        if let Some((key, value)) = &wrong.data {
-            put(&team, wrong.name, key, value.clone()).await;
+async fn an_invalid_secret_is_reported_with_the_fix_and_the_object_recovers() {
+    let team = Team::start("invalid-secrets").await;
+    let cases = invalid_secrets();
+    for invalid in &cases {
+        if let Some((key, value)) = &invalid.data {
+            team.put_secret_key(invalid.name, key, value.clone()).await;
         }
-        team.sim.put_job(running(wrong.name));
-        team.create_with(wrong.name, own_secret(wrong.name)).await;
+        team.sim.put_job(running(invalid.name));
+        team.create_with(invalid.name, own_secret(invalid.name))
+            .await;
     }
-    for wrong in &cases {
-        let name = wrong.name;
-        let status = team.until_reason(name, wrong.reason).await;
-        assert_eq!(summary(&status), in_progress(wrong.reason), "{name}");
+    for invalid in &cases {
+        let name = invalid.name;
+        let status = team.until_reason(name, invalid.reason).await;
+        assert_eq!(summary(&status), in_progress(invalid.reason), "{name}");
         let secret = format!("Secret {}/{name}", team.namespace);
-        let words = wrong.words.replace("{secret}", &secret);
+        let cause = invalid.cause.replace("{secret}", &secret);
         assert_eq!(
             message(&status),
-            format!("Job {name} cannot be queried: {words}.")
+            format!("Job {name} cannot be queried: {cause}.")
         );
         assert_eq!(team.polls(name), 0, "{name}");
-        put(&team, name, "clouds.yaml", team.clouds_yaml()).await;
+        team.put_secret_key(name, "clouds.yaml", team.clouds_yaml())
+            .await;
     }
-    for wrong in &cases {
-        team.until_reason(wrong.name, "JobRunning").await;
-        assert_healed(&team, wrong.name, wrong.reason);
+    for invalid in &cases {
+        team.until_reason(invalid.name, "JobRunning").await;
+        team.assert_recovered(invalid.name, invalid.reason);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_objects_on_one_broken_secret_cost_the_reads_of_one() {
+async fn objects_that_share_an_invalid_secret_share_its_reads() {
     const OBJECTS: usize = 25;
     let mut team = Team::without_operator("shared-secret").await;
     team.delete_secret("otc");
@@ -185,30 +147,31 @@ async fn many_objects_on_one_broken_secret_cost_the_reads_of_one() {
     assert!(counted <= most(started.elapsed()), "{counted} reads");
 
     team.put_secret("otc", &team.clouds_yaml());
-    let mended = Instant::now();
+    let fixed = Instant::now();
     for name in &names {
         team.until_reason(name, "JobRunning").await;
-        assert_healed(&team, name, "CredentialsNotFound");
+        team.assert_recovered(name, "CredentialsNotFound");
     }
-    // One read mended them all; a healthy Secret is read again every 5 minutes of that time.
+    // One read serves them all; a valid Secret is read again every 5 minutes of that time.
     let usable = "imageexport_secret_reads_total{result=\"usable\"}";
     let counted = team.operator().metric(usable).await;
-    let most = 1.0 + mended.elapsed().as_secs_f64() / (300.0 * SCALE);
+    let most = 1.0 + fixed.elapsed().as_secs_f64() / (300.0 * SCALE);
     assert!(counted <= most, "{counted} reads");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_http_is_refused_without_the_flag_that_permits_it() {
+async fn plain_http_is_not_allowed_without_the_flag() {
     let mut team = Team::without_operator("plain-http").await;
     let url = team.sim.url();
     let host = url.replace("http://", "");
     let login = format!("auth: {{auth_url: '{url}', user_id: u, password: {PASSWORD}}}");
-    put(&team, "login", "clouds.yaml", entry(&login)).await;
+    team.put_secret_key("login", "clouds.yaml", entry(&login))
+        .await;
     for (name, secret) in [("override", "otc"), ("login", "login")] {
         team.sim.put_job(running(name));
         team.create_with(name, own_secret(secret)).await;
     }
-    let https_only = crate::harness::Launch {
+    let https_only = Launch {
         allow_http: false,
         ..Default::default()
     };
@@ -228,7 +191,7 @@ async fn plain_http_is_refused_without_the_flag_that_permits_it() {
             )
         );
     }
-    assert!(team.sim.requests().is_empty(), "not a byte went there");
+    assert!(team.sim.requests().is_empty(), "no request was sent");
 
     assert_eq!(team.operator().terminate(), 0);
     team.start_operator();
@@ -236,14 +199,14 @@ async fn plain_http_is_refused_without_the_flag_that_permits_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_rights_on_secrets_are_said_to_be_missing_rights() {
+async fn missing_rights_on_secrets_are_reported_as_such() {
     let mut team = Team::without_operator("no-rights").await;
     let namespace = team.namespace.clone();
-    let account = format!("{namespace}:blind");
-    // The rights of deploy/ but for the Secrets.
+    let account = format!("{namespace}:no-secrets");
+    // The rights of deploy/ without those on Secrets.
     for (role, rules) in [
         (
-            "sees-jobs",
+            "reads-jobs",
             vec![
                 "--verb=get,list,watch",
                 "--resource=imageexportjobs.imageexport.dev",
@@ -261,11 +224,11 @@ async fn missing_rights_on_secrets_are_said_to_be_missing_rights() {
         team.kubectl(&create).success().expect("a Role");
         grant(&team, role, &account);
     }
-    team.kubectl(&["create", "serviceaccount", "blind"])
+    team.kubectl(&["create", "serviceaccount", "no-secrets"])
         .success()
         .expect("a ServiceAccount");
     let kubeconfig = cluster()
-        .kubeconfig_for_service_account(&namespace, "blind")
+        .kubeconfig_for_service_account(&namespace, "no-secrets")
         .expect("a token");
     let operator = Operator::start_with(&kubeconfig, &["--namespace", &namespace]);
     team.operator = Some(operator);
@@ -308,13 +271,13 @@ async fn a_secret_that_is_deleted_or_rotated_is_noticed_without_a_restart() {
     let user = User::new("ieo", "OTC00000000001000000101", PASSWORD).project(PROJECT, "eu-de");
     team.sim.put_user(user);
     for name in ["deleted", "renewed", "rejected"] {
-        put(&team, name, "clouds.yaml", team.clouds_yaml()).await;
+        team.put_secret_key(name, "clouds.yaml", team.clouds_yaml())
+            .await;
         team.sim.put_job(running(name));
         team.create_with(name, own_secret(name)).await;
     }
     team.sim.add_token("canary-token-old", Some(PROJECT));
-    put(
-        &team,
+    team.put_secret_key(
         "rejected",
         "clouds.yaml",
         team.clouds_yaml().replace(TOKEN, "canary-token-old"),
@@ -323,7 +286,7 @@ async fn a_secret_that_is_deleted_or_rotated_is_noticed_without_a_restart() {
     for name in ["deleted", "renewed", "rejected"] {
         team.until_reason(name, "JobRunning").await;
     }
-    // The content must be in use before it is changed.
+    // The content has to be in use before it is changed.
     let uses = |name: &str, credential: ims::Credential| {
         let path = key(name).to_string();
         let requests = team.sim.requests();
@@ -332,16 +295,17 @@ async fn a_secret_that_is_deleted_or_rotated_is_noticed_without_a_restart() {
             .then_some(())
     };
 
-    // Deleted: what is known of the job stays; the next look at the Secret tells.
+    // Deleted: the status of the job stays; the next read of the Secret finds nothing.
     team.delete_secret("deleted");
-    // Other content that is good as well: used from the next look on.
+    // Other valid content: used from the next read on.
     let url = team.sim.url();
     let login = entry(&format!(
         "auth: {{auth_url: '{url}', user_id: ieo-id, password: {PASSWORD}}}, image_endpoint_override: '{url}'"
     ));
-    put(&team, "renewed", "clouds.yaml", login.clone()).await;
-    // Other content, and the old is rejected: used at once.
-    put(&team, "rejected", "clouds.yaml", login).await;
+    team.put_secret_key("renewed", "clouds.yaml", login.clone())
+        .await;
+    // Other valid content, and the cloud rejects the old: used at once.
+    team.put_secret_key("rejected", "clouds.yaml", login).await;
     team.sim.revoke_token("canary-token-old");
 
     for name in ["renewed", "rejected"] {
@@ -363,7 +327,8 @@ async fn a_secret_that_is_deleted_or_rotated_is_noticed_without_a_restart() {
             team.namespace
         )
     );
-    put(&team, "deleted", "clouds.yaml", team.clouds_yaml()).await;
+    team.put_secret_key("deleted", "clouds.yaml", team.clouds_yaml())
+        .await;
     team.until_reason("deleted", "JobRunning").await;
     assert_eq!(
         team.course("deleted"),

@@ -1,8 +1,7 @@
-//! Access keys and agencies, and the breaker that keeps shared ones from being locked.
+//! Access keys and agencies, and the circuit breaker that keeps shared ones from being locked.
 
-use crate::{
-    credentials::{PASSWORD, own_secret, put, running},
-    harness::{PROJECT, Team, in_progress, key, message, summary},
+use crate::harness::{
+    PASSWORD, PROJECT, Team, in_progress, key, message, own_secret, running, summary,
 };
 use testbed::ims::{self, AccessKey, Agency, Answer, Job, Target, User};
 
@@ -20,12 +19,13 @@ fn clouds(team: &Team, fields: &str) -> String {
 async fn follow(team: &Team, job: Job, fields: &str) {
     let name = job.key().job;
     team.sim.put_job(job);
-    put(team, &name, "clouds.yaml", clouds(team, fields)).await;
+    team.put_secret_key(&name, "clouds.yaml", clouds(team, fields))
+        .await;
     team.create_with(&name, own_secret(&name)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_sign_each_poll_on_both_paths() {
+async fn access_keys_sign_each_poll_on_both_paths() {
     let team = Team::start("keys").await;
     team.sim.add_key(AccessKey::new(AK, SK).project(PROJECT));
     let mut temporary = AccessKey::new("TEMPORARY1", SK).project(PROJECT);
@@ -73,7 +73,7 @@ async fn the_operators_own_setting_of_the_path_is_used_where_the_entry_has_none(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_key_is_told_apart() {
+async fn each_error_of_an_access_key_has_its_own_message() {
     let team = Team::start("wrong-keys").await;
     for (name, fields, cause) in [
         (
@@ -91,10 +91,10 @@ async fn what_is_wrong_with_a_key_is_told_apart() {
         follow(&team, running(name), &fields).await;
         let status = team.until_reason(name, "CredentialsInvalid").await;
         assert_eq!(summary(&status), in_progress("CredentialsInvalid"));
-        let words = message(&status);
+        let message = message(&status);
         assert!(
-            words.contains(cause) && words.contains("check ak, sk and security_token"),
-            "{words}"
+            message.contains(cause) && message.contains("check ak, sk and security_token"),
+            "{message}"
         );
     }
     team.sim.add_key(AccessKey::new("CLOCK", SK));
@@ -109,7 +109,7 @@ async fn what_is_wrong_with_a_key_is_told_apart() {
     );
 }
 
-/// Ten teams' Secrets with the same wrong key must not lock it for its owner.
+/// The cloud locks a key after the sixth wrong signature in a row; ten Secrets have a wrong one here.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_key_in_many_secrets_never_locks_the_key_of_its_owner() {
     let team = Team::start("breaker").await;
@@ -117,7 +117,7 @@ async fn a_wrong_secret_key_in_many_secrets_never_locks_the_key_of_its_owner() {
     follow(&team, running("owner"), &format!("ak: {AK}, sk: {SK}")).await;
     team.until_reason("owner", "JobRunning").await;
     for n in 0..10 {
-        let name = format!("stranger-{n}");
+        let name = format!("wrong-{n}");
         follow(
             &team,
             running(&name),
@@ -126,14 +126,14 @@ async fn a_wrong_secret_key_in_many_secrets_never_locks_the_key_of_its_owner() {
         .await;
     }
     for n in 0..10 {
-        let name = format!("stranger-{n}");
+        let name = format!("wrong-{n}");
         let status = team.until_reason(&name, "CredentialsInvalid").await;
         assert_eq!(summary(&status), in_progress("CredentialsInvalid"));
     }
     team.operator()
         .until_metric("imageexport_login_breakers_open", 1.0)
         .await;
-    team.until("stranger-0", "to be kept from trying", |status| {
+    team.until("wrong-0", "to be blocked by the breaker", |status| {
         message(status).contains("to keep the key from being locked")
     })
     .await;
@@ -147,15 +147,14 @@ async fn a_wrong_secret_key_in_many_secrets_never_locks_the_key_of_its_owner() {
         "{counters:?}"
     );
 
-    // Mended, it is used as soon as one may be tried again.
-    put(
-        &team,
-        "stranger-7",
+    // Fixed, it is used once the breaker lets a login through.
+    team.put_secret_key(
+        "wrong-7",
         "clouds.yaml",
         clouds(&team, &format!("ak: {AK}, sk: {SK}")),
     )
     .await;
-    team.until_reason("stranger-7", "JobRunning").await;
+    team.until_reason("wrong-7", "JobRunning").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,7 +221,7 @@ async fn an_agency_is_assumed_with_the_callers_token() {
         team.until_reason(name, "JobSucceeded").await;
     }
     let status = team
-        .until("no-such-agency", "to be refused", |s| {
+        .until("no-such-agency", "to be rejected", |s| {
             !message(s).is_empty()
         })
         .await;
@@ -234,7 +233,7 @@ async fn an_agency_is_assumed_with_the_callers_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn throttled_logins_are_retried_and_blame_nobody() {
+async fn throttled_logins_are_retried_and_no_error_is_shown() {
     let team = Team::start("login-throttled").await;
     let user = User::new("ieo", DOMAIN, PASSWORD).project(PROJECT, "eu-de_images");
     team.sim.put_user(user);

@@ -1,9 +1,6 @@
-//! Signing in at a real Keystone, with a cloud that checks each token there.
+//! Logins at a real Keystone, with a simulated image service that validates each token there.
 
-use crate::{
-    credentials::{own_secret, put},
-    harness::{Team, in_progress, message, summary},
-};
+use crate::harness::{Team, in_progress, message, own_secret, summary};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use std::{sync::OnceLock, time::Duration};
@@ -15,7 +12,7 @@ use testbed::{
 const DOMAIN: &str = "OTC00000000001000000101";
 const PASSWORD: &str = "canary-password-of-keystone";
 
-/// The one that all tests share, each with users of its own.
+/// The Keystone that the tests share, each with users of its own.
 fn shared() -> &'static Keystone {
     static KEYSTONE: OnceLock<Keystone> = OnceLock::new();
     KEYSTONE.get_or_init(|| start(Duration::from_secs(3600)))
@@ -29,7 +26,7 @@ fn start(token_lifetime: Duration) -> Keystone {
     .expect("a Keystone")
 }
 
-/// A team whose cloud asks `keystone` about tokens, and somebody with one project there.
+/// A team whose cloud validates tokens at `keystone`, and a user with one project there.
 struct Tenant {
     team: Team,
     keystone: &'static Keystone,
@@ -70,7 +67,7 @@ impl Tenant {
         JobKey::new(self.project.as_str(), job)
     }
 
-    /// The auth of a password login, with these fields on top.
+    /// The auth of a password login, with these further fields.
     fn password(&self, password: &str, more: &str) -> String {
         format!(
             "username: {}, user_domain_name: {DOMAIN}, password: '{password}'{more}",
@@ -78,7 +75,7 @@ impl Tenant {
         )
     }
 
-    /// A clouds.yaml for the simulated image service, signing in at the Keystone.
+    /// A clouds.yaml for the simulated image service, with logins at the Keystone.
     fn clouds(&self, auth: &str, more: &str) -> String {
         format!(
             "clouds: {{otc: {{auth: {{auth_url: '{}', {auth}}}, image_endpoint_override: '{}'{more}}}}}",
@@ -91,7 +88,7 @@ impl Tenant {
     async fn follow(&self, job: Job, clouds: &str) {
         let name = job.key().job;
         self.team.sim.put_job(job);
-        put(&self.team, &name, "clouds.yaml", clouds).await;
+        self.team.put_secret_key(&name, "clouds.yaml", clouds).await;
         let mut spec = own_secret(&name);
         spec["projectID"] = Value::from(self.project.as_str());
         self.team.create_with(&name, spec).await;
@@ -112,7 +109,7 @@ impl Tenant {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn passwords_application_credentials_and_tokens_of_a_real_keystone_open_the_cloud() {
+async fn passwords_application_credentials_and_tokens_of_a_real_keystone_are_accepted() {
     let tenant = Tenant::new("real-logins").await;
     let keystone = tenant.keystone;
     let robot = keystone
@@ -180,7 +177,7 @@ async fn passwords_application_credentials_and_tokens_of_a_real_keystone_open_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g1_tokens_that_live_for_seconds_and_the_endpoint_of_the_catalog() {
+async fn tokens_that_expire_within_seconds_are_renewed_and_the_endpoint_is_that_of_the_catalog() {
     static KEYSTONE: OnceLock<Keystone> = OnceLock::new();
     let lifetime = Duration::from_secs(4);
     let keystone = tokio::task::spawn_blocking(move || KEYSTONE.get_or_init(|| start(lifetime)));
@@ -199,23 +196,23 @@ async fn g1_tokens_that_live_for_seconds_and_the_endpoint_of_the_catalog() {
     assert_eq!(tenant.team.course("job"), ["JobRunning", "JobSucceeded"]);
     let metric = r#"imageexport_cloud_requests_total{operation="login",class="success"}"#;
     let logins = tenant.team.operator().metric(metric).await;
-    // At half of each life, and not at each of the 60 polls.
+    // At half of each lifetime, and not at each of the 60 polls.
     assert!((4.0..=9.0).contains(&logins), "{logins} logins");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_revoked_by_keystone_is_replaced_without_a_word() {
+async fn a_token_revoked_by_keystone_is_replaced_and_no_error_is_shown() {
     let tenant = Tenant::new("revoked").await;
     let clouds = tenant.clouds(&tenant.password(PASSWORD, ""), "");
     tenant.follow(tenant.running("job"), &clouds).await;
     tenant.team.until_reason("job", "JobRunning").await;
     // Keystone revokes all tokens of a user whose password is set, to the same one too, and all
-    // that are issued within that second: nobody asks for one meanwhile.
+    // that are issued within that second: no login happens meanwhile.
     let suspend = |suspend: bool| json!({ "spec": { "suspend": suspend } });
     tenant.team.patch("job", suspend(true)).await;
     tenant.team.until_reason("job", "Suspended").await;
     let same = tenant.keystone.change_password(&tenant.user, PASSWORD);
-    same.await.expect("set anew");
+    same.await.expect("set again");
     tenant.team.patch("job", suspend(false)).await;
     let key = tenant.key("job");
     let polls = tenant.team.sim.polls(&key);
@@ -229,7 +226,7 @@ async fn a_token_revoked_by_keystone_is_replaced_without_a_word() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g2_a_password_changed_in_keystone_and_secret_goes_on_without_a_restart() {
+async fn a_password_changed_in_keystone_and_in_the_secret_is_used_without_a_restart() {
     let tenant = Tenant::new("rotated").await;
     let clouds = tenant.clouds(&tenant.password(PASSWORD, ""), "");
     tenant.follow(tenant.running("job"), &clouds).await;
@@ -238,15 +235,18 @@ async fn g2_a_password_changed_in_keystone_and_secret_goes_on_without_a_restart(
     changed.await.expect("changed");
     tenant.team.until_reason("job", "CredentialsInvalid").await;
     let clouds = tenant.clouds(&tenant.password("canary-new", ""), "");
-    put(&tenant.team, "job", "clouds.yaml", clouds).await;
+    tenant
+        .team
+        .put_secret_key("job", "clouds.yaml", clouds)
+        .await;
     tenant.team.until_reason("job", "JobRunning").await;
     tenant.team.sim.put_job(tenant.job("job"));
     tenant.team.until_reason("job", "JobSucceeded").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g6_what_a_real_keystone_refuses_is_named_with_what_to_check() {
-    let tenant = Tenant::new("refused").await;
+async fn each_rejection_by_a_real_keystone_is_reported_with_what_to_check() {
+    let tenant = Tenant::new("rejected").await;
     let foreign = tenant.keystone.create_project("foreign-one", DOMAIN).await;
     let foreign = foreign.expect("a project");
     let host = tenant.host();
@@ -299,20 +299,21 @@ async fn g6_what_a_real_keystone_refuses_is_named_with_what_to_check() {
     for (name, clouds, _) in &cases {
         tenant.follow(tenant.running(name), clouds).await;
     }
-    for (name, _, words) in &cases {
+    for (name, _, cause) in &cases {
         let status = tenant.team.until_reason(name, "CredentialsInvalid").await;
         assert_eq!(summary(&status), in_progress("CredentialsInvalid"));
-        let expected = format!("Job {name} cannot be queried: {words}.");
+        let expected = format!("Job {name} cannot be queried: {cause}.");
         assert_eq!(message(&status), expected);
     }
-    // A project that the user has no role in is refused by Keystone itself.
-    put(
-        &tenant.team,
-        "no-role",
-        "clouds.yaml",
-        tenant.clouds(&tenant.password(PASSWORD, ""), ""),
-    )
-    .await;
+    // A project in which the user has no role is rejected by Keystone itself.
+    tenant
+        .team
+        .put_secret_key(
+            "no-role",
+            "clouds.yaml",
+            tenant.clouds(&tenant.password(PASSWORD, ""), ""),
+        )
+        .await;
     let mut spec = own_secret("no-role");
     spec["projectID"] = json!(foreign);
     tenant.team.create_with("no-role", spec).await;

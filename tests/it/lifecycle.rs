@@ -30,15 +30,15 @@ async fn the_documented_example_ends_with_its_image() {
     );
     assert!(
         status.completion_time.is_some(),
-        "the end was seen, though end_time is empty"
+        "when the end was observed, as end_time is empty"
     );
     assert_eq!(team.writes(&name), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn init_and_running_are_seen_on_the_way() {
-    let team = Team::start("stages").await;
-    let job = Job::new(PROJECT, "stages")
+async fn init_and_running_are_shown_before_the_end() {
+    let team = Team::start("three").await;
+    let job = Job::new(PROJECT, "three")
         .starts(Start::FirstQuery)
         // Without progress, whose steps are writes of their own.
         .layout(Layout::Reference)
@@ -60,13 +60,13 @@ async fn init_and_running_are_seen_on_the_way() {
     assert_eq!(statuses, ["INIT", "RUNNING", "SUCCESS"]);
     let ready = condition(&status, "Ready").unwrap();
     assert!(
-        ready.message.contains("stages")
+        ready.message.contains("three")
             && ready.message.contains(status.image_id.as_deref().unwrap())
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_job_says_why() {
+async fn a_failed_job_shows_the_code_and_reason_of_the_cloud() {
     let team = Team::start("failed").await;
     let name = team
         .follow(Job::new(PROJECT, "failed").fails("IMG.0148", "The OBS bucket does not exist."))

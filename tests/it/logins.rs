@@ -1,9 +1,8 @@
-//! Signing in with a password, on the simulator's own identity service: what works, what is wrong
-//! with it, and that many objects share one login.
+//! Password logins on the simulator's own identity service: valid and invalid ones, and that many
+//! objects share one login.
 
-use crate::{
-    credentials::{PASSWORD, assert_healed, own_secret, put, running},
-    harness::{PROJECT, SCALE, TOKEN, Team, in_progress, key, message, summary},
+use crate::harness::{
+    PASSWORD, PROJECT, SCALE, TOKEN, Team, in_progress, key, message, own_secret, running, summary,
 };
 use std::time::Instant;
 use testbed::ims::{Answer, Credential, Job, Target, User};
@@ -17,7 +16,7 @@ fn user() -> User {
         .project(OTHER_PROJECT, "eu-de_other")
 }
 
-/// A clouds.yaml for that user; `fields` of the entry and of its `auth` come on top.
+/// A clouds.yaml for that user, with further `fields` of the entry and of its `auth`.
 fn login(team: &Team, fields: &str, auth: &str) -> String {
     let url = team.sim.url();
     format!(
@@ -34,7 +33,7 @@ fn host(team: &Team) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_opens_the_endpoint_of_the_catalog_or_the_one_given() {
+async fn a_password_login_polls_the_endpoint_of_the_catalog_or_of_the_entry() {
     let team = Team::start("passwords").await;
     team.sim.put_user(user());
     let (url, password) = (team.sim.url(), format!("password: {PASSWORD}"));
@@ -76,7 +75,8 @@ async fn a_password_opens_the_endpoint_of_the_catalog_or_the_one_given() {
         ),
     ];
     for (name, clouds) in &cases {
-        put(&team, name, "clouds.yaml", clouds.as_str()).await;
+        team.put_secret_key(name, "clouds.yaml", clouds.as_str())
+            .await;
         team.sim.put_job(Job::new(PROJECT, *name));
         team.create_with(name, own_secret(name)).await;
     }
@@ -91,11 +91,15 @@ async fn a_password_opens_the_endpoint_of_the_catalog_or_the_one_given() {
             .collect();
         assert_eq!(polls, [(Credential::IssuedToken, Some(200))], "{name}");
     }
-    assert_eq!(team.sim.logins(), cases.len() as u64, "one a credential");
+    assert_eq!(
+        team.sim.logins(),
+        cases.len() as u64,
+        "one for each credential"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_that_cannot_work_is_named_and_heals_with_its_secret() {
+async fn an_invalid_login_is_reported_and_recovers_when_its_secret_is_fixed() {
     let team = Team::start("wrong-logins").await;
     team.sim.put_user(user());
     let (url, password) = (team.sim.url(), format!("password: {PASSWORD}"));
@@ -160,24 +164,25 @@ async fn a_login_that_cannot_work_is_named_and_heals_with_its_secret() {
         ),
     ];
     for (name, clouds, ..) in &cases {
-        put(&team, name, "clouds.yaml", clouds.as_str()).await;
+        team.put_secret_key(name, "clouds.yaml", clouds.as_str())
+            .await;
         team.sim.put_job(running(name));
         team.create_with(name, own_secret(name)).await;
     }
-    for (name, _, reason, words) in &cases {
+    for (name, _, reason, cause) in &cases {
         let status = team.until_reason(name, reason).await;
         assert_eq!(summary(&status), in_progress(reason), "{name}");
         let me = format!("cloud \"otc\" in Secret {}/{name}", team.namespace);
-        let words = words.replace("{me}", &me).replace("{host}", &host(&team));
+        let cause = cause.replace("{me}", &me).replace("{host}", &host(&team));
         assert_eq!(
             message(&status),
-            format!("Job {name} cannot be queried: {words}.")
+            format!("Job {name} cannot be queried: {cause}.")
         );
-        put(&team, name, "clouds.yaml", right(&team)).await;
+        team.put_secret_key(name, "clouds.yaml", right(&team)).await;
     }
     for (name, _, reason, _) in &cases {
         team.until_reason(name, "JobRunning").await;
-        assert_healed(&team, name, reason);
+        team.assert_recovered(name, reason);
     }
 }
 
@@ -209,7 +214,7 @@ async fn fifty_objects_share_one_read_one_login_and_one_new_login() {
     }
     assert_eq!(team.sim.logins(), 2, "one new login for all of them");
     for name in &names {
-        assert_eq!(team.writes(name), 1, "{name}: nobody needs to know");
+        assert_eq!(team.writes(name), 1, "{name}: no write");
         team.sim.put_job(Job::new(PROJECT, name.as_str()));
     }
     for name in &names {
@@ -220,11 +225,11 @@ async fn fifty_objects_share_one_read_one_login_and_one_new_login() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_identity_service_in_trouble_concerns_only_who_has_no_token_yet() {
+async fn an_outage_of_the_identity_service_affects_only_objects_without_a_token() {
     let team = Team::start("iam").await;
     team.sim.put_user(user());
     let follow = async |name: &str| {
-        put(&team, name, "clouds.yaml", right(&team)).await;
+        team.put_secret_key(name, "clouds.yaml", right(&team)).await;
         team.sim.put_job(running(name));
         team.create_with(name, own_secret(name)).await;
     };
@@ -252,7 +257,7 @@ async fn an_identity_service_in_trouble_concerns_only_who_has_no_token_yet() {
         .script_forever(Target::Login, Answer::preset("unavailable"));
     follow("late").await;
     let status = team.until_reason("late", "PollFailed").await;
-    // Counted at once: they go on while this test looks at other things.
+    // Counted at once: they go on while this test checks other things.
     let logins = team.sim.logins();
     assert_eq!(summary(&status), in_progress("PollFailed"));
     assert_eq!(
@@ -268,7 +273,7 @@ async fn an_identity_service_in_trouble_concerns_only_who_has_no_token_yet() {
     assert_eq!(team.writes("in"), 1);
     assert!(
         logins <= 8,
-        "{logins} logins: each failed one is paused after"
+        "{logins} logins: a pause follows each failed one"
     );
     team.sim.clear_script(Target::Login);
     team.until_reason("late", "JobRunning").await;

@@ -1,8 +1,8 @@
-//! The operator as its users meet it: the real binary, under its own `ServiceAccount` with the RBAC of
+//! The operator as its users run it: the real binary, under its own `ServiceAccount` with the RBAC of
 //! `deploy/`, on a real kube-apiserver, against the IMS simulator.
 //!
 //! One API server serves all tests; each test has a namespace, a simulator and an operator process
-//! of its own. Times are shortened (see `harness::SCALE`), logic is not.
+//! of its own: a `harness::Team`. The operator's durations are scaled down (`harness::SCALE`).
 
 mod answers;
 mod canary;
@@ -11,16 +11,15 @@ mod conditions;
 mod crash;
 mod crd;
 mod credentials;
+mod deadline_and_ttl;
 mod error_table;
 mod errors;
 mod faults;
 mod harness;
-mod house;
-mod judged;
+mod interfaces;
 mod keys;
 mod keystone;
 mod lifecycle;
-mod lifetime;
 mod logins;
 mod objects;
 mod outage;
@@ -28,5 +27,6 @@ mod query;
 mod races;
 mod recorded_run;
 mod repair;
+mod repository;
 mod spec;
-mod tools;
+mod tool_verdicts;

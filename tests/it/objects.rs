@@ -1,14 +1,11 @@
-//! What users write into an object: what the API server fills in and shows, and what becomes of an
-//! object that the operator cannot read. What the server refuses is in `crd`.
+//! Objects as users write them: defaults and columns of the API server, and objects that the operator
+//! cannot decode. `crd` has what the API server rejects.
 
-use crate::harness::{PROJECT, TOKEN, Team, install};
+use crate::harness::{PROJECT, TOKEN, Team, install, running};
 use image_export_api::crd;
 use serde_json::{Value, json};
 use std::sync::OnceLock;
-use testbed::{
-    ims::{End, Job},
-    kubernetes::Cluster,
-};
+use testbed::{ims::Job, kubernetes::Cluster};
 
 fn manifest(name: &str, spec: &Value) -> Value {
     json!({
@@ -24,11 +21,7 @@ fn good_spec(job: &str) -> Value {
     })
 }
 
-fn running(job: &str) -> Job {
-    Job::new(PROJECT, job).ends(End::Never)
-}
-
-/// `spec` with the value at a path replaced, or taken out.
+/// A spec with the value at a path replaced or removed.
 fn with(path: &str, value: Option<Value>) -> Value {
     let mut spec = good_spec("good");
     let (parent, field) = path.rsplit_once('/').expect("a path");
@@ -42,7 +35,7 @@ fn with(path: &str, value: Option<Value>) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_object_reads_as_unfinished_and_kubectl_shows_what_matters() {
+async fn a_new_object_reads_as_unfinished_and_kubectl_shows_status_reason_and_image() {
     let mut team = Team::without_operator("columns").await;
     team.delete_secret("otc");
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/sample");
@@ -83,7 +76,7 @@ async fn a_new_object_reads_as_unfinished_and_kubectl_shows_what_matters() {
     team.sim.put_job(running("whole"));
     team.until_reason("fresh", "JobSucceeded").await;
     team.until_reason("whole", "JobRunning").await;
-    let words = |line: &str| {
+    let cells = |line: &str| {
         line.split_whitespace()
             .map(str::to_owned)
             .collect::<Vec<_>>()
@@ -92,7 +85,7 @@ async fn a_new_object_reads_as_unfinished_and_kubectl_shows_what_matters() {
         .kubectl(&["get", "imageexport", "fresh"])
         .success()
         .expect("a table");
-    let lines: Vec<_> = table.lines().map(words).collect();
+    let lines: Vec<_> = table.lines().map(cells).collect();
     assert_eq!(
         lines[0],
         ["NAME", "STATUS", "READY", "REASON", "IMAGE", "AGE"]
@@ -105,11 +98,11 @@ async fn a_new_object_reads_as_unfinished_and_kubectl_shows_what_matters() {
         .kubectl(&["get", "iej", "fresh", "-o", "wide"])
         .success()
         .expect("a table");
-    let lines: Vec<_> = table.lines().map(words).collect();
+    let lines: Vec<_> = table.lines().map(cells).collect();
     assert_eq!(lines[0][5..], ["AGE", "JOB", "PROGRESS", "MESSAGE"]);
     assert_eq!(
         lines[1][6..].join(" "),
-        "fresh 100 Job fresh has succeeded with image an-image."
+        "fresh 100 Job fresh has succeeded: source image an-image is exported."
     );
     for (selector, found) in [
         (
@@ -121,7 +114,7 @@ async fn a_new_object_reads_as_unfinished_and_kubectl_shows_what_matters() {
             "imageexportjob.imageexport.dev/fresh\n",
         ),
         ("spec.jobID=whole", "imageexportjob.imageexport.dev/whole\n"),
-        ("spec.jobID=nobody", ""),
+        ("spec.jobID=none", ""),
     ] {
         let names = team
             .kubectl(&["get", "iej", "-o", "name", "--field-selector", selector])
@@ -132,12 +125,12 @@ async fn a_new_object_reads_as_unfinished_and_kubectl_shows_what_matters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_cannot_be_read_is_reported_once_and_stops_nobody() {
+async fn an_object_that_does_not_decode_is_reported_once_and_blocks_no_other() {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     let cluster = CLUSTER.get_or_init(|| {
         let cluster = Cluster::start().expect("a cluster");
         install(&cluster);
-        // An older CRD may have let through what this one refuses.
+        // An older CRD may have accepted what this one rejects.
         let mut relaxed = crd::json();
         let top = relaxed["spec"].as_object_mut().expect("an object");
         let versions = top["versions"].as_array_mut().expect("a list");
@@ -185,7 +178,7 @@ async fn an_object_that_cannot_be_read_is_reported_once_and_stops_nobody() {
     team.follow(Job::new(PROJECT, "after")).await;
     team.until_reason("after", "JobSucceeded").await;
 
-    for ((name, _), words) in bad.iter().zip([
+    for ((name, _), cause) in bad.iter().zip([
         "not a valid JobId: 1 to 64 characters matching ^[A-Za-z0-9_-]+$",
         "Missing field cloudCredentialsRef",
         "Invalid type string \"yes\". Expected a boolean",
@@ -196,17 +189,17 @@ async fn an_object_that_cannot_be_read_is_reported_once_and_stops_nobody() {
         assert_eq!(
             events,
             [format!(
-                "Warning InvalidObject: This object is not followed, because it cannot be read: {words}."
+                "Warning InvalidObject: This object is not followed, because it cannot be read: {cause}."
             )]
         );
-        let told = format!("\"object\":\"{}/{name}\"", team.namespace);
+        let field = format!("\"object\":\"{}/{name}\"", team.namespace);
         let log = team.operator().log();
-        let lines: Vec<_> = log.lines().filter(|line| line.contains(&told)).collect();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(&field)).collect();
         assert_eq!(lines.len(), 1, "{lines:#?}");
         assert!(lines[0].contains("\"WARN\""), "{}", lines[0]);
     }
 
-    // Mended, it is followed like any other.
+    // Fixed, it is tracked like any other.
     team.sim.put_job(Job::new(PROJECT, "good"));
     apply(&team, "bad-id", &good_spec("good"));
     team.until_reason("bad-id", "JobSucceeded").await;

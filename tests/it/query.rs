@@ -1,4 +1,4 @@
-//! `image-export-operator query`: one question by hand, without a cluster.
+//! `image-export-operator query`: one poll from the command line, without a cluster.
 
 use crate::harness::{PROJECT, key};
 use serde_json::Value;
@@ -11,30 +11,30 @@ use testbed::ims::{self, Answer, End, Job, Simulator, Start, Target, User};
 
 const PASSWORD: &str = "canary-password-of-query";
 
-/// A simulator with a user, and a `clouds.yaml` for it in a folder of its own.
-struct Desk {
+/// A simulator with a user, and a folder with a `clouds.yaml` for it.
+struct Workspace {
     sim: Simulator,
     folder: PathBuf,
     scale: Option<&'static str>,
 }
 
-impl Desk {
+impl Workspace {
     fn new(name: &str) -> Self {
         let sim = Simulator::start(ims::Config::default()).expect("a simulator");
         sim.put_user(User::new("ieo", "OTC1", PASSWORD).project(PROJECT, "eu-de_images"));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("query-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
-        let desk = Self {
+        let workspace = Self {
             sim,
             folder,
             scale: None,
         };
-        desk.write(
+        workspace.write(
             "clouds.yaml",
-            &format!("clouds: {{{}}}", desk.cloud("otc", PASSWORD)),
+            &format!("clouds: {{{}}}", workspace.cloud("otc", PASSWORD)),
         );
-        desk
+        workspace
     }
 
     fn cloud(&self, name: &str, password: &str) -> String {
@@ -50,8 +50,8 @@ impl Desk {
         path
     }
 
-    /// Asks with the `clouds.yaml` in the working folder.
-    fn query(&self, arguments: &[&str]) -> Answered {
+    /// Runs `query` in the folder.
+    fn query(&self, arguments: &[&str]) -> Completed {
         let mut command = Command::new(env!("CARGO_BIN_EXE_image-export-operator"));
         command
             .arg("query")
@@ -62,26 +62,26 @@ impl Desk {
             .env_remove("OS_CLOUD")
             .env_remove("OS_CLIENT_CONFIG_FILE")
             .env_remove("XDG_CONFIG_HOME");
-        Answered(command.output().expect("the program runs"))
+        Completed(command.output().expect("the program runs"))
     }
 
-    fn ask(&self, job: &str, more: &[&str]) -> Answered {
+    fn query_job(&self, job: &str, more: &[&str]) -> Completed {
         let mut arguments = vec!["--allow-http", "--project", PROJECT, "--job", job];
         arguments.extend(more);
         self.query(&arguments)
     }
 }
 
-impl Drop for Desk {
+impl Drop for Workspace {
     fn drop(&mut self) {
-        // What cannot be removed stays below the target folder.
+        // A folder that cannot be removed stays below the target folder.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-struct Answered(Output);
+struct Completed(Output);
 
-impl Answered {
+impl Completed {
     fn code(&self) -> i32 {
         assert!(!self.errors().contains("panicked"), "{}", self.errors());
         self.0.status.code().expect("it ends by itself")
@@ -111,13 +111,15 @@ fn ready(json: &Value) -> (&str, &str) {
 }
 
 #[test]
-fn each_end_has_its_exit_code_its_classification_and_the_status_an_object_would_get() {
-    let desk = Desk::new("codes");
-    let answers = |job: &str, answer: Answer| desk.sim.script_forever(key(job), answer);
-    desk.sim.put_job(Job::new(PROJECT, "success"));
-    desk.sim
+fn each_outcome_has_its_exit_code_its_classification_and_the_status_of_an_object() {
+    let workspace = Workspace::new("codes");
+    let answers = |job: &str, answer: Answer| workspace.sim.script_forever(key(job), answer);
+    workspace.sim.put_job(Job::new(PROJECT, "success"));
+    workspace
+        .sim
         .put_job(Job::new(PROJECT, "fail").fails("IMG.0148", "The bucket does not exist."));
-    desk.sim
+    workspace
+        .sim
         .put_job(Job::new(PROJECT, "running").ends(End::Never));
     answers(
         "odd",
@@ -158,13 +160,13 @@ fn each_end_has_its_exit_code_its_classification_and_the_status_an_object_would_
             "RequestRejected",
         ),
     ] {
-        let answered = desk.ask(job, &["-o", "json"]);
+        let completed = workspace.query_job(job, &["-o", "json"]);
         assert_eq!(
-            (answered.code(), answered.errors().as_str()),
+            (completed.code(), completed.errors().as_str()),
             (code, ""),
             "{job}"
         );
-        let json = answered.json();
+        let json = completed.json();
         assert_eq!(json["jobID"], job);
         assert_eq!(json["projectID"], PROJECT);
         assert_eq!(json["classification"]["result"], result, "{json}");
@@ -172,7 +174,7 @@ fn each_end_has_its_exit_code_its_classification_and_the_status_an_object_would_
         assert_eq!(ready(&json).0, reason, "{json}");
         assert_eq!(json["status"]["observedGeneration"], 1);
         assert_eq!(json["answer"].is_null(), category != "answered");
-        let text = desk.ask(job, &[]);
+        let text = workspace.query_job(job, &[]);
         assert_eq!((text.code(), text.errors().as_str()), (code, ""), "{job}");
         assert!(
             text.text().contains(&format!("({reason})")),
@@ -180,23 +182,23 @@ fn each_end_has_its_exit_code_its_classification_and_the_status_an_object_would_
             text.text()
         );
     }
-    let fail = desk.ask("fail", &["-o", "json"]).json();
+    let fail = workspace.query_job("fail", &["-o", "json"]).json();
     assert_eq!(fail["answer"]["errorCode"], "IMG.0148");
     assert_eq!(fail["status"]["failReason"], "The bucket does not exist.");
 }
 
 #[test]
-fn what_is_wrong_with_the_file_or_the_command_is_said_on_standard_error() {
-    let desk = Desk::new("wrong");
+fn errors_of_the_file_or_the_command_are_printed_on_standard_error() {
+    let workspace = Workspace::new("wrong");
     let two = format!(
         "clouds: {{{}, {}}}",
-        desk.cloud("otc", PASSWORD),
-        desk.cloud("wrong", "canary-no")
+        workspace.cloud("otc", PASSWORD),
+        workspace.cloud("wrong", "canary-no")
     );
-    let two = desk.write("two.yaml", &two);
+    let two = workspace.write("two.yaml", &two);
     let two = two.to_str().expect("a path");
     let (job, project) = (["--job", "j1"], ["--project", PROJECT]);
-    for (arguments, code, words) in [
+    for (arguments, code, error) in [
         (
             vec!["--clouds-yaml", "absent.yaml", job[0], job[1]],
             1,
@@ -226,100 +228,102 @@ fn what_is_wrong_with_the_file_or_the_command_is_said_on_standard_error() {
         ),
         (vec!["--job", "j1", "-o", "xml"], 2, "xml"),
     ] {
-        let answered = desk.query(&arguments);
+        let completed = workspace.query(&arguments);
         assert_eq!(
-            (answered.code(), answered.text().as_str()),
+            (completed.code(), completed.text().as_str()),
             (code, ""),
             "{arguments:?}"
         );
-        assert!(answered.errors().contains(words), "{}", answered.errors());
+        assert!(completed.errors().contains(error), "{}", completed.errors());
     }
-    for (cloud, words) in [
+    for (cloud, cause) in [
         ("wrong", "rejects the login"),
         ("none", "has no cloud \"none\"; it has otc, wrong"),
     ] {
-        let answered = desk.ask(
+        let completed = workspace.query_job(
             "j1",
             &["--clouds-yaml", two, "--cloud", cloud, "-o", "json"],
         );
-        assert_eq!(answered.code(), 6);
-        let json = answered.json();
-        let said = json["classification"]["message"]
+        assert_eq!(completed.code(), 6);
+        let json = completed.json();
+        let message = json["classification"]["message"]
             .as_str()
             .expect("a message");
         assert!(
-            said.contains(words) && said.contains(&format!("file {two}")),
-            "{said}"
+            message.contains(cause) && message.contains(&format!("file {two}")),
+            "{message}"
         );
-        assert!(!said.contains("canary"), "{said}");
+        assert!(!message.contains("canary"), "{message}");
     }
-    let closed = desk.query(&["--project", PROJECT, "--job", "j1", "-o", "json"]);
+    let closed = workspace.query(&["--project", PROJECT, "--job", "j1", "-o", "json"]);
     assert_eq!(closed.code(), 8);
     assert!(closed.text().contains("--allow-http"), "{}", closed.text());
 }
 
 #[test]
-fn waiting_ends_with_the_job_and_tells_each_change_on_standard_error() {
-    let desk = Desk::new("wait");
+fn waiting_ends_with_the_job_and_prints_each_change_on_standard_error() {
+    let workspace = Workspace::new("wait");
     let job = Job::new(PROJECT, "job")
         .starts(Start::FirstQuery)
         .init_for(Duration::from_millis(1500))
         .running_for(Duration::from_secs(2));
-    desk.sim.put_job(job);
-    let answered = desk.ask("job", &["--wait", "--poll-period", "1", "-o", "json"]);
-    assert_eq!(answered.code(), 0);
-    assert_eq!(answered.json()["answer"]["status"], "SUCCESS");
-    let words: Vec<_> = answered
+    workspace.sim.put_job(job);
+    let completed = workspace.query_job("job", &["--wait", "--poll-period", "1", "-o", "json"]);
+    assert_eq!(completed.code(), 0);
+    assert_eq!(completed.json()["answer"]["status"], "SUCCESS");
+    let statuses: Vec<_> = completed
         .errors()
         .lines()
-        .filter_map(|line| line.split_once(' ').map(|(_, word)| word.to_owned()))
+        .filter_map(|line| line.split_once(' ').map(|(_, status)| status.to_owned()))
         .collect();
-    assert_eq!(words, ["INIT", "RUNNING", "SUCCESS"]);
-    assert_eq!(desk.sim.logins(), 1);
+    assert_eq!(statuses, ["INIT", "RUNNING", "SUCCESS"]);
+    assert_eq!(workspace.sim.logins(), 1);
 }
 
 #[test]
-fn waiting_outlasts_trouble_that_passes_and_ends_at_trouble_that_does_not() {
-    let desk = Desk::new("outlast");
-    desk.sim.put_job(Job::new(PROJECT, "job"));
-    desk.sim.script(
+fn waiting_continues_through_transient_failures_and_ends_at_a_rejected_login() {
+    let workspace = Workspace::new("outlast");
+    workspace.sim.put_job(Job::new(PROJECT, "job"));
+    workspace.sim.script(
         key("job"),
         [Answer::preset("unavailable"), Answer::preset("html")],
     );
-    let answered = desk.ask("job", &["--wait", "--poll-period", "1"]);
-    assert_eq!(answered.code(), 0, "{}", answered.errors());
+    let completed = workspace.query_job("job", &["--wait", "--poll-period", "1"]);
+    assert_eq!(completed.code(), 0, "{}", completed.errors());
     assert!(
-        answered.errors().contains("answered 503"),
+        completed.errors().contains("answered 503"),
         "{}",
-        answered.errors()
+        completed.errors()
     );
 
-    desk.sim.script_forever(
+    workspace.sim.script_forever(
         Target::Login,
         Answer::keystone_error(401, "Unauthorized", "no"),
     );
-    let answered = desk.ask("job", &["--wait", "--poll-period", "1"]);
-    assert_eq!(answered.code(), 6, "{}", answered.errors());
+    let completed = workspace.query_job("job", &["--wait", "--poll-period", "1"]);
+    assert_eq!(completed.code(), 6, "{}", completed.errors());
 }
 
 #[test]
-fn an_end_stays_an_end_whatever_is_answered_after_it() {
-    let mut desk = Desk::new("end");
-    desk.scale = Some("0.05");
+fn an_end_stays_an_end_whatever_the_cloud_answers_afterwards() {
+    let mut workspace = Workspace::new("end");
+    workspace.scale = Some("0.05");
     let success = r#"{"job_id":"{job_id}","status":"SUCCESS"}"#;
-    desk.sim.script(key("job"), [Answer::json(200, success)]);
-    // No such job from then on, and so no image id either.
-    let answered = desk.ask("job", &["--wait", "--poll-period", "1", "-o", "json"]);
-    assert_eq!(answered.code(), 0, "{}", answered.errors());
-    let json = answered.json();
+    workspace
+        .sim
+        .script(key("job"), [Answer::json(200, success)]);
+    // The simulator has no such job, so every later poll is answered 404.
+    let completed = workspace.query_job("job", &["--wait", "--poll-period", "1", "-o", "json"]);
+    assert_eq!(completed.code(), 0, "{}", completed.errors());
+    let json = completed.json();
     assert_eq!(json["classification"]["result"], "success");
     assert_eq!(ready(&json).0, "ImageIDMissing");
 }
 
 #[test]
-fn a_file_that_is_no_file_is_read_once() {
-    let desk = Desk::new("pipe");
-    desk.sim.put_job(Job::new(PROJECT, "job"));
+fn a_clouds_yaml_from_a_pipe_is_read_once() {
+    let workspace = Workspace::new("pipe");
+    workspace.sim.put_job(Job::new(PROJECT, "job"));
     let script = r#"cat clouds.yaml | "$0" query --clouds-yaml /dev/stdin --allow-http --project "$1" --job job"#;
     let output = Command::new("sh")
         .args([
@@ -328,33 +332,43 @@ fn a_file_that_is_no_file_is_read_once() {
             env!("CARGO_BIN_EXE_image-export-operator"),
             PROJECT,
         ])
-        .current_dir(&desk.folder)
+        .current_dir(&workspace.folder)
         .env_remove("OS_CLOUD")
         .output()
         .expect("a shell");
-    let answered = Answered(output);
-    assert_eq!(answered.code(), 0, "{}", answered.errors());
+    let completed = Completed(output);
+    assert_eq!(completed.code(), 0, "{}", completed.errors());
 }
 
 #[test]
-fn the_newer_path_and_the_places_of_the_file() {
-    let desk = Desk::new("places");
-    desk.sim.put_job(Job::new(PROJECT, "job"));
-    assert_eq!(desk.ask("job", &["--job-path", "cloudimages"]).code(), 0);
-    let paths: Vec<_> = desk.sim.requests().into_iter().map(|r| r.path).collect();
+fn the_newer_path_is_used_and_clouds_yaml_is_found_where_openstack_tools_keep_it() {
+    let workspace = Workspace::new("places");
+    workspace.sim.put_job(Job::new(PROJECT, "job"));
+    assert_eq!(
+        workspace
+            .query_job("job", &["--job-path", "cloudimages"])
+            .code(),
+        0
+    );
+    let paths: Vec<_> = workspace
+        .sim
+        .requests()
+        .into_iter()
+        .map(|r| r.path)
+        .collect();
     assert!(
         paths.contains(&"/v1/cloudimages/job/job".to_owned()),
         "{paths:?}"
     );
 
-    // Not in the working folder, but where OpenStack tools keep it.
-    let home = desk.folder.join(".config/openstack");
+    // In the place where OpenStack tools keep it.
+    let home = workspace.folder.join(".config/openstack");
     std::fs::create_dir_all(&home).expect("a folder");
-    let file = desk.folder.join("clouds.yaml");
+    let file = workspace.folder.join("clouds.yaml");
     std::fs::rename(&file, home.join("clouds.yaml")).expect("moved");
-    assert_eq!(desk.ask("job", &[]).code(), 0);
+    assert_eq!(workspace.query_job("job", &[]).code(), 0);
     std::fs::remove_file(home.join("clouds.yaml")).expect("removed");
-    let none = desk.ask("job", &[]);
+    let none = workspace.query_job("job", &[]);
     assert_eq!(none.code(), 1);
     assert!(
         none.errors()
@@ -366,18 +380,20 @@ fn the_newer_path_and_the_places_of_the_file() {
 
 #[test]
 fn no_secret_is_printed_at_the_most_verbose_level() {
-    let desk = Desk::new("verbose");
+    let workspace = Workspace::new("verbose");
     let body =
         format!(r#"{{"job_id":"{{job_id}}","status":"FAIL","fail_reason":"it was {PASSWORD}"}}"#);
-    desk.sim.script_forever(key("job"), Answer::json(200, body));
-    let answered = desk.ask("job", &["--log-level", "trace"]);
-    assert_eq!(answered.code(), 3);
-    for printed in [answered.text(), answered.errors()] {
+    workspace
+        .sim
+        .script_forever(key("job"), Answer::json(200, body));
+    let completed = workspace.query_job("job", &["--log-level", "trace"]);
+    assert_eq!(completed.code(), 3);
+    for printed in [completed.text(), completed.errors()] {
         assert!(!printed.contains(PASSWORD), "{printed}");
     }
     assert!(
-        answered.text().contains("it was [redacted]"),
+        completed.text().contains("it was [redacted]"),
         "{}",
-        answered.text()
+        completed.text()
     );
 }

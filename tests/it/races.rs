@@ -1,13 +1,13 @@
-//! Objects change while something is under way for them.
+//! Objects that change while a poll or a write of theirs is in flight.
 
-use crate::harness::{Operator, PROJECT, TOKEN, Team, cluster, condition, key, summary};
+use crate::harness::{Operator, PROJECT, TOKEN, Team, cluster, condition, key, running, summary};
 use image_export_api::ImageExportJob;
 use serde_json::json;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
-use testbed::ims::{self, Answer, End, Gate, Job, Simulator, Target};
+use testbed::ims::{self, Answer, Gate, Job, Simulator, Target};
 
 fn uid(object: &ImageExportJob) -> String {
     object
@@ -42,8 +42,7 @@ async fn an_object_recreated_while_its_poll_is_in_flight_does_not_get_the_old_an
             Answer::pass().held_by(&new),
         ],
     );
-    team.follow(Job::new(PROJECT, "same").ends(End::Never))
-        .await;
+    team.follow(running("same")).await;
     old.arrived(1).await;
     team.delete("same").await;
     let object = team.create("same").await;
@@ -97,12 +96,12 @@ async fn an_object_recreated_before_the_old_ones_end_is_written_does_not_get_tha
     for name in names {
         team.sim
             .script(key(name), [Answer::preset("fail").held_by(&gate)]);
-        team.follow(Job::new(PROJECT, name).ends(End::Never)).await;
+        team.follow(running(name)).await;
     }
     gate.arrived(names.len()).await;
 
-    // While the process stands still its answers and its watch go stale together; once it goes on
-    // it writes the ends of objects that have been replaced already.
+    // While the process is stopped, its answers and its watch become stale together; once it
+    // continues it writes the ends of objects that have been replaced.
     team.operator().pause();
     gate.open();
     let mut objects = Vec::new();
@@ -125,7 +124,7 @@ async fn an_object_recreated_before_the_old_ones_end_is_written_does_not_get_tha
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_deleted_in_mid_poll_leaves_no_write_and_no_complaint() {
+async fn an_object_deleted_during_its_poll_causes_no_write_and_no_warning() {
     let team = Team::start("deleted").await;
     let gate = Gate::new();
     team.sim
@@ -134,7 +133,7 @@ async fn an_object_deleted_in_mid_poll_leaves_no_write_and_no_complaint() {
     gate.arrived(1).await;
     team.until_reason("short", "Pending").await;
     team.delete("short").await;
-    // Once it follows what was created later it knows of the deletion.
+    // Once a later object is tracked, the watch has delivered the deletion.
     team.follow(Job::new(PROJECT, "later")).await;
     team.until_reason("later", "JobSucceeded").await;
     gate.open();
@@ -156,15 +155,15 @@ async fn an_object_deleted_in_mid_poll_leaves_no_write_and_no_complaint() {
         "{events:?}"
     );
     let log = team.operator().log();
-    let complaints: Vec<_> = log
+    let warnings: Vec<_> = log
         .lines()
         .filter(|line| line.contains(r#""level":"ERROR""#) || line.contains(r#""level":"WARN""#))
         .filter(|line| !line.contains("--allow-http") && !line.contains("TIME_SCALE"))
         .collect();
-    assert_eq!(complaints, Vec::<&str>::new());
+    assert_eq!(warnings, Vec::<&str>::new());
 }
 
-/// Changes a label of the object as fast as the API server lets twelve tasks, until `stop`.
+/// Changes labels of the object in twelve tasks, as fast as the API server allows, until `stop`.
 fn churn(team: &Team, name: &'static str) -> (Arc<AtomicBool>, Arc<AtomicU64>) {
     let (stop, changes) = (
         Arc::new(AtomicBool::new(false)),
@@ -188,13 +187,13 @@ fn churn(team: &Team, name: &'static str) -> (Arc<AtomicBool>, Arc<AtomicU64>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_label_edits_neither_holds_up_a_status_nor_causes_a_poll() {
+async fn constant_label_edits_neither_delay_a_status_nor_cause_a_poll() {
     let mut team = Team::without_operator("churn").await;
     for name in ["churned", "twin"] {
-        team.follow(Job::new(PROJECT, name).ends(End::Never)).await;
+        team.follow(running(name)).await;
     }
     let (stop, changes) = churn(&team, "churned");
-    // A second by the clock, so that a busy machine makes no poll fall out.
+    // A second by the clock, so that no poll is skipped on a busy machine.
     let arguments = ["--namespace", &team.namespace, "--poll-period", "50"];
     team.operator = Some(Operator::start(cluster(), &arguments));
     team.until_reason("churned", "JobRunning").await;
@@ -215,7 +214,7 @@ async fn a_flood_of_label_edits_neither_holds_up_a_status_nor_causes_a_poll() {
         assert_eq!(team.writes(name), 2, "{name}");
     }
     stop.store(true, Ordering::Relaxed);
-    // After three in a row it no longer insists that nothing at all has changed.
+    // After three conflicts in a row the write has a weaker precondition, which labels do not fail.
     let conflicts = r#"imageexport_status_writes_total{result="conflict"}"#;
     let conflicts = team.operator().metric(conflicts).await;
     let writes = team.reasons("churned").len() + team.reasons("twin").len();
@@ -226,14 +225,14 @@ async fn a_flood_of_label_edits_neither_holds_up_a_status_nor_causes_a_poll() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cloud_that_hangs_holds_up_nobody_elses_objects() {
-    let team = Team::start("neighbours").await;
+async fn a_cloud_that_hangs_delays_no_object_of_another_cloud() {
+    let team = Team::start("hanging").await;
     let broken = Simulator::start(ims::Config::default()).expect("a simulator");
     let gate = Gate::new();
     broken.script_forever(Target::Jobs, Answer::hang().held_by(&gate));
     let clouds = team.clouds_yaml().replace(&team.sim.url(), &broken.url());
     team.put_secret("broken", &clouds);
-    // As many as may be in flight at one endpoint, and some more.
+    // More than may be in flight at one endpoint.
     for n in 0..70 {
         let reference = json!({ "secretName": "broken", "cloudName": "otc" });
         team.create_with(
@@ -260,7 +259,7 @@ async fn a_cloud_that_hangs_holds_up_nobody_elses_objects() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn credentials_changed_in_mid_poll_are_used_by_the_next_one() {
+async fn credentials_changed_during_a_poll_are_used_by_the_next_one() {
     let team = Team::start("swapped").await;
     let other = Simulator::start(ims::Config::default()).expect("a simulator");
     other.add_token(TOKEN, Some(PROJECT));

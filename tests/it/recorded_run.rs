@@ -1,18 +1,15 @@
-//! The recorded run of `docs/recorded-run.md`: one job from its first sight to SUCCESS, with a cloud
-//! that fails on the way, and what the tools make of it at each step. Each run of this test compares
-//! the document with what it sees; `RECORD=1 cargo test --test it recorded_run` writes it anew.
+//! The recorded run of `docs/recorded-run.md`: one job from its creation to SUCCESS, with a cloud that
+//! fails on the way, and the tool verdicts at each step. Each run of this test compares the document
+//! with what it observes; `RECORD=1 cargo test --test it recorded_run` writes it anew.
 
-use crate::harness::{PROJECT, Team, key};
+use crate::harness::{Team, key, running};
 use serde_json::Value;
 use std::{fmt::Write as _, path::Path};
-use testbed::{
-    ims::{Answer, End, Job},
-    judges::Judges,
-};
+use testbed::{ims::Answer, judges::Judges};
 
 const DOCUMENT: &str = "docs/recorded-run.md";
 const NAME: &str = "export";
-/// What people and scripts wait for, as in `docs/conditions.md`.
+/// The waits of `docs/conditions.md`.
 const WAITS: [&str; 3] = [
     "condition=Ready",
     "condition=Succeeded=False",
@@ -25,7 +22,7 @@ struct Step {
     object: Value,
     /// STATUS, READY, REASON, IMAGE of `kubectl get`.
     columns: Vec<String>,
-    /// Which of [`WAITS`] are over.
+    /// Those of [`WAITS`] that return.
     met: Vec<&'static str>,
 }
 
@@ -55,7 +52,7 @@ fn step(team: &Team, what: &'static str) -> Step {
     }
 }
 
-/// These columns of kubectl's table, which aligns each below its head.
+/// These columns of kubectl's table, in which each cell is aligned with its head.
 fn columns(table: &str, wanted: &[&str]) -> Vec<String> {
     let (head, line) = table.split_once('\n').expect("a head and a line");
     let cell = |name: &&str| {
@@ -68,27 +65,27 @@ fn columns(table: &str, wanted: &[&str]) -> Vec<String> {
     wanted.iter().map(cell).collect()
 }
 
-/// Plays the life of the job, one step a change. Also returns the host of the cloud.
-async fn play() -> (Vec<Step>, String) {
+/// Runs the lifecycle of the job, one step for each change. Also returns the host of the cloud.
+async fn run_lifecycle() -> (Vec<Step>, String) {
     let mut team = Team::without_operator("recorded").await;
     team.sim.script_forever(key(NAME), Answer::preset("init"));
-    team.follow(Job::new(PROJECT, NAME).ends(End::Never)).await;
+    team.follow(running(NAME)).await;
     let mut steps = vec![step(&team, "created; no operator runs yet")];
 
     team.start_operator();
     team.until_reason(NAME, "JobInitializing").await;
-    steps.push(step(&team, "the cloud says INIT"));
+    steps.push(step(&team, "the cloud reports INIT"));
 
     team.sim
         .script_forever(key(NAME), Answer::preset("running"));
     team.until_reason(NAME, "JobRunning").await;
-    steps.push(step(&team, "it says RUNNING"));
+    steps.push(step(&team, "it reports RUNNING"));
 
     team.sim
         .script_forever(key(NAME), Answer::preset("unavailable"));
     let polls = team.polls(NAME);
     team.sim.polled(&key(NAME), polls + 2).await;
-    // Or the next polls would come while kubectl looks.
+    // No further poll may come while kubectl reads.
     team.operator().pause();
     steps.push(step(&team, "it answers 503 to two polls"));
     team.operator().resume();
@@ -98,19 +95,19 @@ async fn play() -> (Vec<Step>, String) {
     team.sim
         .script_forever(key(NAME), Answer::preset("running"));
     team.until_reason(NAME, "JobRunning").await;
-    steps.push(step(&team, "it says RUNNING again"));
+    steps.push(step(&team, "it reports RUNNING again"));
 
     team.sim
         .script_forever(key(NAME), Answer::preset("success"));
     team.until_reason(NAME, "JobSucceeded").await;
-    steps.push(step(&team, "it says SUCCESS"));
+    steps.push(step(&team, "it reports SUCCESS"));
     let host = team.sim.url().replace("http://", "");
     (steps, host)
 }
 
 fn document(steps: &[Step]) -> String {
     let objects: Vec<Value> = steps.iter().map(|step| step.object.clone()).collect();
-    let judges = Judges::shared().expect("the judges");
+    let judges = Judges::shared().expect("the tools");
     let verdicts = judges.judge(&objects).expect("verdicts");
     let mut text = String::from(HEAD);
     let mut messages = String::new();
@@ -143,33 +140,33 @@ fn document(steps: &[Step]) -> String {
             verdict.kstatus.message, verdict.argo.message
         );
     }
-    format!("{text}\nWhat kstatus and Argo CD tell people at each step:\n\n{messages}")
+    format!("{text}\nThe messages of kstatus and Argo CD at each step:\n\n{messages}")
 }
 
 const HEAD: &str = "\
 # A recorded run
 
-One job from its first sight to its end, on a real API server, with a simulated cloud that fails for
-a while on the way, and what the tools say about the object at each step. kstatus is
+One job from its creation to its end, on a real API server, with a simulated cloud that fails for
+a while on the way, and how the tools read the object at each step. kstatus is
 `sigs.k8s.io/cli-utils`, Flux's is its fork, which Helm 4 uses too; Argo CD's health is the shipped
-`health.lua`, run as Argo CD runs it. Each run of the tests plays this again and compares:
+`health.lua`, run as Argo CD runs it. Each run of the tests repeats this and compares:
 
 ```console
 $ cargo test --test it recorded_run            # compares
 $ RECORD=1 cargo test --test it recorded_run   # writes this page
 ```
 
-The operator's time runs 50 times faster there. The waits are `kubectl wait iej/export --for=…` with
+The operator's durations are 50 times shorter there. The waits are `kubectl wait iej/export --for=…` with
 `condition=Ready`, `condition=Succeeded=False` and `jsonpath={.status.completionTime}`; one that does not
-return goes on waiting.
+return continues to wait.
 
 | step | what happens | `kubectl get`: status · ready · reason · image | which `kubectl wait` returns | kstatus | Flux, Helm 4 | Argo CD |
 |---|---|---|---|---|---|---|
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_recorded_run_is_what_the_document_says() {
-    let (steps, host) = play().await;
+async fn the_recorded_run_is_that_of_the_document() {
+    let (steps, host) = run_lifecycle().await;
     let seen = document(&steps).replace(&host, "ims.example.com");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(DOCUMENT);
     if std::env::var_os("RECORD").is_some() {
@@ -178,6 +175,6 @@ async fn the_recorded_run_is_what_the_document_says() {
     let recorded = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(
         recorded, seen,
-        "{DOCUMENT} is not what is seen: RECORD=1 cargo test --test it recorded_run"
+        "{DOCUMENT} is out of date: RECORD=1 cargo test --test it recorded_run"
     );
 }

@@ -1,12 +1,13 @@
-//! Fault H7: what others write into the status.
+//! Edits of the status by others: those of the operator's fields are repaired, conditions owned by
+//! others are kept.
 
-use crate::harness::{Operator, PROJECT, Team, cluster, condition, eventually};
+use crate::harness::{Operator, PROJECT, Team, cluster, condition, eventually, running};
 use image_export_api::ImageExportJobStatus;
 use serde_json::{Value, json};
-use testbed::ims::{End, Job};
+use testbed::ims::Job;
 
-/// An operator that polls once and then not for half an hour by the clock: each further poll was
-/// caused by something.
+/// An operator that polls once and then not for half an hour by the clock: each further poll has a
+/// cause in the test.
 async fn team(name: &str) -> Team {
     let mut team = Team::without_operator(name).await;
     let arguments = ["--namespace", &team.namespace, "--poll-period", "86400"];
@@ -32,7 +33,7 @@ fn hand_made(type_: &str, status: &str) -> Value {
     })
 }
 
-/// What people and broken tools do to a status, as merge patches of it.
+/// Edits by people and broken tools, as merge patches of the status.
 fn edits(status: &ImageExportJobStatus) -> Vec<(&'static str, Value)> {
     vec![
         ("a field changed", json!({ "status": "CHANGED" })),
@@ -124,12 +125,12 @@ async fn make_edits(team: &Team, name: &str, status: &ImageExportJobStatus) -> u
 #[tokio::test(flavor = "multi_thread")]
 async fn every_edit_of_a_running_jobs_status_is_repaired_by_one_write_without_a_poll() {
     let team = team("repair-running").await;
-    team.follow(Job::new(PROJECT, "run").ends(End::Never)).await;
+    team.follow(running("run")).await;
     let status = team.until_reason("run", "JobRunning").await;
     let before = team.versions("run").len();
     let edits = make_edits(&team, "run", &status).await;
 
-    // The next write is an answer's: by then each repair has been written as often as it ever is.
+    // The next write is that of an answer: by then every repair has been written.
     team.sim.put_job(Job::new(PROJECT, "run"));
     assert_eq!(team.polls("run"), 1);
     team.request_poll("run", "now").await;
@@ -166,9 +167,9 @@ async fn every_edit_of_a_finished_jobs_status_is_repaired_by_one_write_without_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status_that_was_wiped_out_comes_back() {
-    let team = team("wiped").await;
-    let name = team.follow(Job::new(PROJECT, "wiped")).await;
+async fn a_removed_status_is_written_again() {
+    let team = team("removed").await;
+    let name = team.follow(Job::new(PROJECT, "removed")).await;
     let status = team.until_reason(&name, "JobSucceeded").await;
     let before = team.versions(&name).len();
     team.kubectl(&["patch", "iej", &name, "--subresource=status"])
@@ -177,8 +178,8 @@ async fn a_status_that_was_wiped_out_comes_back() {
             r#"--patch=[{"op":"remove","path":"/status"}]"#,
         ])
         .success()
-        .expect("wiped");
-    eventually("it is written again", || {
+        .expect("removed");
+    eventually("the status to be written again", || {
         let since = team.versions(&name).split_off(before);
         (since.len() == 2 && since[1].status.as_ref() == Some(&status)).then_some(())
     })
@@ -187,28 +188,27 @@ async fn a_status_that_was_wiped_out_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn conditions_of_others_stay_theirs_through_every_transition() {
-    let team = team("foreign").await;
-    team.follow(Job::new(PROJECT, "shared").ends(End::Never))
-        .await;
+async fn conditions_owned_by_others_are_kept_through_every_transition() {
+    let team = team("unowned").await;
+    team.follow(running("shared")).await;
     let status = team.until_reason("shared", "JobRunning").await;
-    let ours = status.conditions.clone();
+    let owned = status.conditions.clone();
     let before = team.versions("shared").len();
 
-    for foreign in [
+    for unowned in [
         hand_made("example.com/Scanned", "Unknown"),
         hand_made("example.com/Scanned", "True"),
         hand_made("Failed", "True"),
     ] {
-        let edit = conditions(&status, |conditions| conditions.push(foreign));
+        let edit = conditions(&status, |conditions| conditions.push(unowned));
         team.patch_status("shared", edit).await;
     }
 
-    let foreign = [
+    let unowned = [
         hand_made("example.com/Scanned", "True"),
         hand_made("Failed", "True"),
     ];
-    let edit = conditions(&status, |conditions| conditions.extend(foreign.clone()));
+    let edit = conditions(&status, |conditions| conditions.extend(unowned.clone()));
     team.patch_status("shared", edit).await;
     let edit = json!({ "jobType": "by hand" });
     team.patch_status("shared", edit).await;
@@ -221,16 +221,14 @@ async fn conditions_of_others_stay_theirs_through_every_transition() {
         .iter()
         .filter_map(|object| object.status.as_ref()?.job_type.as_deref())
         .collect();
-    let (ours_type, by_hand) = (status.job_type.as_deref().expect("a type"), "by hand");
+    let (own_type, by_hand) = (status.job_type.as_deref().expect("a type"), "by hand");
     assert_eq!(
         job_types,
-        [
-            ours_type, ours_type, ours_type, ours_type, by_hand, ours_type
-        ],
+        [own_type, own_type, own_type, own_type, by_hand, own_type],
         "four edits that need no repair, one that does, and its repair"
     );
     let repaired = versions[5].status.as_ref().expect("a status");
-    assert_eq!(repaired.conditions[..ours.len()], ours);
+    assert_eq!(repaired.conditions[..owned.len()], owned);
 
     for reason in ["Suspended", "JobRunning", "JobFailed"] {
         let change = match reason {
@@ -244,11 +242,11 @@ async fn conditions_of_others_stay_theirs_through_every_transition() {
         };
         team.patch("shared", change).await;
         let status = team.until_reason("shared", reason).await;
-        for foreign in &foreign {
-            let type_ = foreign["type"].as_str().expect("a string");
+        for unowned in &unowned {
+            let type_ = unowned["type"].as_str().expect("a string");
             let kept = condition(&status, type_).expect("it is kept");
             let kept = serde_json::to_value(kept).expect("plain data");
-            assert_eq!(&kept, foreign, "in {reason}");
+            assert_eq!(&kept, unowned, "in {reason}");
         }
     }
 }

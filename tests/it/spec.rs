@@ -1,17 +1,13 @@
-//! What the operator makes of `suspend`, `pollPeriodSeconds` and the poll-request annotation.
+//! `suspend`, `pollPeriodSeconds` and the poll-request annotation.
 
-use crate::harness::{Launch, Operator, PROJECT, Team, cluster, condition, key, summary};
+use crate::harness::{Launch, Operator, PROJECT, Team, cluster, condition, key, running, summary};
 use serde_json::json;
-use testbed::ims::{End, Job};
+use testbed::ims::Job;
 
 const SUSPENDED: [&str; 2] = ["Ready=Unknown/Suspended", "Succeeded=Unknown/Suspended"];
 
-fn running(job: &str) -> Job {
-    Job::new(PROJECT, job).ends(End::Never)
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn a_suspended_job_is_not_asked_about_until_it_is_resumed() {
+async fn a_suspended_job_is_not_polled_until_it_is_resumed() {
     let team = Team::start("suspend").await;
     team.sim.put_job(running("from-the-start"));
     team.create_with("from-the-start", json!({ "suspend": true }))
@@ -29,7 +25,7 @@ async fn a_suspended_job_is_not_asked_about_until_it_is_resumed() {
     let ready = condition(&status, "Ready").expect("it was seen");
     assert_eq!(
         ready.message,
-        "Job from-the-start is not asked about while spec.suspend is true."
+        "Job from-the-start is not polled while spec.suspend is true."
     );
 
     team.until_reason("underway", "JobRunning").await;
@@ -39,7 +35,7 @@ async fn a_suspended_job_is_not_asked_about_until_it_is_resumed() {
     assert_eq!(
         status.status.as_deref(),
         Some("RUNNING"),
-        "what is known stays"
+        "the last known status stays"
     );
     assert_eq!(status.observed_generation, Some(2));
     let polls = team.polls("underway");
@@ -56,18 +52,21 @@ async fn a_suspended_job_is_not_asked_about_until_it_is_resumed() {
         ["Ready=True/JobSucceeded", "Succeeded=True/JobSucceeded"]
     );
 
-    // A request is the user's probe that the operator lives; the job stays suspended.
-    team.request_poll("underway", "alive?").await;
+    // The echo shows that the operator is running; the job stays suspended.
+    team.request_poll("underway", "running?").await;
     let status = team
         .until("underway", "to echo", |status| {
             status.last_handled_poll_request.is_some()
         })
         .await;
-    assert_eq!(status.last_handled_poll_request.as_deref(), Some("alive?"));
+    assert_eq!(
+        status.last_handled_poll_request.as_deref(),
+        Some("running?")
+    );
     assert_eq!(summary(&status), SUSPENDED);
-    // A neighbour that is asked about many times in the meantime.
-    team.follow(running("neighbour")).await;
-    team.sim.polled(&key("neighbour"), 10).await;
+    // Another job that is polled many times meanwhile.
+    team.follow(running("other")).await;
+    team.sim.polled(&key("other"), 10).await;
     assert_eq!(team.polls("underway"), polls);
     assert_eq!(
         (team.polls("from-the-start"), team.polls("finished")),
@@ -80,7 +79,7 @@ async fn a_suspended_job_is_not_asked_about_until_it_is_resumed() {
         team.until_reason(name, "JobSucceeded").await;
     }
     assert_eq!(team.course("from-the-start"), ["Suspended", "JobSucceeded"]);
-    // Between its resumption and the next answer it is what it was.
+    // Between its resumption and the next answer it shows its last status.
     let course = team.course("underway");
     assert_eq!(course[..2], ["JobRunning", "Suspended"]);
     suspend("finished", false).await;
@@ -88,19 +87,15 @@ async fn a_suspended_job_is_not_asked_about_until_it_is_resumed() {
         status.observed_generation == Some(3)
     })
     .await;
-    assert_eq!(
-        team.polls("finished"),
-        1,
-        "a finished job is not asked about"
-    );
+    assert_eq!(team.polls("finished"), 1, "a finished job is not polled");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_polled_at_once_and_echoed() {
+async fn a_poll_request_causes_one_poll_at_once_and_is_echoed() {
     let team = Team::start("requests").await;
-    // Never asked about again within this test unless somebody wants it.
+    // Not polled again within this test without a request.
     let rarely = json!({ "pollPeriodSeconds": 86_400 });
-    for name in ["asked", "long"] {
+    for name in ["requested", "long"] {
         team.sim.put_job(running(name));
         team.create_with(name, rarely.clone()).await;
         team.until_reason(name, "JobRunning").await;
@@ -113,27 +108,27 @@ async fn a_request_is_polled_at_once_and_echoed() {
     };
     let longest = "x".repeat(64);
     for (count, value) in [(2, "2026-01-02T03:04:05Z"), (3, "again"), (4, &longest)] {
-        team.request_poll("asked", value).await;
-        team.sim.polled(&key("asked"), count).await;
-        echo("asked", value).await;
-        assert_eq!(team.polls("asked"), count);
+        team.request_poll("requested", value).await;
+        team.sim.polled(&key("requested"), count).await;
+        echo("requested", value).await;
+        assert_eq!(team.polls("requested"), count);
     }
-    // The same value once more is no request.
+    // The same value again is no request.
     team.patch(
-        "asked",
+        "requested",
         json!({ "metadata": { "labels": { "a": "label" } } }),
     )
     .await;
-    team.sim.put_job(Job::new(PROJECT, "asked"));
-    team.request_poll("asked", "the end").await;
-    team.until_reason("asked", "JobSucceeded").await;
-    assert_eq!(team.polls("asked"), 5);
-    assert_eq!(team.course("asked"), ["JobRunning", "JobSucceeded"]);
-    team.request_poll("asked", "after the end").await;
-    echo("asked", "after the end").await;
-    assert_eq!(team.polls("asked"), 5, "a finished job is not asked about");
+    team.sim.put_job(Job::new(PROJECT, "requested"));
+    team.request_poll("requested", "the end").await;
+    team.until_reason("requested", "JobSucceeded").await;
+    assert_eq!(team.polls("requested"), 5);
+    assert_eq!(team.course("requested"), ["JobRunning", "JobSucceeded"]);
+    team.request_poll("requested", "after the end").await;
+    echo("requested", "after the end").await;
+    assert_eq!(team.polls("requested"), 5, "a finished job is not polled");
 
-    // Too long: said once, and otherwise as if it were not there.
+    // Too long: reported once and otherwise ignored.
     let ignored = "Warning PollRequestIgnored: The annotation imageexport.dev/poll-requested-at is \
                    ignored: its value is longer than 64 bytes.";
     for extra in ["x", "xx"] {
@@ -153,7 +148,7 @@ async fn a_request_is_polled_at_once_and_echoed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_objects_own_period_counts_for_it_alone() {
+async fn the_period_in_a_spec_applies_to_that_object_alone() {
     const PERIOD: u32 = 5;
     let slower = Launch {
         scale: 0.2,
@@ -194,6 +189,6 @@ async fn an_objects_own_period_counts_for_it_alone() {
         .await;
     assert!(
         team.polls("often") <= polls + 1,
-        "none but what was under way"
+        "none but one that was in flight"
     );
 }

@@ -1,4 +1,4 @@
-// What the judges say of right and wrong statuses, as far as the shipped testdata do not show it.
+// Tool verdicts on valid and invalid statuses that the shipped testdata do not have.
 
 package main
 
@@ -52,18 +52,18 @@ func TestVerdicts(t *testing.T) {
 		object  string
 		kstatus string
 		argo    string
-		against string // one failure of Flux's checker for objects in motion
+		failure string // one failure of Flux's checker for objects in progress
 	}{
 		{"a condition Failed alone reads as success", job(current, "Failed=True"), "Current", "Progressing", "Ready condition must always be present"},
 		{"Ready=False alone is not a failure", job(current, "Ready=False"), "InProgress", "Progressing", ""},
 		{"Stalled is", job(current, "Ready=False", "Stalled=True"), "Failed", "Degraded", ""},
 		{"the first of Reconciling and Stalled wins", job(current, "Ready=False", "Reconciling=True", "Stalled=True"), "InProgress", "Degraded", both},
 		{"in whatever order", job(current, "Ready=False", "Stalled=True", "Reconciling=True"), "Failed", "Degraded", both},
-		{"Stalled beside Ready is against Flux's rules", job(current, "Ready=True", "Stalled=True"), "Failed", "Degraded", "Ready condition must be False when Stalled condition is True"},
-		{"Stalled=False is nothing", job(current, "Ready=True", "Stalled=False"), "Current", "Healthy", ""},
-		{"an old status decides nothing", job(`"observedGeneration":1,`, "Ready=True"), "InProgress", "Progressing", ""},
+		{"Stalled beside Ready fails Flux's checker", job(current, "Ready=True", "Stalled=True"), "Failed", "Degraded", "Ready condition must be False when Stalled condition is True"},
+		{"Stalled=False is ignored", job(current, "Ready=True", "Stalled=False"), "Current", "Healthy", ""},
+		{"an old status is ignored", job(`"observedGeneration":1,`, "Ready=True"), "InProgress", "Progressing", ""},
 		{"an unseen object is not finished", job(`"observedGeneration":-1,`), "InProgress", "Progressing", "Ready condition must always be present"},
-		{"without observedGeneration kstatus believes it", job("", "Ready=True"), "Current", "Progressing", ""},
+		{"without observedGeneration kstatus reads the conditions", job("", "Ready=True"), "Current", "Progressing", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			found := verdicts(t, test.object)[0]
@@ -73,9 +73,9 @@ func TestVerdicts(t *testing.T) {
 			if found.Argo.Status != test.argo {
 				t.Errorf("Argo CD: expected %s, found %s", test.argo, found.Argo.Status)
 			}
-			if test.against == "" && len(found.FluxInProgress) > 0 ||
-				test.against != "" && !slices.Contains(found.FluxInProgress, test.against) {
-				t.Errorf("Flux: expected %q, found %q", test.against, found.FluxInProgress)
+			if test.failure == "" && len(found.FluxInProgress) > 0 ||
+				test.failure != "" && !slices.Contains(found.FluxInProgress, test.failure) {
+				t.Errorf("Flux: expected %q, found %q", test.failure, found.FluxInProgress)
 			}
 		})
 	}
@@ -96,7 +96,7 @@ func TestArrayAndSingleValuesAreReadAlike(t *testing.T) {
 
 func TestYAMLFilesAreReadInTheirOrder(t *testing.T) {
 	var out bytes.Buffer
-	files := []string{scripts + "/testdata/5-failed.yaml", scripts + "/testdata/4-succeeded.yaml"}
+	files := []string{scripts + "/testdata/job-failed.yaml", scripts + "/testdata/job-succeeded.yaml"}
 	if err := run(files, strings.NewReader(""), &out); err != nil {
 		t.Fatal(err)
 	}
@@ -106,20 +106,20 @@ func TestYAMLFilesAreReadInTheirOrder(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoObjectOrNoCommandIsAnError(t *testing.T) {
-	for input, complaint := range map[string]string{
+func TestAnInvalidObjectOrCommandIsAnError(t *testing.T) {
+	for input, message := range map[string]string{
 		`{"name":"x"}`: "'Kind' is missing",
 		`[1]`:          "object 0",
 		`[{"kind":`:    "reading objects",
 	} {
 		err := run(nil, strings.NewReader(input), &bytes.Buffer{})
-		if err == nil || !strings.Contains(err.Error(), complaint) {
+		if err == nil || !strings.Contains(err.Error(), message) {
 			t.Errorf("%s: %v", input, err)
 		}
 	}
 	for _, args := range [][]string{{"wait"}, {"argocd-test"}, {"flux-wait", "x"}, {"--argocd", "missing"}} {
 		err := run(args, strings.NewReader(""), &bytes.Buffer{})
-		if err == nil || errors.Is(err, errNo) {
+		if err == nil || errors.Is(err, errFailed) {
 			t.Errorf("%v: %v", args, err)
 		}
 	}

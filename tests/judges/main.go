@@ -1,6 +1,7 @@
-// Judges says what deployment tools make of an ImageExportJob: kstatus in both editions, Flux's
-// conditions checker and wait, and Argo CD's way of running the shipped Lua scripts. This file has
-// the command line; argo has what Argo CD does, verdict.go and wait.go call the others' own code.
+// Judges prints tool verdicts: how deployment tools read an ImageExportJob. The tools are kstatus in
+// both editions, Flux's conditions checker and wait, and Argo CD with the shipped Lua scripts. This
+// file has the command line; the package argo runs scripts as Argo CD does, verdict.go and wait.go
+// call the code of the other tools.
 package main
 
 import (
@@ -18,23 +19,23 @@ import (
 
 const usage = `usage:
   judges [--argocd DIR] [FILE…]
-        one verdict, a JSON line, for each Kubernetes object: of the YAML files, or else on stdin (a
+        one tool verdict, a JSON line, for each Kubernetes object: of the YAML files, or else on stdin (a
         JSON array or JSON values); DIR holds health.lua and actions/ as in Argo CD's
         resource_customizations
   judges argocd-test DIR
         runs health_test.yaml and actions/action_test.yaml of DIR
   judges flux-wait --kubeconfig FILE -n NAMESPACE --timeout DURATION NAME…
         waits for ImageExportJobs as Flux's kustomize-controller does; prints "ready" or its error
-exit codes: 0, 1 where a test deviates or a wait fails, 2 where the question cannot be answered
+exit codes: 0, 1 where a test deviates or a wait fails, 2 where no verdict is possible
 `
 
-// errNo is a well-founded no: it has been printed, and the exit code is 1.
-var errNo = errors.New("no")
+// errFailed: a test deviates or a wait fails. It has been printed, and the exit code is 1.
+var errFailed = errors.New("failed")
 
 func main() {
 	err := run(os.Args[1:], os.Stdin, os.Stdout)
 	switch {
-	case errors.Is(err, errNo):
+	case errors.Is(err, errFailed):
 		os.Exit(1)
 	case errors.Is(err, flag.ErrHelp):
 	case err != nil:
@@ -106,7 +107,7 @@ func argocdTest(folder string, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "%d tests, %d deviations\n", report.Tests, len(report.Deviations))
 	if len(report.Deviations) > 0 {
-		return errNo
+		return errFailed
 	}
 	return nil
 }

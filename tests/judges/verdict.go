@@ -1,4 +1,4 @@
-// What each tool's own code says about one object.
+// The verdict of each tool's own code on one object.
 
 package main
 
@@ -16,7 +16,8 @@ import (
 	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
 )
 
-// verdict is one line of output. Flux's lists hold the failures of its checker; empty is a pass.
+// verdict is a tool verdict, one line of output. Flux's lists hold the failures of its checker; empty
+// is a pass.
 type verdict struct {
 	Kstatus        kstatus      `json:"kstatus"`
 	FluxKstatus    kstatus      `json:"fluxKstatus"`
@@ -31,7 +32,7 @@ type kstatus struct {
 	Message string `json:"message"`
 }
 
-// verdictOn asks every tool; Argo CD only where there are scripts.
+// verdictOn runs every tool; Argo CD only where there are scripts.
 func verdictOn(object *unstructured.Unstructured, scripts *argo.Scripts) (*verdict, error) {
 	plain, err := status.Compute(object)
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 )
 
 // fluxWait prints "ready" or, with exit code 1, the error that a Kustomization would show. Flux
-// asks every 5 s; the second here only shortens tests.
+// polls every 5 s; the second here only shortens tests.
 func fluxWait(flags *flag.FlagSet, args []string, out io.Writer) error {
 	kubeconfig := flags.String("kubeconfig", "", "file that names the API server")
 	namespace := flags.String("n", "default", "namespace of the objects")
@@ -57,7 +57,7 @@ func fluxWait(flags *flag.FlagSet, args []string, out io.Writer) error {
 	})
 	if err != nil {
 		fmt.Fprintln(out, err)
-		return errNo
+		return errFailed
 	}
 	fmt.Fprintln(out, "ready")
 	return nil

@@ -1,11 +1,12 @@
 //! Condition types and reasons: the contract with kubectl, Flux, Argo CD, Helm and everything else
-//! that waits. `docs/conditions.md` has the table; [`image_export_core::verdict`] applies it.
+//! that waits. `docs/conditions.md` has the table; the package `image-export-core` decides which
+//! reason holds.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-// Not `metav1.Condition`: that type carries no constraints into a CRD, and reading a foreign
-// condition's time and writing it back would lose its fraction.
+// Not `metav1.Condition`: that type carries no constraints into a CRD, and parsing the time of a
+// condition owned by others and writing it back would lose its fraction of a second.
 /// One aspect of the object's state, in the form of metav1.Condition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -25,7 +26,7 @@ pub struct Condition {
     pub status: String,
 
     /// The metadata.generation that the condition was set for. Where it is lower than the current
-    /// one, the condition does not speak of the current spec.
+    /// one, the condition does not describe the current spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
@@ -46,58 +47,59 @@ pub struct Condition {
     pub message: String,
 }
 
-/// Types of the conditions that this operator owns. Conditions of any other type are never touched.
+/// Types of the conditions that this operator owns. Conditions owned by others are never changed.
 pub mod types {
     /// True once the job has succeeded and its image is known; what `kubectl wait`, Flux and
     /// Argo CD wait for. Always present once the object was seen.
     pub const READY: &str = "Ready";
     /// How the job itself ended. Always present once the object was seen.
     pub const SUCCEEDED: &str = "Succeeded";
-    /// Present (True) while the operator works towards an end.
+    /// Present (True) while the operator polls and waits for a change.
     pub const RECONCILING: &str = "Reconciling";
-    /// Present (True) where nothing will change without somebody's doing. Never beside Reconciling.
+    /// Present (True) where a person has to act or to look. Never beside Reconciling.
     pub const STALLED: &str = "Stalled";
 
     /// All of them, in the order in which they are written.
     pub const ALL: [&str; 4] = [READY, SUCCEEDED, RECONCILING, STALLED];
 }
 
-/// Reasons, one for each row of the conditions table.
+/// Reasons: one for each phase of an object. `Ready` gives the reason, and so do the other
+/// conditions, except that `Succeeded` gives `JobSucceeded` beside `ImageIDMissing`.
 pub mod reasons {
-    /// Row 0b: no answer yet.
+    /// The object was seen, and no poll has been answered within 10 seconds.
     pub const PENDING: &str = "Pending";
-    /// Row 1: Secret, key or cloud entry missing.
+    /// The Secret, its key or the entry of clouds.yaml is missing, or the operator may not read it.
     pub const CREDENTIALS_NOT_FOUND: &str = "CredentialsNotFound";
-    /// Row 1: credentials unreadable, incomplete or rejected.
+    /// The credentials are unreadable or incomplete, or the cloud rejects them.
     pub const CREDENTIALS_INVALID: &str = "CredentialsInvalid";
-    /// Row 1: signed in, but not permitted.
+    /// The cloud accepts the credentials, but they lack the permission to read the job.
     pub const ACCESS_DENIED: &str = "AccessDenied";
-    /// Row 1b: endpoint unknown or wrong.
+    /// The endpoint is unknown, unusable or not the image service's.
     pub const ENDPOINT_INVALID: &str = "EndpointInvalid";
-    /// Row 1b: endpoint forbidden by the operator's configuration.
+    /// The operator's own configuration does not allow the endpoint.
     pub const ENDPOINT_NOT_ALLOWED: &str = "EndpointNotAllowed";
-    /// Row 1c: the cloud refuses the request itself.
+    /// The cloud rejects the request itself.
     pub const REQUEST_REJECTED: &str = "RequestRejected";
-    /// Row 2: `INIT`.
+    /// The cloud reports `INIT`: the job is accepted and has not started.
     pub const JOB_INITIALIZING: &str = "JobInitializing";
-    /// Row 3: `RUNNING`.
+    /// The cloud reports `RUNNING`.
     pub const JOB_RUNNING: &str = "JobRunning";
-    /// Row 3e: polls have been failing for a while.
+    /// Polls have been failing for some minutes; the operator retries with backoff.
     pub const POLL_FAILED: &str = "PollFailed";
-    /// Row 3d: not finished within `spec.deadlineSeconds`.
+    /// The job was not seen to end within `spec.deadlineSeconds`.
     pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
-    /// Row 4: `SUCCESS`, and the image id is known (or the job type has none).
+    /// The cloud reports `SUCCESS`, and the image id is known or the job type has none.
     pub const JOB_SUCCEEDED: &str = "JobSucceeded";
-    /// Row 4a: `SUCCESS`, image id not there yet.
+    /// The cloud reports `SUCCESS`, but no image id yet.
     pub const IMAGE_ID_PENDING: &str = "ImageIDPending";
-    /// Row 4b: `SUCCESS`, the image id never came.
+    /// The cloud reported `SUCCESS`, and further polls brought no image id.
     pub const IMAGE_ID_MISSING: &str = "ImageIDMissing";
-    /// Row 5: `FAIL`.
+    /// The cloud reports `FAIL`.
     pub const JOB_FAILED: &str = "JobFailed";
-    /// Row 6: a status word nobody documented.
+    /// The cloud reports a status that this version of the operator does not recognize.
     pub const JOB_STATUS_UNRECOGNIZED: &str = "JobStatusUnrecognized";
-    /// Rows 7 and 7a: the cloud does not know the job.
+    /// The cloud finds no such job: within a grace period beside Reconciling, after it beside Stalled.
     pub const JOB_NOT_FOUND: &str = "JobNotFound";
-    /// Row 8: `spec.suspend`.
+    /// `spec.suspend` is true, and the job has not ended.
     pub const SUSPENDED: &str = "Suspended";
 }

@@ -1,6 +1,6 @@
 //! What the user sees: the `ImageExportJob` resource, its conditions, and the CRD made from them.
 //!
-//! Everything here is declaration. What a status *says* is decided in the package `image-export-core`.
+//! Everything here is declaration. The package `image-export-core` decides what a status contains.
 
 pub mod conditions;
 pub mod crd;

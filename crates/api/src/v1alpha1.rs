@@ -9,7 +9,7 @@ use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which job to follow, and how.
+/// Which job to track, and how.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     crates(kube_core = "::kube_core"),
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
     category = "imageexport",
     namespaced,
     status = "ImageExportJobStatus",
-    doc = "Tracks an existing image job of the cloud to its end; it never starts, changes or cancels one. The operator asks the cloud about the job and writes what it learns into the status.",
+    doc = "Tracks an existing image job of the cloud to its end; it never starts, changes or cancels one. The operator polls the job and writes what the cloud reports into the status.",
     derive = "PartialEq",
     selectable = ".spec.jobID",
     selectable = ".status.status",
@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
         name = "Status",
         type_ = "string",
         json_path = ".status.status",
-        description = "Status of the job in the cloud's words"
+        description = "Status of the job as the cloud reports it"
     ),
     printcolumn(
         name = "Ready",
@@ -47,7 +47,7 @@ use serde::{Deserialize, Serialize};
         name = "Image",
         type_ = "string",
         json_path = ".status.imageID",
-        description = "Id of the image"
+        description = "Id of the image; for an export, of the source image"
     ),
     printcolumn(
         name = "Age",
@@ -67,7 +67,7 @@ use serde::{Deserialize, Serialize};
         type_ = "integer",
         json_path = ".status.progressPercent",
         priority = 1,
-        description = "How far the job has come, in percent, as far as the cloud tells"
+        description = "How far the job has come, in percent, where the cloud reports it"
     ),
     printcolumn(
         name = "Message",
@@ -92,7 +92,7 @@ pub struct ImageExportJobSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("jobID is immutable: create an ImageExportJob of another name"))]
     pub job_id: JobId,
 
-    /// The credentials to ask with: an entry of a clouds.yaml in a Secret of the same namespace. May
+    /// The credentials to poll with: an entry of a clouds.yaml in a Secret of the same namespace. May
     /// be changed at any time.
     pub cloud_credentials_ref: CloudCredentialsRef,
 
@@ -105,8 +105,8 @@ pub struct ImageExportJobSpec {
     /// Seconds within which the job should have ended, 1 to 31536000 (a year), counted from
     /// status.startTime or from the creation of this object, whichever is earlier; suspended time
     /// counts. After that Ready is False and Stalled True (DeadlineExceeded), which Flux, Helm and
-    /// Argo CD take for a failure. The job itself goes on, and so does polling, slowly: an end that
-    /// comes later is still shown. Without it there is no deadline.
+    /// Argo CD take for a failure. The job itself goes on, and so does polling, less often: an end
+    /// that comes later is still shown. Without it there is no deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub deadline_seconds: Option<i32>,
@@ -114,7 +114,7 @@ pub struct ImageExportJobSpec {
     /// Seconds after which this object is deleted once its job has ended, well or badly, up to
     /// 31536000 (a year); 0 deletes it at once. Counted from the moment the operator showed the end,
     /// or from completionTime if that is later. Without it the object stays. Where a tool applies the
-    /// object again from Git, it is created and followed anew.
+    /// object again from Git, it is created and tracked anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub ttl_seconds_after_finished: Option<i32>,
@@ -138,7 +138,7 @@ pub struct CloudCredentialsRef {
     pub cloud_name: CloudName,
 }
 
-/// What the operator knows about the job. Written by the operator alone; edits are repaired.
+/// What the cloud last reported about the job. Written by the operator alone; edits are repaired.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageExportJobStatus {
@@ -147,23 +147,25 @@ pub struct ImageExportJobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Status of the job as the cloud last told it: INIT, RUNNING, SUCCESS or FAIL. Any other word is
-    /// shown as it came, cut to 64 characters.
+    /// Status of the job as the cloud last reported it: INIT, RUNNING, SUCCESS or FAIL. Any other
+    /// status is shown as it came, cut to 64 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub status: Option<String>,
 
-    /// Type of the job in the cloud's words, for example imsNativeExportImageJob.
+    /// Type of the job as the cloud reports it, for example imsNativeExportImageJob.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub job_type: Option<String>,
 
-    /// Id of the image, once the job has succeeded. For an export it is the source image.
+    /// Id of the image, once the job has succeeded. For an export (job type imsNativeExportImageJob)
+    /// this is the source image, the one that was exported: an export creates a file in a bucket, and
+    /// no new image. For a job that creates an image, it is the new image.
     #[serde(rename = "imageID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub image_id: Option<String>,
 
-    /// Why the job failed, in the cloud's words, cut to 1024 characters.
+    /// Why the job failed, as the cloud reports it, cut to 1024 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub fail_reason: Option<String>,
@@ -173,8 +175,8 @@ pub struct ImageExportJobStatus {
     #[schemars(length(max = 64))]
     pub error_code: Option<String>,
 
-    /// How far the job has come, in percent: the highest step of 10 that the cloud has named, at most
-    /// one step a minute. For display only; absent where the cloud does not tell.
+    /// How far the job has come, in percent: the highest step of 10 that the cloud has reported, at
+    /// most one step a minute. For display only; absent where the cloud reports none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub progress_percent: Option<i32>,
@@ -198,8 +200,8 @@ pub struct ImageExportJobStatus {
 
     /// Once the operator has seen the object: Ready, True when the job has succeeded and its image is
     /// known, and Succeeded, True or False when the job has ended. Besides them, Reconciling while the
-    /// operator works towards an end, or Stalled where somebody has to look. Conditions of other
-    /// types are left as they are.
+    /// operator polls and waits, or Stalled where a person has to look. Conditions owned by others
+    /// are left as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 32),

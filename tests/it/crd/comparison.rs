@@ -1,16 +1,16 @@
-//! What an old CRD promised and a new one no longer keeps: objects that would be refused, fields that
-//! are gone, values that mean something else. What is wider, new or only worded otherwise passes.
+//! Breaking changes between two CRDs: objects that would be rejected, fields that are removed, values
+//! whose meaning changes. Wider limits, additions and other descriptions pass.
 
 use super::{list, properties, text};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-/// Keywords that say nothing about which objects are valid and what they mean.
+/// Keywords without effect on which objects are valid and what they mean.
 const WORDING: [&str; 3] = ["description", "title", "example"];
 const LOWER_LIMITS: [&str; 4] = ["minimum", "minLength", "minItems", "minProperties"];
 const UPPER_LIMITS: [&str; 4] = ["maximum", "maxLength", "maxItems", "maxProperties"];
 
-/// Each promise of `old` that `new` breaks, as a line that names the place.
+/// Each breaking change from `old` to `new`, as a line that names the place.
 pub fn breaks(old: &Value, new: &Value) -> Vec<String> {
     let mut found = Vec::new();
     let (old, new) = (&old["spec"], &new["spec"]);
@@ -137,7 +137,7 @@ fn narrowed(
         // Without it everything is let through.
         (_, Some(_), None) if is_restriction(keyword) => false,
         (_, None, Some(_)) if is_restriction(keyword) => true,
-        ("enum", Some(was), Some(is)) => list(was).iter().any(|word| !list(is).contains(word)),
+        ("enum", Some(was), Some(is)) => list(was).iter().any(|value| !list(is).contains(value)),
         _ if LOWER_LIMITS.contains(&keyword) => limits.is_some_and(|(was, is)| is > was),
         _ if UPPER_LIMITS.contains(&keyword) => limits.is_some_and(|(was, is)| is < was),
         // Which of two patterns lets through more is nothing to guess at.
@@ -153,7 +153,7 @@ fn is_restriction(keyword: &str) -> bool {
         || UPPER_LIMITS.contains(&keyword)
 }
 
-/// A rule that goes counts like one that comes: somebody relies on what cannot change.
+/// A removed rule counts like an added one: users rely on what cannot change.
 fn rules_without_wording(rules: &Value) -> Value {
     let mut rules = rules.clone();
     for rule in rules.as_array_mut().into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! `kubectl explain`: each field's type and text, as a user reads them.
+//! `kubectl explain`: type and description of each field, as users read them.
 
 use super::{list, properties, schemas, text};
 use crate::harness::{cluster, eventually};
@@ -13,12 +13,12 @@ fn explain(arguments: &[&str]) -> String {
         .expect("an explanation")
 }
 
-/// The words alone: kubectl wraps lines and indents them.
-fn words(text: &str) -> String {
+/// The text in one line: kubectl wraps and indents it.
+fn flat(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// How kubectl calls a field's type.
+/// The name of a field's type in kubectl.
 fn type_of(schema: &Value) -> &'static str {
     match text(&schema["type"]) {
         "array" => "<[]Object>",
@@ -30,7 +30,7 @@ fn type_of(schema: &Value) -> &'static str {
     }
 }
 
-/// The API server publishes a new CRD's schema a moment after it has established it.
+/// The API server publishes the schema of a new CRD a moment after it has established it.
 async fn until_published() {
     eventually("the schema to be published", || {
         let text = cluster().kubectl(["explain", "iej"]).success().ok()?;
@@ -45,12 +45,12 @@ async fn each_object_is_explained_with_all_of_its_fields() {
     let crd = crd::json();
     let mut explained = Vec::new();
     for (path, schema) in schemas(&crd) {
-        // A list is explained as its items are.
+        // A list is explained by its items.
         if text(&schema["type"]) != "object" {
             continue;
         }
         let text_of_it = explain(&[&format!("iej{}", path.replace("[]", ""))]);
-        let flat = words(&text_of_it);
+        let flat = flat(&text_of_it);
         assert!(!flat.contains("<no description>"), "{text_of_it}");
         assert!(
             flat.contains("GROUP: imageexport.dev KIND: ImageExportJob VERSION: v1alpha1"),
@@ -63,9 +63,9 @@ async fn each_object_is_explained_with_all_of_its_fields() {
             let mark = if required { " -required-" } else { "" };
             let enumeration = match list(&property["enum"]) {
                 [] => String::new(),
-                words => format!(
+                values => format!(
                     " enum: {}",
-                    words.iter().map(text).collect::<Vec<_>>().join(", ")
+                    values.iter().map(text).collect::<Vec<_>>().join(", ")
                 ),
             };
             let line = format!(
@@ -90,14 +90,14 @@ async fn each_object_is_explained_with_all_of_its_fields() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_single_field_is_explained_by_its_own_text() {
+async fn a_single_field_is_explained_by_its_description() {
     until_published().await;
     let crd = crd::json();
     for (path, schema) in schemas(&crd) {
         if schema.get("properties").is_some() || path.starts_with(".status.conditions") {
             continue;
         }
-        let flat = words(&explain(&[&format!("iej{path}")]));
+        let flat = flat(&explain(&[&format!("iej{path}")]));
         let name = path.rsplit('.').next().unwrap_or_default();
         let expected = format!("FIELD: {name} {}", type_of(schema));
         assert!(flat.contains(&expected), "{expected:?} in {flat}");

@@ -1,5 +1,5 @@
-//! The CRD: what makes it a good one, what a release must not take back, what a real API server makes
-//! of it, and what people read of it. What the operator does with objects is elsewhere.
+//! The CRD: its quality, its compatibility with the last release, how a real API server applies it to
+//! manifests, and its documentation.
 
 mod baseline;
 mod comparison;
@@ -7,7 +7,7 @@ mod explain;
 mod mutations;
 mod quality;
 mod reference;
-mod refusals;
+mod rejections;
 mod server;
 
 use serde_json::Value;
@@ -47,7 +47,7 @@ fn text(value: &Value) -> &str {
 }
 
 /// Changes a CRD at a place: `.spec.jobID/maxLength` in the schema, `names/kind` elsewhere. JSON text
-/// is put there (appended to a list at its length); nothing takes out what is there.
+/// replaces the value (at the length of a list it is appended); an empty text removes it.
 fn change(crd: &mut Value, place: &str, json: &str) {
     let place = match place.strip_prefix('.') {
         None => format!("/{place}"),

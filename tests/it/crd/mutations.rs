@@ -1,4 +1,4 @@
-//! The comparison of CRDs, tried: each kind of broken promise is found, each kind of progress passes.
+//! Tests of `comparison`: each kind of breaking change is found, each compatible change passes.
 
 use super::{change, comparison::breaks, schemas};
 use image_export_api::crd;
@@ -10,7 +10,7 @@ fn changed(place: &str, json: &str) -> Value {
     crd
 }
 
-/// Each change of the CRD is found, and is all that is found.
+/// Each change of the CRD is found, and nothing else.
 fn assert_found(changes: &[(&str, &str, &str)]) {
     for (place, json, found) in changes {
         let new = changed(place, json);
@@ -19,7 +19,7 @@ fn assert_found(changes: &[(&str, &str, &str)]) {
 }
 
 #[test]
-fn a_field_that_is_gone_or_asked_for_anew_is_found() {
+fn a_removed_or_newly_required_field_is_found() {
     assert_found(&[
         (
             ".spec/properties/suspend",
@@ -55,7 +55,7 @@ fn a_field_that_is_gone_or_asked_for_anew_is_found() {
 }
 
 #[test]
-fn a_limit_that_is_narrower_is_found() {
+fn a_narrower_limit_is_found() {
     assert_found(&[
         (
             ".spec.pollPeriodSeconds/minimum",
@@ -116,7 +116,7 @@ fn a_limit_that_is_narrower_is_found() {
 }
 
 #[test]
-fn a_value_that_means_something_else_is_found() {
+fn a_changed_meaning_of_a_value_is_found() {
     assert_found(&[
         (
             ".spec.suspend/default",
@@ -162,7 +162,7 @@ fn a_value_that_means_something_else_is_found() {
 }
 
 #[test]
-fn what_is_gone_beside_the_fields_is_found() {
+fn removals_outside_the_schema_are_found() {
     assert_found(&[
         ("versions/0", "", "v1alpha1 is gone"),
         ("versions/0/name", r#""v1beta1""#, "v1alpha1 is gone"),
@@ -222,10 +222,10 @@ fn what_is_gone_beside_the_fields_is_found() {
 }
 
 #[test]
-fn each_property_that_goes_is_missed() {
+fn each_removed_property_is_found() {
     let crd = crd::json();
     for (path, _) in schemas(&crd) {
-        // A list's items and the root are no properties.
+        // The items of a list and the root are no properties.
         if path.is_empty() || path.ends_with("[]") {
             continue;
         }
@@ -240,7 +240,7 @@ fn each_property_that_goes_is_missed() {
 }
 
 #[test]
-fn what_is_wider_new_or_only_worded_otherwise_passes() {
+fn wider_limits_additions_and_other_descriptions_pass() {
     for (place, json) in [
         (".spec/properties/region", r#"{"type": "string"}"#),
         (
@@ -287,7 +287,7 @@ fn what_is_wider_new_or_only_worded_otherwise_passes() {
 }
 
 #[test]
-fn a_version_that_was_not_served_promised_nothing() {
+fn a_version_that_was_not_served_may_be_removed() {
     let old = changed("versions/1", r#"{"name": "v1alpha0", "served": false}"#);
     assert_eq!(breaks(&old, &crd::json()), [""; 0]);
 }

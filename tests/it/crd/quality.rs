@@ -1,11 +1,11 @@
-//! What makes the CRD a good one: everything bounded and described, nothing observed refused, columns
-//! and selectable fields that exist, and what the API reference promises. Needs no server.
+//! Quality of the CRD: every value is bounded and described, no observed value is rejected, columns and
+//! selectable fields exist. `baseline` compares names, versions, columns and defaults. Needs no server.
 
 use super::{change, list, properties, schemas, text};
 use image_export_api::crd;
 use serde_json::{Value, json};
 
-/// Everything that a CRD should have and this one has not.
+/// The defects of a CRD.
 fn defects(crd: &Value) -> Vec<String> {
     let mut found = Vec::new();
     for (path, schema) in schemas(crd) {
@@ -17,11 +17,11 @@ fn defects(crd: &Value) -> Vec<String> {
             }
         }
         if is_observed(&path) {
-            defects.extend(choosy(schema));
+            defects.extend(restricted(schema));
         }
         found.extend(defects.iter().map(|defect| format!("{path}: {defect}")));
     }
-    found.extend(pointless(crd));
+    found.extend(without_field(crd));
     found
 }
 
@@ -38,7 +38,7 @@ fn unbounded(path: &str, schema: &Value) -> Vec<String> {
         "integer" => &["minimum", "maximum"],
         "boolean" => &[],
         "object" if schema["properties"].is_object() => &[],
-        other => return vec![format!("a {other:?} that nobody has thought about")],
+        other => return vec![format!("a {other:?} without a rule for its bounds")],
     };
     let missing = limits.iter().filter(|limit| schema.get(limit).is_none());
     missing.map(|limit| format!("no {limit}")).collect()
@@ -46,29 +46,29 @@ fn unbounded(path: &str, schema: &Value) -> Vec<String> {
 
 /// `kubectl explain` shows descriptions as plain text, one after the other.
 fn badly_described(schema: &Value) -> Vec<String> {
-    let words = text(&schema["description"]);
+    let description = text(&schema["description"]);
     let mut defects = Vec::new();
-    if !words.ends_with('.') || words.len() < 10 {
+    if !description.ends_with('.') || description.len() < 10 {
         defects.push("the description is not a sentence".to_owned());
     }
     for unwanted in ['`', '\n', '\t'] {
-        if words.contains(unwanted) {
+        if description.contains(unwanted) {
             defects.push(format!("{unwanted:?} in the description"));
         }
     }
-    if words.contains("  ") || words.trim() != words {
+    if description.contains("  ") || description.trim() != description {
         defects.push("stray blanks in the description".to_owned());
     }
     defects
 }
 
-/// What the cloud says is written as it is: a status that the schema refuses could never be written
-/// again. Conditions are the operator's own words.
+/// What the cloud reports is written as it is: a status that the schema rejects could never be written
+/// again. Conditions are written by the operator alone.
 fn is_observed(path: &str) -> bool {
     path.starts_with(".status") && !path.starts_with(".status.conditions[]")
 }
 
-fn choosy(schema: &Value) -> Vec<String> {
+fn restricted(schema: &Value) -> Vec<String> {
     let choices = ["enum", "pattern", "required", "minLength", "minItems"];
     let rules = ["x-kubernetes-validations", "allOf", "anyOf", "oneOf", "not"];
     let found = choices
@@ -80,8 +80,8 @@ fn choosy(schema: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Columns and selectable fields that show or select nothing; the API server takes any.
-fn pointless(crd: &Value) -> Vec<String> {
+/// Columns and selectable fields that name no field; the API server accepts any.
+fn without_field(crd: &Value) -> Vec<String> {
     let version = &crd["spec"]["versions"][0];
     let mut found = Vec::new();
     for column in list(&version["additionalPrinterColumns"]) {
@@ -111,7 +111,7 @@ fn pointless(crd: &Value) -> Vec<String> {
     found
 }
 
-/// The type of the field at a JSON path, or its format where that says more.
+/// The type of the field at a JSON path, or its format where that is more specific.
 fn field_type<'c>(crd: &'c Value, path: &str) -> Option<&'c str> {
     if path == ".metadata.creationTimestamp" {
         return Some("date-time");
@@ -130,7 +130,7 @@ fn field_type<'c>(crd: &'c Value, path: &str) -> Option<&'c str> {
             let key = schema["properties"].get(key)?;
             let known = key
                 .get("enum")
-                .is_none_or(|words| list(words).contains(&value.into()));
+                .is_none_or(|values| list(values).contains(&value.into()));
             schema = Some(schema).filter(|_| known && !value.is_empty())?;
         }
     }
@@ -156,7 +156,7 @@ fn each_defect_is_found() {
         (
             ".spec.suspend/type",
             r#""number""#,
-            r#"a "number" that nobody has thought about"#,
+            r#"a "number" without a rule for its bounds"#,
         ),
         (
             ".status.conditions[].type/description",
@@ -208,7 +208,7 @@ fn each_defect_is_found() {
 }
 
 #[test]
-fn each_column_and_selectable_field_that_leads_nowhere_is_found() {
+fn each_column_and_selectable_field_that_names_no_field_is_found() {
     for (place, json, defect) in [
         (
             "additionalPrinterColumns/0/jsonPath",
@@ -249,65 +249,7 @@ fn each_column_and_selectable_field_that_leads_nowhere_is_found() {
 }
 
 #[test]
-fn names_and_versions_are_those_of_the_api_reference() {
-    let crd = crd::json();
-    assert_eq!(crd["metadata"]["name"], "imageexportjobs.imageexport.dev");
-    let spec = &crd["spec"];
-    assert_eq!(
-        (&spec["group"], &spec["scope"]),
-        (&json!("imageexport.dev"), &json!("Namespaced"))
-    );
-    assert_eq!(
-        spec["names"],
-        json!({
-            "kind": "ImageExportJob", "plural": "imageexportjobs", "singular": "imageexportjob",
-            "shortNames": ["iej"], "categories": ["imageexport"],
-        })
-    );
-    let versions = list(&spec["versions"]);
-    assert_eq!(versions.len(), 1);
-    let version = &versions[0];
-    assert_eq!(version["name"], "v1alpha1");
-    assert_eq!(
-        (&version["served"], &version["storage"]),
-        (&json!(true), &json!(true))
-    );
-    assert_eq!(version["subresources"], json!({ "status": {} }));
-    assert_eq!(
-        version["selectableFields"],
-        json!([{ "jsonPath": ".spec.jobID" }, { "jsonPath": ".status.status" }])
-    );
-}
-
-#[test]
-fn columns_come_in_the_order_in_which_people_read_them() {
-    let crd = crd::json();
-    let columns = list(&crd["spec"]["versions"][0]["additionalPrinterColumns"]);
-    let columns: Vec<_> = columns
-        .iter()
-        .map(|column| {
-            let priority = column["priority"].as_i64().unwrap_or_default();
-            (text(&column["name"]), text(&column["jsonPath"]), priority)
-        })
-        .collect();
-    let ready = |field| format!(".status.conditions[?(@.type==\"Ready\")].{field}");
-    assert_eq!(
-        columns,
-        [
-            ("Status", ".status.status", 0),
-            ("Ready", &ready("status"), 0),
-            ("Reason", &ready("reason"), 0),
-            ("Image", ".status.imageID", 0),
-            ("Age", ".metadata.creationTimestamp", 0),
-            ("Job", ".spec.jobID", 1),
-            ("Progress", ".status.progressPercent", 1),
-            ("Message", &ready("message"), 1),
-        ]
-    );
-}
-
-#[test]
-fn ids_are_of_characters_that_cannot_leave_their_place_in_a_url() {
+fn ids_consist_of_characters_that_cannot_change_the_path_of_a_url() {
     let crd = crd::json();
     let ids: Vec<_> = schemas(&crd)
         .into_iter()
@@ -326,7 +268,7 @@ fn ids_are_of_characters_that_cannot_leave_their_place_in_a_url() {
 }
 
 #[test]
-fn what_an_object_is_about_is_required_and_never_changes() {
+fn the_ids_of_the_job_are_required_and_immutable() {
     let crd = crd::json();
     let mut rules = Vec::new();
     for (path, schema) in schemas(&crd) {
@@ -338,7 +280,8 @@ fn what_an_object_is_about_is_required_and_never_changes() {
             ));
         }
     }
-    // A rule over the old value does not see a field that is taken out and put back: both are required.
+    // A rule over the old value does not apply to a field that is removed and added again: both are
+    // required.
     assert_eq!(
         rules,
         [
@@ -367,26 +310,7 @@ fn what_an_object_is_about_is_required_and_never_changes() {
     );
 }
 
-#[test]
-fn a_new_object_reads_as_not_yet_seen() {
-    let crd = crd::json();
-    let defaults: Vec<_> = schemas(&crd)
-        .into_iter()
-        .filter_map(|(path, schema)| Some((path, schema.get("default")?.clone())))
-        .collect();
-    // −1 sits on the property: in a default of the whole status it is lost by the first status that
-    // is written without it.
-    assert_eq!(
-        defaults,
-        [
-            (".spec.suspend".to_owned(), json!(false)),
-            (".status.observedGeneration".to_owned(), json!(-1)),
-            (".status".to_owned(), json!({})),
-        ]
-    );
-}
-
-/// `metav1.Condition` of k8s.io/apimachinery, but for the limit of the time's length, which is ours.
+/// `metav1.Condition` of k8s.io/apimachinery, but for the limit of the time's length, which is the operator's.
 #[test]
 fn conditions_are_bound_as_metav1_conditions_are() {
     let crd = crd::json();

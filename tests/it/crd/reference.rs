@@ -1,4 +1,4 @@
-//! The API reference `docs/api.md` is what the CRD says.
+//! The API reference `docs/api.md` is generated from the CRD.
 
 #[path = "../../../examples/api-reference/render.rs"]
 mod render;
@@ -7,7 +7,7 @@ use super::{schemas, text};
 use image_export_api::crd;
 
 #[test]
-fn the_api_reference_is_what_the_crd_says() {
+fn the_api_reference_is_generated_from_the_crd() {
     let page = include_str!("../../../docs/api.md");
     assert!(
         page == render::markdown(&crd::json()),
@@ -16,7 +16,7 @@ fn the_api_reference_is_what_the_crd_says() {
 }
 
 #[test]
-fn it_tells_of_each_field() {
+fn it_describes_each_field() {
     let crd = crd::json();
     let page = render::markdown(&crd);
     for (path, schema) in schemas(&crd) {

@@ -1,4 +1,4 @@
-//! What a real API server makes of the CRD itself and of the manifests that people start from.
+//! A real API server accepts the CRD and the sample manifests.
 
 use crate::harness::{Team, cluster};
 use image_export_api::crd;
@@ -8,7 +8,7 @@ use std::fs;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 #[test]
-fn the_server_takes_the_crd_without_a_warning() {
+fn the_server_accepts_the_crd_without_a_warning() {
     let file = format!("{ROOT}/crds/imageexportjobs.imageexport.dev.yaml");
     let arguments = [
         "apply",
@@ -25,9 +25,9 @@ fn the_server_takes_the_crd_without_a_warning() {
     assert_eq!(output.stderr, "");
 }
 
-/// Sends the CRD as one of another group, so that the server judges it as new, with no regard to what
-/// it has accepted before.
-fn judged_as_new(change: impl FnOnce(&mut Value)) -> Result<(), String> {
+/// Applies the CRD under another group, so that the server validates it as a new one and not against
+/// the one that it has accepted before.
+fn apply_as_new(change: impl FnOnce(&mut Value)) -> Result<(), String> {
     let mut crd = crd::json();
     crd["spec"]["group"] = json!("new.imageexport.dev");
     crd["metadata"]["name"] = json!("imageexportjobs.new.imageexport.dev");
@@ -45,12 +45,12 @@ fn judged_as_new(change: impl FnOnce(&mut Value)) -> Result<(), String> {
 }
 
 #[test]
-fn a_server_that_has_never_seen_it_takes_it_too() {
-    assert_eq!(judged_as_new(|_| ()), Ok(()));
+fn a_server_without_the_crd_accepts_it_too() {
+    assert_eq!(apply_as_new(|_| ()), Ok(()));
 
-    // That verdict is one: rules that do not compile or cost too much are refused.
+    // The server does validate: it rejects rules that do not compile or cost too much.
     let with_rule = |rule: &str| {
-        judged_as_new(|crd| {
+        apply_as_new(|crd| {
             super::change(
                 crd,
                 ".status.conditions/x-kubernetes-validations",
@@ -58,18 +58,18 @@ fn a_server_that_has_never_seen_it_takes_it_too() {
             );
         })
     };
-    let refusal = with_rule("self.all(c, c.kind == '')").expect_err("there is no kind");
-    assert!(refusal.contains("compilation failed"), "{refusal}");
+    let error = with_rule("self.all(c, c.kind == '')").expect_err("there is no kind");
+    assert!(error.contains("compilation failed"), "{error}");
     let costly =
         "self.all(a, self.all(b, self.all(c, self.all(d, a.message.contains(d.message)))))";
-    let refusal = with_rule(costly).expect_err("the messages are long");
-    assert!(refusal.contains("exceeds budget"), "{refusal}");
+    let error = with_rule(costly).expect_err("the messages are long");
+    assert!(error.contains("exceeds budget"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_sample_is_accepted_as_it_is_and_with_its_options() {
     let team = Team::without_operator("samples").await;
-    // The sample's own is to be judged.
+    // The sample has one of that name.
     team.delete_secret("otc");
     let files = [
         "deploy/sample/credentials.yaml",
@@ -97,7 +97,7 @@ async fn every_sample_is_accepted_as_it_is_and_with_its_options() {
     assert_eq!(jobs, 7);
 }
 
-/// The manifest with the optional fields that it shows as comments.
+/// The manifest with the optional fields that it has as comments.
 fn with_options(manifest: &str) -> String {
     let lines = manifest.lines().map(|line| {
         let option = line.trim_start().strip_prefix("# ").unwrap_or_default();
@@ -114,7 +114,7 @@ fn with_options(manifest: &str) -> String {
 }
 
 #[test]
-fn options_are_the_commented_fields_alone() {
+fn options_are_only_the_commented_fields() {
     let manifest =
         "# About: this file.\nspec:\n  # Optional: poll every 30 s.\n  # pollPeriodSeconds: 30\n";
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What each test starts from: a [`Team`].
+//! The one test harness: a [`Team`] is a namespace with a simulated cloud, a Secret and an operator.
 
 mod operator;
 mod team;
@@ -11,19 +11,25 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use serde_json::{Value, json};
 use std::{
     sync::{Once, OnceLock},
     time::{Duration, Instant},
 };
-use testbed::{ims::JobKey, kubernetes::Cluster};
+use testbed::{
+    ims::{End, Job, JobKey},
+    kubernetes::{Cluster, Output},
+};
+use tokio::task::JoinHandle;
 
-/// Every time of the operator is multiplied by this: 5 minutes become 6 seconds.
+/// Every duration of the operator is multiplied by this: 5 minutes become 6 seconds.
 pub const SCALE: f64 = 0.02;
-/// Longest wait for something that should happen.
+/// Longest wait for what has to happen.
 pub const PATIENCE: Duration = Duration::from_secs(45);
 
 pub const PROJECT: &str = "ac234de25c6741d2b1273da49eea1b9e";
 pub const TOKEN: &str = "canary-token-5d1f8c";
+pub const PASSWORD: &str = "canary-password-77ab";
 pub const OPERATOR_NAMESPACE: &str = "image-export-operator";
 
 /// The API server that all tests share, with `deploy/` applied.
@@ -44,7 +50,7 @@ pub fn install(cluster: &Cluster) {
         .run()
         .expect("kubectl runs");
     assert!(output.status.success(), "{}", output.stderr);
-    assert_eq!(output.stderr, "", "kubectl has nothing to warn about");
+    assert_eq!(output.stderr, "", "no warning");
     cluster
         .kubectl([
             "wait",
@@ -77,7 +83,7 @@ pub async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T
         if let Some(found) = look() {
             return found;
         }
-        assert!(started.elapsed() < PATIENCE, "in vain: {what}");
+        assert!(started.elapsed() < PATIENCE, "timed out: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -89,12 +95,12 @@ pub fn condition<'s>(status: &'s ImageExportJobStatus, type_: &str) -> Option<&'
         .find(|condition| condition.type_ == type_)
 }
 
-/// The sentence that `Ready` says; empty where there is none yet.
+/// The message of `Ready`; empty where there is none yet.
 pub fn message(status: &ImageExportJobStatus) -> &str {
     condition(status, "Ready").map_or("", |ready| &ready.message)
 }
 
-/// How the simulator knows the job.
+/// The key of the job in the simulator.
 pub fn key(job: &str) -> JobKey {
     JobKey::new(PROJECT, job)
 }
@@ -115,11 +121,32 @@ pub fn summary(status: &ImageExportJobStatus) -> Vec<String> {
     lines
 }
 
-/// The summary of a row in which work goes on: `Ready=Unknown`, `Reconciling`.
+/// The summary of an object in progress: `Ready=Unknown`, `Reconciling`.
 pub fn in_progress(reason: &str) -> Vec<String> {
     vec![
         format!("Ready=Unknown/{reason}"),
         format!("Reconciling=True/{reason}"),
         format!("Succeeded=Unknown/{reason}"),
     ]
+}
+
+/// A job that never ends.
+pub fn running(job: &str) -> Job {
+    Job::new(PROJECT, job).ends(End::Never)
+}
+
+/// The spec of an object whose Secret has the object's own name.
+pub fn own_secret(name: &str) -> Value {
+    json!({ "cloudCredentialsRef": { "secretName": name, "cloudName": "otc" } })
+}
+
+/// Waits for a [`Team::kubectl_wait`], which has to succeed.
+pub async fn assert_met(wait: JoinHandle<Output>, what: &str) {
+    let output = wait.await.expect("no panic");
+    assert!(output.status.success(), "{what}: {}", output.stderr);
+    assert!(
+        output.stdout.contains("condition met"),
+        "{what}: {}",
+        output.stdout
+    );
 }

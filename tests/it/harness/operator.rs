@@ -16,7 +16,7 @@ use testbed::{
     process::{Output, Supervised, last_lines},
 };
 
-/// A folder for logs, one per test process.
+/// The folder of the operators' logs, one per test process.
 fn logs() -> &'static Path {
     static LOGS: OnceLock<PathBuf> = OnceLock::new();
     LOGS.get_or_init(|| {
@@ -27,13 +27,13 @@ fn logs() -> &'static Path {
     })
 }
 
-/// How an operator is started.
+/// Options of an operator process.
 #[derive(Clone, Copy)]
 pub struct Launch<'a> {
     /// With `--allow-http`, without which no simulator can be reached.
     pub allow_http: bool,
     pub log_level: &'a str,
-    /// What its times are multiplied by.
+    /// Factor of its durations.
     pub scale: f64,
 }
 
@@ -59,7 +59,7 @@ impl Operator {
         Self::start_as(cluster, Launch::default(), arguments)
     }
 
-    /// The same, started otherwise.
+    /// The same with options.
     pub fn start_as(cluster: &Cluster, launch: Launch<'_>, arguments: &[&str]) -> Self {
         let kubeconfig = cluster
             .kubeconfig_for_service_account(OPERATOR_NAMESPACE, "image-export-operator")
@@ -72,7 +72,7 @@ impl Operator {
         Self::launch(kubeconfig, Launch::default(), arguments)
     }
 
-    /// The same, started otherwise.
+    /// The same with options.
     pub fn launch(kubeconfig: &Path, launch: Launch<'_>, arguments: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let log = logs().join(format!(
@@ -93,13 +93,13 @@ impl Operator {
         Self { process, log }
     }
 
-    /// As `kill -9`.
+    /// SIGKILL.
     pub fn kill(&self) {
         self.process.kill();
-        self.process.wait(PATIENCE).expect("a killed process ends");
+        self.process.wait(PATIENCE).expect("a killed process exits");
     }
 
-    /// Stops it in its tracks, as a starved or suspended machine would, until [`Self::resume`].
+    /// Stops the process (SIGSTOP), as a starved or suspended machine would, until [`Self::resume`].
     pub fn pause(&self) {
         self.signal("STOP");
     }
@@ -116,36 +116,36 @@ impl Operator {
         assert!(status.success(), "kill -s {name}");
     }
 
-    /// SIGTERM, without waiting for the end.
+    /// SIGTERM, without waiting for the exit.
     pub fn stop(&self) {
         self.process.terminate();
     }
 
-    /// SIGTERM; returns the exit code.
+    /// SIGTERM; waits for the exit and returns its code.
     pub fn terminate(&self) -> i32 {
         self.process.terminate();
         self.process
             .wait(PATIENCE)
-            .expect("the operator ends on SIGTERM")
+            .expect("the operator exits on SIGTERM")
     }
 
-    /// Exit code of an operator that ends by itself.
+    /// Exit code of an operator that exits by itself.
     pub fn ended(&self) -> i32 {
         self.process
             .wait(PATIENCE)
-            .expect("the operator ends by itself")
+            .expect("the operator exits by itself")
     }
 
     pub fn is_running(&self) -> bool {
         self.process.is_running()
     }
 
-    /// The end of what it has logged.
+    /// The last lines of its log.
     pub fn last_words(&self) -> String {
         last_lines(&self.log, 25)
     }
 
-    /// All that it has logged.
+    /// Its whole log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -191,7 +191,7 @@ impl Operator {
             }
             assert!(
                 started.elapsed() < PATIENCE,
-                "in vain: {series} is {value}, not {least}"
+                "timed out: {series} is {value}, not {least}"
             );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

@@ -1,19 +1,23 @@
-//! A namespace with everything in it.
+//! A namespace with everything that a test needs.
 
 use super::{Launch, Operator, PATIENCE, PROJECT, TOKEN, client, cluster, condition};
 use futures::StreamExt;
 use image_export_api::{
     ImageExportJob, ImageExportJobStatus, POLL_REQUEST_ANNOTATION, conditions::reasons::PENDING,
 };
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::{
+    ByteString,
+    api::{core::v1::Secret, events::v1::Event},
+};
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
     core::DeserializeGuard,
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -22,8 +26,9 @@ use std::{
 };
 use testbed::{
     ims::{self, Job, JobKey, Simulator},
-    kubernetes::{Cluster, Kubectl},
+    kubernetes::{Cluster, Kubectl, Output},
 };
+use tokio::task::JoinHandle;
 
 /// One namespace with its simulator, its Secret and its operator.
 pub struct Team {
@@ -38,7 +43,7 @@ pub struct Team {
 
 impl Team {
     /// A namespace with a Secret `otc` (cloud `otc`, a token) and an operator that polls every 10 s
-    /// of its own time, 200 ms by the clock.
+    /// by its own scaled time, 200 ms by the clock.
     pub async fn start(name: &str) -> Self {
         let mut team = Self::without_operator(name).await;
         team.start_operator();
@@ -50,7 +55,7 @@ impl Team {
         Self::without_operator_on(cluster(), name).await
     }
 
-    /// The same with a cloud that is set up otherwise.
+    /// The same with another configuration of the cloud.
     pub async fn with_cloud(name: &str, cloud: ims::Config) -> Self {
         Self::set_up(cluster(), name, cloud).await
     }
@@ -95,7 +100,7 @@ impl Team {
         self.start_operator_as(Launch::default(), arguments);
     }
 
-    /// The same, started otherwise.
+    /// The same with options of the process.
     pub fn start_operator_as(&mut self, launch: Launch<'_>, arguments: &[&str]) {
         let mut all = vec!["--namespace", &self.namespace, "--poll-period", "10"];
         all.extend(arguments);
@@ -110,6 +115,14 @@ impl Team {
         self.cluster
             .kubectl(["--namespace", &self.namespace])
             .args(arguments)
+    }
+
+    /// Starts `kubectl wait iej/NAME …`; `harness::assert_met` waits for its success.
+    pub fn kubectl_wait(&self, name: &str, arguments: &[&str]) -> JoinHandle<Output> {
+        let kubectl = self
+            .kubectl(&["wait", &format!("iej/{name}")])
+            .args(arguments);
+        tokio::task::spawn_blocking(move || kubectl.run().expect("kubectl runs"))
     }
 
     /// A clouds.yaml for the simulator, with a token.
@@ -129,6 +142,27 @@ impl Team {
         self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"])
             .stdin(secret.to_string())
             .success()
+            .expect("a Secret");
+    }
+
+    /// Creates or replaces a Secret that has this one key.
+    pub async fn put_secret_key(&self, name: &str, key: &str, value: impl Into<Vec<u8>>) {
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            },
+            data: Some(BTreeMap::from([(key.to_owned(), ByteString(value.into()))])),
+            ..Secret::default()
+        };
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        secrets
+            .patch(
+                name,
+                &PatchParams::apply("a-user").force(),
+                &Patch::Apply(&secret),
+            )
+            .await
             .expect("a Secret");
     }
 
@@ -202,7 +236,7 @@ impl Team {
         self.sim.polls(&JobKey::new(PROJECT, job))
     }
 
-    /// Asks for a poll at once, as a user would.
+    /// Requests a poll at once, as a user would.
     pub async fn request_poll(&self, name: &str, value: &str) {
         let annotations = json!({ POLL_REQUEST_ANNOTATION: value });
         self.patch(name, json!({ "metadata": { "annotations": annotations } }))
@@ -244,7 +278,7 @@ impl Team {
             }
             assert!(
                 started.elapsed() < PATIENCE,
-                "in vain: {name} to have an event {beginning}; it has {events:#?}"
+                "timed out: {name} to have an event {beginning}; it has {events:#?}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -269,7 +303,7 @@ impl Team {
             }
             assert!(
                 started.elapsed() < PATIENCE,
-                "in vain: {name} {what}; it is\n{}\nthe operator says\n{}",
+                "timed out: {name} {what}; it is\n{}\nthe operator's log\n{}",
                 serde_json::to_string_pretty(&last).unwrap_or_default(),
                 self.operator
                     .as_ref()
@@ -308,13 +342,19 @@ impl Team {
         reasons
     }
 
-    /// [`Self::reasons`] without `Pending`: it comes after 10 s without an answer by the operator's
-    /// time, which is a fifth of a second here, and not every machine is that quick every time.
+    /// [`Self::reasons`] without `Pending`: that comes after 10 s without an answer by the operator's
+    /// time, which is a fifth of a second here, and not every machine always answers within it.
     pub fn course(&self, name: &str) -> Vec<String> {
         let mut reasons = self.reasons(name);
         reasons.retain(|reason| reason != PENDING);
         reasons.dedup();
         reasons
+    }
+
+    /// The operator recovered from `reason`: `JobRunning` follows it, in one further write.
+    pub fn assert_recovered(&self, name: &str, reason: &str) {
+        assert_eq!(self.course(name), [reason, "JobRunning"], "{name}");
+        assert_eq!(self.writes(name), 2, "{name}");
     }
 
     /// How many different statuses were shown; the CRD's default is not counted, nor is `Pending`.
@@ -332,6 +372,7 @@ impl Team {
     }
 }
 
+/// Collects every version that the watch shows.
 fn record(jobs: Api<DeserializeGuard<ImageExportJob>>) -> Arc<Mutex<Vec<ImageExportJob>>> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let into = seen.clone();
@@ -340,8 +381,8 @@ fn record(jobs: Api<DeserializeGuard<ImageExportJob>>) -> Arc<Mutex<Vec<ImageExp
             .default_backoff()
             .touched_objects()
             .boxed();
-        // An error is an outage of the API server, which some tests make, as they make objects
-        // that nobody can read.
+        // An error is an outage of the API server or an object that does not decode: some tests
+        // cause them.
         while let Some(result) = objects.next().await {
             if let Ok(DeserializeGuard(Ok(object))) = result {
                 into.lock().expect("no panic under the lock").push(object);

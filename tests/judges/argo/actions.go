@@ -1,4 +1,4 @@
-// What actions a customization offers, and what each makes of an object.
+// The actions that a customization offers, and the change that each makes to an object.
 
 package argo
 
@@ -64,7 +64,7 @@ func Enabled(actions []Action) []string {
 }
 
 // Act runs actions/NAME/action.lua, which returns the changed object; the other form, a list of
-// objects and operations, is refused.
+// objects and operations, is an error.
 func (s *Scripts) Act(name string, object *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	script, err := os.ReadFile(filepath.Join(s.folder, "actions", name, "action.lua"))
 	if err != nil {

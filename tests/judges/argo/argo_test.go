@@ -1,4 +1,4 @@
-// How scripts run, and that the tests beside them notice a wrong one.
+// How scripts run, and that the tests beside them find a wrong one.
 
 package argo
 
@@ -40,8 +40,8 @@ func TestHealthIsReadAsArgoCDReadsIt(t *testing.T) {
 	}
 }
 
-func TestScriptsHaveNeitherStringsNorMathNorTimeToWaste(t *testing.T) {
-	for script, complaint := range map[string]string{
+func TestScriptsHaveNoStringLibraryNoMathLibraryAndATimeLimit(t *testing.T) {
+	for script, message := range map[string]string{
 		`return {status=string.upper("x")}`: "nil",
 		`return {status=math.floor(1)}`:     "nil",
 		`return {status=("x"):upper()}`:     "attempt to index",
@@ -51,7 +51,7 @@ func TestScriptsHaveNeitherStringsNorMathNorTimeToWaste(t *testing.T) {
 		`return {`:                          "syntax error",
 	} {
 		found, err := (&Scripts{health: script}).Health(object())
-		if err == nil || !strings.Contains(err.Error(), complaint) {
+		if err == nil || !strings.Contains(err.Error(), message) {
 			t.Errorf("%s: %v, %v", script, found, err)
 		}
 	}
@@ -87,11 +87,11 @@ func TestTheShippedScriptsPassTheirTests(t *testing.T) {
 	}
 }
 
-func TestEachSpoiledScriptIsNoticed(t *testing.T) {
-	for _, spoil := range []struct{ file, from, to, noticed string }{
-		{"health.lua", "Degraded", "Healthy", "testdata/5-failed.yaml"},
-		{"health.lua", "observed < (obj", "observed > (obj", "testdata/9-finished-then-changed.yaml"},
-		{"health.lua", "return { status = \"Suspended\"", "return { status = \"Paused\"", "testdata/8-suspended.yaml"},
+func TestEachWrongScriptIsFound(t *testing.T) {
+	for _, wrong := range []struct{ file, from, to, found string }{
+		{"health.lua", "Degraded", "Healthy", "testdata/job-failed.yaml"},
+		{"health.lua", "observed < (obj", "observed > (obj", "testdata/finished-then-changed.yaml"},
+		{"health.lua", "return { status = \"Suspended\"", "return { status = \"Paused\"", "testdata/suspended.yaml"},
 		{"actions/discovery.lua", "elseif not finished", "elseif true", "testdata/succeeded.yaml"},
 		{"actions/resume/action.lua", "false", "true", "resume of testdata/running-suspended.yaml"},
 	} {
@@ -99,14 +99,14 @@ func TestEachSpoiledScriptIsNoticed(t *testing.T) {
 		if err := os.CopyFS(folder, os.DirFS(shipped)); err != nil {
 			t.Fatal(err)
 		}
-		script, err := os.ReadFile(filepath.Join(folder, spoil.file))
-		if err != nil || !strings.Contains(string(script), spoil.from) {
-			t.Fatalf("%s has no %q, %v", spoil.file, spoil.from, err)
+		script, err := os.ReadFile(filepath.Join(folder, wrong.file))
+		if err != nil || !strings.Contains(string(script), wrong.from) {
+			t.Fatalf("%s has no %q, %v", wrong.file, wrong.from, err)
 		}
-		write(t, folder, spoil.file, strings.ReplaceAll(string(script), spoil.from, spoil.to))
+		write(t, folder, wrong.file, strings.ReplaceAll(string(script), wrong.from, wrong.to))
 		report, err := Test(folder)
-		if err != nil || !strings.Contains(strings.Join(report.Deviations, "\n"), spoil.noticed) {
-			t.Errorf("%s, %s: %+v, %v", spoil.file, spoil.to, report, err)
+		if err != nil || !strings.Contains(strings.Join(report.Deviations, "\n"), wrong.found) {
+			t.Errorf("%s, %s: %+v, %v", wrong.file, wrong.to, report, err)
 		}
 	}
 }

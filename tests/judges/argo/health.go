@@ -1,4 +1,4 @@
-// A customization's scripts, and what health.lua says.
+// A customization's scripts, and the health that health.lua returns.
 
 package argo
 
@@ -40,8 +40,8 @@ type Health struct {
 
 var statuses = []string{"Unknown", "Progressing", "Suspended", "Healthy", "Degraded", "Missing"}
 
-// Health runs health.lua. A result that Argo CD shows as something else than what the script
-// wrote, nothing or an unknown status, comes out as it does there.
+// Health runs health.lua. A result that Argo CD replaces, nothing or an unknown status, is replaced in
+// the same way.
 func (s *Scripts) Health(object *unstructured.Unstructured) (*Health, error) {
 	result, err := runScript(s.health, object)
 	if err != nil {

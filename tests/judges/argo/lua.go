@@ -1,8 +1,8 @@
 // Package argo runs the scripts of a resource customization as Argo CD does. This file has the Lua
-// machine; health.go and actions.go say what is made of a script's result.
+// machine; health.go and actions.go evaluate the result of a script.
 //
 // It follows util/lua/lua.go of argo-cd v3.5.7, whose own packages bring a build of minutes; the
-// module in the folder argocd runs those and holds this one to them. Only `require("os")`, which
+// module in the folder argocd runs those on the same tests. Only `require("os")`, which
 // offers the time of day there, is left out.
 package argo
 
@@ -17,7 +17,7 @@ import (
 	luajson "layeh.com/gopher-json"
 )
 
-// timeLimit is what Argo CD gives one script.
+// timeLimit is that of Argo CD for one script.
 const timeLimit = time.Second
 
 // runScript runs a script with the global obj and returns what it leaves on top of the stack as

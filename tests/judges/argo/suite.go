@@ -1,4 +1,4 @@
-// The tests that lie beside the scripts, in the layout that Argo CD's repository asks for.
+// The tests beside the scripts, in the layout of Argo CD's repository.
 
 package argo
 
@@ -33,7 +33,7 @@ type actionTests struct {
 	} `json:"actionTests"`
 }
 
-// Report counts what was tested and tells what deviates, a line each.
+// Report counts the tests and has a line for each deviation.
 type Report struct {
 	Tests      int
 	Deviations []string

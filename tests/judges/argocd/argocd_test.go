@@ -1,5 +1,5 @@
-// Argo CD's own code reads the shipped argocd-cm.yaml and runs its scripts on the tests that lie
-// beside them. The module above runs the same tests in seconds, with a copy of Argo's conventions.
+// Argo CD's own code reads the shipped argocd-cm.yaml and runs its scripts on the tests beside
+// them. The module above runs the same tests in seconds, with a copy of Argo's conventions.
 package argocd_test
 
 import (

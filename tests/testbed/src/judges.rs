@@ -1,5 +1,6 @@
-//! What deployment tools make of an `ImageExportJob`, said by their own code: the Go program of
-//! `tests/judges`, built once into the testbed's cache. Which answers are right, tests know.
+//! Tool verdicts: how deployment tools read an `ImageExportJob`, computed by their own code. That is
+//! the Go program of `tests/judges`, built once into the testbed's cache. Tests decide which verdicts
+//! are right.
 
 use crate::{cache::hash, golang::Build, kubernetes::Lookup};
 use anyhow::{Context, anyhow, bail, ensure};
@@ -21,17 +22,17 @@ const REMEDY: &str = "install Go 1.26 or newer (https://go.dev/doc/install)";
 
 const FLAGS: [&str; 4] = ["-mod=readonly", "-trimpath", "-ldflags", "-s -w"];
 
-/// What all tools say about one object.
+/// The verdicts of all tools on one object.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Verdict {
+pub struct ToolVerdict {
     /// Kubernetes' kstatus (`sigs.k8s.io/cli-utils`).
     pub kstatus: KstatusVerdict,
     /// Flux's edition of kstatus (`github.com/fluxcd/cli-utils`), which Helm 4 uses, too.
     pub flux_kstatus: KstatusVerdict,
-    /// What Flux's conditions checker has against the object while work goes on; empty is a pass.
+    /// The failures of Flux's conditions checker for objects in progress; empty is a pass.
     pub flux_in_progress: Vec<String>,
-    /// What Flux's conditions checker has against the object at rest; empty is a pass.
+    /// The failures of Flux's conditions checker for objects at rest; empty is a pass.
     pub flux_at_rest: Vec<String>,
     /// What Argo CD shows with the shipped health.lua.
     pub argo: ArgoVerdict,
@@ -44,20 +45,20 @@ pub struct Verdict {
 pub struct KstatusVerdict {
     /// What a waiting tool acts on.
     pub status: Kstatus,
-    /// What it tells people.
+    /// The message for people.
     pub message: String,
 }
 
 /// A verdict of Argo CD.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ArgoVerdict {
-    /// What decides about a sync wave.
+    /// The health that a sync wave waits for.
     pub status: ArgoHealth,
-    /// What it tells people.
+    /// The message for people.
     pub message: String,
 }
 
-/// The states that kstatus knows.
+/// The states of kstatus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Kstatus {
     /// Not there yet: a wait goes on.
@@ -70,20 +71,20 @@ pub enum Kstatus {
     Terminating,
     /// The object does not exist.
     NotFound,
-    /// It cannot be told.
+    /// No state could be computed.
     Unknown,
 }
 
-/// The health states that Argo CD knows.
+/// The health states of Argo CD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum ArgoHealth {
-    /// It cannot be told; also where the script returns a state that does not exist.
+    /// No health could be computed; also where the script returns a health that does not exist.
     Unknown,
     /// Not there yet.
     Progressing,
-    /// Waits for somebody on purpose.
+    /// Paused on purpose.
     Suspended,
-    /// Well.
+    /// It works.
     Healthy,
     /// Broken.
     Degraded,
@@ -91,7 +92,7 @@ pub enum ArgoHealth {
     Missing,
 }
 
-/// The judges, ready to be asked.
+/// The built program.
 #[derive(Debug)]
 pub struct Judges {
     program: PathBuf,
@@ -100,7 +101,7 @@ pub struct Judges {
 
 impl Judges {
     /// The judges with the shipped scripts for Argo CD. The first call builds them if the testbed's
-    /// cache has none: about two minutes on two cores, with progress lines on stderr. Errors say
+    /// cache has none: about two minutes on two cores, with progress lines on stderr. Errors name
     /// what to install.
     pub fn shared() -> anyhow::Result<&'static Self> {
         static SHARED: OnceLock<Result<Judges, String>> = OnceLock::new();
@@ -144,13 +145,13 @@ impl Judges {
 
     /// One verdict for each object, in their order. Errors where an object is not a Kubernetes
     /// object, or a script of Argo CD's fails on it.
-    pub fn judge(&self, objects: &[Value]) -> anyhow::Result<Vec<Verdict>> {
+    pub fn judge(&self, objects: &[Value]) -> anyhow::Result<Vec<ToolVerdict>> {
         let input = serde_json::to_vec(objects)?;
         self.verdicts(&[], input, objects.len())
     }
 
     /// [`Self::judge`] for objects in YAML files, one in each.
-    pub fn judge_files(&self, files: &[PathBuf]) -> anyhow::Result<Vec<Verdict>> {
+    pub fn judge_files(&self, files: &[PathBuf]) -> anyhow::Result<Vec<ToolVerdict>> {
         ensure!(!files.is_empty(), "no files");
         self.verdicts(files, Vec::new(), files.len())
     }
@@ -160,12 +161,12 @@ impl Judges {
         files: &[PathBuf],
         stdin: Vec<u8>,
         count: usize,
-    ) -> anyhow::Result<Vec<Verdict>> {
+    ) -> anyhow::Result<Vec<ToolVerdict>> {
         let mut command = Command::new(&self.program);
         command.arg("--argocd").arg(&self.customization).args(files);
         let output = run(&mut command, stdin)?;
-        ensure!(output.status.success(), "{}", complaint(&output));
-        let verdicts: Vec<Verdict> = serde_json::Deserializer::from_slice(&output.stdout)
+        ensure!(output.status.success(), "{}", failure(&output));
+        let verdicts: Vec<ToolVerdict> = serde_json::Deserializer::from_slice(&output.stdout)
             .into_iter()
             .collect::<Result<_, _>>()
             .context("a verdict that cannot be read")?;
@@ -174,17 +175,17 @@ impl Judges {
         Ok(verdicts)
     }
 
-    /// Runs the tests that lie beside a customization's scripts. `Ok` is what the run says about
-    /// itself, an error holds each deviation.
+    /// Runs the tests beside a customization's scripts. `Ok` is the summary, an error holds each
+    /// deviation.
     pub fn argocd_test(&self, customization: &Path) -> anyhow::Result<String> {
         let mut command = Command::new(&self.program);
         command.arg("argocd-test").arg(customization);
         let output = run(&mut command, Vec::new())?;
-        ensure!(output.status.success(), "{}", complaint(&output));
+        ensure!(output.status.success(), "{}", failure(&output));
         Ok(text(&output.stdout))
     }
 
-    /// Waits for live `ImageExportJob`s as Flux's kustomize-controller does, but asks each second.
+    /// Waits for live `ImageExportJob`s as Flux's kustomize-controller does, but polls each second.
     /// The inner result is Flux's own: ready, or the error that a Kustomization would show.
     pub fn flux_wait(
         &self,
@@ -205,13 +206,13 @@ impl Judges {
         match output.status.code() {
             Some(0) => Ok(Ok(())),
             Some(1) => Ok(Err(text(&output.stdout))),
-            _ => bail!("{}", complaint(&output)),
+            _ => bail!("{}", failure(&output)),
         }
     }
 }
 
-/// Names what the module's sources and the flags build here; tests and nested modules are no part
-/// of the program.
+/// The cache key of the program: the module's sources, the flags and the platform. Tests and nested
+/// modules are not part of the program.
 fn key(module: &Path, flags: &[String]) -> anyhow::Result<String> {
     let mut files = vec![module.join("go.mod"), module.join("go.sum")];
     go_sources(module, &mut files)?;
@@ -252,7 +253,7 @@ fn run(command: &mut Command, stdin: Vec<u8>) -> anyhow::Result<Output> {
         .with_context(|| format!("starting {}", program.display()))?;
     let mut input = child.stdin.take().context("the judges have no stdin")?;
     // A thread of its own, as verdicts may fill their pipe before all objects are read. A program
-    // that ends without reading says so by its exit code.
+    // that exits without reading reports that by its exit code.
     let writer = thread::spawn(move || {
         let _ = input.write_all(&stdin);
     });
@@ -261,9 +262,9 @@ fn run(command: &mut Command, stdin: Vec<u8>) -> anyhow::Result<Output> {
     Ok(output)
 }
 
-fn complaint(output: &Output) -> String {
-    let said = [text(&output.stdout), text(&output.stderr)].join("\n");
-    format!("the judges: {}: {}", output.status, said.trim())
+fn failure(output: &Output) -> String {
+    let printed = [text(&output.stdout), text(&output.stderr)].join("\n");
+    format!("the judges: {}: {}", output.status, printed.trim())
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -3,10 +3,10 @@
 //! - [`kubernetes`]: a real kube-apiserver on a real etcd, and kubectl;
 //! - [`keystone`]: a real Keystone, run by the Python of [`python`];
 //! - [`ims`]: a simulator of the job query, for which no public one exists;
-//! - [`judges`]: what Flux, Argo CD and kstatus say about an object, by their own code;
+//! - [`judges`]: the verdicts of Flux, Argo CD and kstatus on an object, by their own code;
 //! - [`process`]: child processes that never outlive the test process.
 //!
-//! Everything is blocking std code unless its module says otherwise, binds to loopback only, and
+//! Everything is blocking std code unless its module notes otherwise, binds to loopback only, and
 //! any number of testbeds may run at once.
 
 mod cache;

@@ -22,7 +22,7 @@ use std::{
 ///
 /// When stdin closes, the guard kills only the program, so that the shell sees it end, reports
 /// that, and kills the rest of the group; the guard does so itself if the shell is gone. Lines are
-/// printed by subshells because nobody may be there to read them, and SIGPIPE ends who prints.
+/// printed by subshells because their reader may be gone, and SIGPIPE ends the process that prints.
 const SUPERVISOR: &str = r#"
 exec 3<&0 </dev/null
 out=$1 err=$2
@@ -90,7 +90,7 @@ pub struct Supervised {
 impl Supervised {
     /// Starts `command`'s program with its arguments, environment changes and working directory.
     /// Its stdin is empty and its output goes to `output`; stdio settings and `env_clear` of
-    /// `command` are not carried over, as `Command` does not tell them.
+    /// `command` are not carried over, as `Command` does not expose them.
     ///
     /// A program that cannot be executed counts as ended with code 126 or 127, and the shell's
     /// message is in the stderr file.
@@ -119,12 +119,7 @@ impl Supervised {
         }
         let mut supervisor = shell.spawn()?;
         let control = supervisor.stdin.take();
-        let mut reports = BufReader::new(
-            supervisor
-                .stdout
-                .take()
-                .expect("stdout was asked for as a pipe"),
-        );
+        let mut reports = BufReader::new(supervisor.stdout.take().expect("stdout is a pipe"));
         let Some(pid) = read_number(&mut reports) else {
             drop(control);
             supervisor.wait()?;
@@ -157,12 +152,12 @@ impl Supervised {
         &self.output
     }
 
-    /// Sends SIGTERM to the program; [`Self::wait`] tells when it has ended.
+    /// Sends SIGTERM to the program; [`Self::wait`] returns once it has ended.
     pub fn terminate(&self) {
         self.signal("TERM");
     }
 
-    /// Sends SIGKILL to the program, as `kill -9` does; [`Self::wait`] tells when it has ended.
+    /// Sends SIGKILL to the program, as `kill -9` does; [`Self::wait`] returns once it has ended.
     pub fn kill(&self) {
         self.signal("KILL");
     }
@@ -211,7 +206,7 @@ pub fn last_lines(file: &Path, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-/// What this process and the supervisor tell each other.
+/// The messages between this process and the supervisor.
 #[derive(Debug)]
 struct Link {
     /// Signal names to send; the guard kills the group when this closes.
@@ -233,7 +228,7 @@ impl Link {
         if code.is_none() {
             self.cut();
         }
-        // Reaps the shell; it cannot fail for a child that nobody else waits for.
+        // Reaps the shell; it cannot fail for a child that only this thread waits for.
         let _ = supervisor.wait();
         *lock(&self.code) = Some(code.unwrap_or(KILLED));
         self.known.notify_all();

@@ -1,10 +1,10 @@
-//! Where the testbed looks for its programs, and what it says where they are not.
+//! Where the testbed finds its programs, and its errors where there are none.
 
 use std::{fs, path::PathBuf};
 use testbed::kubernetes::{Binaries, Lookup};
 
 #[test]
-fn an_assets_folder_without_a_program_is_an_error_that_names_folder_and_program() {
+fn an_assets_folder_without_a_program_is_an_error_that_names_both() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("incomplete-assets");
     fs::create_dir_all(&folder).unwrap();
     for present in ["etcd", "kubectl"] {

@@ -98,7 +98,7 @@ fn what_was_acknowledged_survives_an_outage_and_the_url_stays() {
 }
 
 #[test]
-fn clusters_at_the_same_time_are_strangers() {
+fn clusters_at_the_same_time_are_independent() {
     let (one, other) = thread::scope(|scope| {
         let one = scope.spawn(|| Cluster::start().unwrap());
         let other = scope.spawn(|| Cluster::start().unwrap());
@@ -146,7 +146,7 @@ async fn rustls_accepts_the_certificate_by_the_authority_of_the_kubeconfig() {
 }
 
 #[test]
-fn a_program_that_ends_at_its_start_is_named_with_its_last_words() {
+fn a_program_that_exits_at_its_start_is_reported_with_its_last_lines() {
     let error = start_with_fake_etcd("etcd-without-disk", "echo 'the disk is full' >&2; exit 4");
     assert!(
         error.contains("etcd ended with code 4") && error.contains("the disk is full"),

@@ -1,4 +1,4 @@
-//! A client that others wrote certifies the testbed: otcextensions logs in at a real Keystone, finds
+//! An independent client checks the testbed: otcextensions logs in at a real Keystone, finds
 //! the simulator in its catalog, and waits for jobs there.
 
 use secrecy::ExposeSecret;
@@ -47,7 +47,7 @@ async fn otcextensions_waits_until_a_job_has_succeeded_or_failed() {
     assert_eq!(counters.answers.keys().collect::<Vec<_>>(), [&200]);
 }
 
-/// Keystone, the simulator in its catalog, and somebody who may log in.
+/// Keystone, the simulator in its catalog, and a user.
 struct Cloud {
     keystone: Keystone,
     simulator: Simulator,
@@ -77,7 +77,7 @@ impl Cloud {
         }
     }
 
-    /// A job that begins when it is first asked about.
+    /// A job that starts with its first query.
     fn job(&self, id: &str, end: impl FnOnce(Job) -> Job) -> JobKey {
         let job = Job::new(self.project.as_str(), id)
             .starts(Start::FirstQuery)

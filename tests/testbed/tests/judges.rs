@@ -1,5 +1,5 @@
-//! What deployment tools make of each row of the conditions table, and that what ships for Argo CD
-//! is what was tested. The objects are the testdata of Argo CD's health script.
+//! The tool verdicts on each line of the conditions table, and that the files shipped for Argo CD are
+//! the tested ones. The objects are the testdata of Argo CD's health script.
 
 use serde_json::json;
 use std::{
@@ -17,45 +17,45 @@ use testbed::{
     kubernetes::Cluster,
 };
 
-/// Which of Flux's two sets of rules a row has to obey.
+/// Which of Flux's two checkers has to pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flux {
-    /// Work goes on.
-    InMotion,
-    /// Nothing moves until somebody does something.
+    /// For objects in progress.
+    Active,
+    /// For objects at rest: ended, stalled or suspended.
     AtRest,
     /// The operator has not written a status of this generation.
     Unseen,
 }
 
-use Flux::{AtRest, InMotion, Unseen};
+use Flux::{Active, AtRest, Unseen};
 
-/// The conditions table as tools see it: file of the testdata, kstatus in both editions, Flux's
-/// rules, Argo CD's health.
+/// The conditions table as tools read it: file of the testdata, kstatus in both editions, Flux's
+/// checker, Argo CD's health.
 #[rustfmt::skip]
 const TABLE: [(&str, Kstatus, Flux, ArgoHealth); 18] = [
-    ("0-created",               InProgress, Unseen,   Progressing),
-    ("0b-pending",              InProgress, InMotion, Progressing),
-    ("1-credentials-not-found", InProgress, InMotion, Progressing),
-    ("1b-endpoint-invalid",     InProgress, InMotion, Progressing),
-    ("1c-request-rejected",     InProgress, InMotion, Progressing),
-    ("2-initializing",          InProgress, InMotion, Progressing),
-    ("3-running",               InProgress, InMotion, Progressing),
-    ("3d-deadline-exceeded",    Failed,     AtRest,   Degraded),
-    ("3e-poll-failed",          InProgress, InMotion, Progressing),
-    ("4-succeeded",             Current,    AtRest,   Healthy),
-    ("4a-image-id-pending",     InProgress, InMotion, Progressing),
-    ("4b-image-id-missing",     Failed,     AtRest,   Degraded),
-    ("5-failed",                Failed,     AtRest,   Degraded),
-    ("6-unrecognized",          InProgress, InMotion, Progressing),
-    ("7-not-found",             Failed,     AtRest,   Degraded),
-    ("7a-not-found-yet",        InProgress, InMotion, Progressing),
-    ("8-suspended",             InProgress, AtRest,   Suspended),
-    ("9-finished-then-changed", InProgress, Unseen,   Progressing),
+    ("created",               InProgress, Unseen,   Progressing),
+    ("pending",              InProgress, Active, Progressing),
+    ("credentials-not-found", InProgress, Active, Progressing),
+    ("endpoint-invalid",     InProgress, Active, Progressing),
+    ("request-rejected",     InProgress, Active, Progressing),
+    ("job-initializing",          InProgress, Active, Progressing),
+    ("job-running",               InProgress, Active, Progressing),
+    ("deadline-exceeded",    Failed,     AtRest,   Degraded),
+    ("poll-failed",          InProgress, Active, Progressing),
+    ("job-succeeded",             Current,    AtRest,   Healthy),
+    ("image-id-pending",     InProgress, Active, Progressing),
+    ("image-id-missing",     Failed,     AtRest,   Degraded),
+    ("job-failed",                Failed,     AtRest,   Degraded),
+    ("job-status-unrecognized",          InProgress, Active, Progressing),
+    ("job-not-found-for-good",             Failed,     AtRest,   Degraded),
+    ("job-not-found-within-the-grace",        InProgress, Active, Progressing),
+    ("suspended",             InProgress, AtRest,   Suspended),
+    ("finished-then-changed", InProgress, Unseen,   Progressing),
 ];
 
 fn judges() -> &'static Judges {
-    Judges::shared().expect("the judges")
+    Judges::shared().expect("the tools")
 }
 
 fn testdata() -> PathBuf {
@@ -67,17 +67,17 @@ fn read(file: &Path) -> String {
 }
 
 #[test]
-fn each_row_of_the_conditions_table_is_read_by_every_tool_as_it_is_meant() {
-    let files = TABLE.map(|(row, ..)| testdata().join(format!("{row}.yaml")));
+fn each_object_of_the_conditions_table_is_read_right_by_every_tool() {
+    let files = TABLE.map(|(name, ..)| testdata().join(format!("{name}.yaml")));
     let verdicts = judges().judge_files(&files).expect("verdicts");
-    for ((row, kstatus, flux, argo), verdict) in TABLE.into_iter().zip(verdicts) {
-        assert_eq!(verdict.kstatus.status, kstatus, "{row}: {verdict:?}");
-        assert_eq!(verdict.flux_kstatus.status, kstatus, "{row}: {verdict:?}");
-        assert_eq!(verdict.argo.status, argo, "{row}: {verdict:?}");
+    for ((name, kstatus, flux, argo), verdict) in TABLE.into_iter().zip(verdicts) {
+        assert_eq!(verdict.kstatus.status, kstatus, "{name}: {verdict:?}");
+        assert_eq!(verdict.flux_kstatus.status, kstatus, "{name}: {verdict:?}");
+        assert_eq!(verdict.argo.status, argo, "{name}: {verdict:?}");
         match flux {
-            InMotion => assert_eq!(verdict.flux_in_progress, [""; 0], "{row}"),
-            AtRest => assert_eq!(verdict.flux_at_rest, [""; 0], "{row}"),
-            Unseen => assert_eq!(verdict.argo.message, "waiting for the operator", "{row}"),
+            Active => assert_eq!(verdict.flux_in_progress, [""; 0], "{name}"),
+            AtRest => assert_eq!(verdict.flux_at_rest, [""; 0], "{name}"),
+            Unseen => assert_eq!(verdict.argo.message, "waiting for the operator", "{name}"),
         }
     }
 }
@@ -88,12 +88,12 @@ fn the_table_has_all_of_the_testdata() {
         .expect("testdata")
         .map(|entry| entry.expect("an entry").file_name())
         .collect();
-    let judged = TABLE.map(|(row, ..)| format!("{row}.yaml").into());
+    let judged = TABLE.map(|(name, ..)| format!("{name}.yaml").into());
     assert_eq!(present, BTreeSet::from(judged));
 }
 
 #[test]
-fn objects_are_judged_as_they_come_from_an_api_server() {
+fn objects_are_read_as_an_api_server_returns_them() {
     let job = |conditions| {
         json!({
             "apiVersion": "imageexport.dev/v1alpha1",
@@ -160,7 +160,7 @@ fn the_config_map_for_argo_cd_holds_the_tested_scripts_to_the_letter() {
 }
 
 #[test]
-fn flux_waits_for_live_objects_until_they_are_ready_or_stalled_or_its_time_is_up() {
+fn flux_waits_for_live_objects_until_they_are_ready_or_stalled_or_the_timeout() {
     let cluster = Cluster::start().expect("a cluster");
     let run = |args: &[&str]| cluster.kubectl(args).success().expect("kubectl");
     let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds");
@@ -170,12 +170,12 @@ fn flux_waits_for_live_objects_until_they_are_ready_or_stalled_or_its_time_is_up
         "--for=condition=Established",
         "crd/imageexportjobs.imageexport.dev",
     ]);
-    let rows = [
+    let objects = [
         ("new", json!([])),
         ("good", json!([["Ready", "True"]])),
         ("bad", json!([["Ready", "False"], ["Stalled", "True"]])),
     ];
-    for (name, conditions) in rows {
+    for (name, conditions) in objects {
         let object = json!({
             "apiVersion": "imageexport.dev/v1alpha1",
             "kind": "ImageExportJob",

@@ -56,7 +56,7 @@ async fn a_password_opens_a_project_and_the_answer_has_the_catalog() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_and_a_foreign_project_are_refused() {
+async fn a_wrong_password_and_a_foreign_project_are_rejected() {
     let keystone = shared();
     let (mut user, project) = member(keystone, "lee", "lees").await;
     let foreign = keystone.create_project("foreign", DOMAIN).await.unwrap();
@@ -166,7 +166,7 @@ async fn an_access_key_belongs_to_its_user_and_project() {
 }
 
 #[tokio::test]
-async fn two_keystones_know_nothing_of_each_other() {
+async fn two_keystones_are_independent() {
     let first = shared();
     let second = Keystone::start(Config {
         region: "eu-nl".to_owned(),
@@ -217,7 +217,7 @@ fn parent_of_a_keystone() {
 }
 
 #[test]
-fn a_python_that_will_not_do_is_named_with_the_remedy() {
+fn an_unsuitable_python_is_reported_with_the_remedy() {
     let folder = folder("pythons");
     let says = |name: &str, lines: &str| {
         let file = folder.join(name);
@@ -263,7 +263,7 @@ async fn member(keystone: &Keystone, user: &str, project: &str) -> (User, String
     (user, project)
 }
 
-/// What a login says about who logs in.
+/// The identity part of a login.
 fn password(user: &User) -> Value {
     json!({ "methods": ["password"], "password": { "user": {
         "name": user.name,
@@ -289,7 +289,7 @@ async fn login(keystone: &Keystone, identity: Value, scope: &Value) -> Value {
     answer.json().await.unwrap()
 }
 
-/// The status of the answer when a token asks about itself.
+/// The status of the answer when a token validates itself.
 async fn validate(keystone: &Keystone, token: &str) -> u16 {
     let url = format!("{}/auth/tokens?nocatalog", keystone.url());
     let request = client()

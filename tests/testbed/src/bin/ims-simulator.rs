@@ -16,7 +16,7 @@ const DOMAIN: &str = "demo";
 const DEFAULT_TOKEN: &str = "demo-token";
 
 /// Simulates the asynchronous job query of Open Telekom Cloud's Image Management Service, with as
-/// much identity service as logins need. It knows no real account, and calls nobody but the Keystone
+/// much identity service as logins need. It has no real account, and calls nothing but the Keystone
 /// named by --keystone. docs/simulator.md is its manual.
 #[derive(Parser)]
 #[command(version, after_long_help = AFTER_HELP)]
@@ -54,7 +54,7 @@ struct Args {
     #[arg(long, default_value = "eu-de")]
     region: String,
 
-    /// Seconds that tokens from logins live.
+    /// Lifetime of tokens from logins, in seconds.
     #[arg(long, default_value_t = 86_400)]
     token_lifetime: u64,
 
@@ -82,7 +82,7 @@ struct Args {
     #[arg(long, value_parser = quota)]
     quota: Option<Quota>,
 
-    /// URL of a real Keystone, ending in /v3, that is asked about tokens nobody here knows.
+    /// URL of a real Keystone, ending in /v3, that validates tokens which this program has not issued.
     #[arg(long)]
     keystone: Option<String>,
 
@@ -105,18 +105,18 @@ const AFTER_HELP: &str = r#"What it serves:
 
 Demo jobs (--demo), all of the project given by --project:
   ff8080814dbd65d7014dbe0d84db0013        the API reference's example, SUCCESS
-  demo-export                             INIT 3 s, RUNNING 12 s, SUCCESS; starts when first asked
-  demo-fail                               INIT 3 s, RUNNING 6 s, FAIL; starts when first asked
+  demo-export                             INIT 3 s, RUNNING 12 s, SUCCESS; starts with its first query
+  demo-fail                               INIT 3 s, RUNNING 6 s, FAIL; starts with its first query
   demo-stuck                              RUNNING for ever
 
-Admin API (JSON, no password; 204 where nothing is said, 400 or 422 with the reason):
+Admin API (JSON, no password; 204 without content, 400 or 422 with the reason):
   POST   /admin/jobs                      creates a job or starts it anew
          {"project_id":"P","job_id":"J"}  and, each optional:
          "job_type", "image_id", "init_seconds":0, "run_seconds":0,
          "start":"creation"|"first_query", "layout":"current"|"reference",
          "end":"success"|"success_without_image"|"fail"|"never", "error_code", "fail_reason"
   DELETE /admin/jobs/{project}/{job}      forgets a job
-  POST   /admin/answers                   answers before the service is asked
+  POST   /admin/answers                   answers in place of the service
          {"on":ON,"answer":ANSWER,"times":3}       the next 3 requests (default 1)
          {"on":ON,"answer":ANSWER,"forever":true}  from then on
   DELETE /admin/answers                   takes all scripted answers and outages back
@@ -243,7 +243,7 @@ fn greet(simulator: &Simulator, project: &str, token: &str, demo: bool) -> std::
             "  curl -s -H \"X-Auth-Token: {token}\" {url}/v1/{project}/jobs/demo-export"
         )?;
     } else {
-        writeln!(out, "\nCreate a job, then ask for it:")?;
+        writeln!(out, "\nCreate a job, then query it:")?;
         writeln!(
             out,
             "  curl -s -H 'Content-Type: application/json' {url}/admin/jobs \\\n    \

@@ -14,7 +14,7 @@ use futures::stream;
 use serde::Serialize;
 use std::{convert::Infallible, io, time::Duration};
 
-/// The text of a body that is replaced by the id of the job asked for.
+/// The text of a body that is replaced by the id of the requested job.
 const JOB_ID: &str = "{job_id}";
 
 /// The text of a body that is replaced by the caller's own token.
@@ -41,8 +41,8 @@ enum Reply {
     Raw(Bytes, Option<Duration>),
 }
 
-/// What an answer may have to know about the request.
-pub(super) struct Asked {
+/// The parts of the request that an answer may contain.
+pub(super) struct RequestFacts {
     pub(super) job_id: String,
     pub(super) token: String,
     pub(super) takeover: Option<Takeover>,
@@ -101,7 +101,7 @@ impl Answer {
 
     /// Like [`status`](Self::status); fails where that panics.
     pub fn try_status(status: u16) -> anyhow::Result<Self> {
-        // 1xx are no final answers: the server below refuses to send them as one.
+        // 1xx are no final answers: the server library does not send them as one.
         ensure!(
             (200..=999).contains(&status),
             "status {status} is not within 200 to 999"
@@ -110,7 +110,7 @@ impl Answer {
         Ok(Self::http(status, HeaderMap::new(), Bytes::new()))
     }
 
-    /// An answer with a JSON body, in which `{job_id}` stands for the id of the job asked for and
+    /// An answer with a JSON body, in which `{job_id}` stands for the id of the requested job and
     /// `{token}` for the caller's own token.
     #[must_use]
     pub fn json(status: u16, body: impl Into<String>) -> Self {
@@ -284,7 +284,7 @@ impl Answer {
     }
 
     /// Waits as scripted and builds the response; `None` for [`pass`](Self::pass).
-    pub(super) async fn play(&self, asked: &Asked) -> Option<Response> {
+    pub(super) async fn play(&self, facts: &RequestFacts) -> Option<Response> {
         if let Some(gate) = &self.gate {
             gate.pass().await;
         }
@@ -295,14 +295,14 @@ impl Answer {
             Reply::Pass => None,
             Reply::Hang => std::future::pending().await,
             Reply::Http(http) => {
-                let mut response = http.body.response(asked);
+                let mut response = http.body.response(facts);
                 *response.status_mut() = http.status;
                 response.headers_mut().extend(http.headers.clone());
                 Some(response)
             }
             Reply::Raw(bytes, every) => {
-                if let Some(takeover) = &asked.takeover {
-                    takeover.send(asked.fill_in(bytes), *every);
+                if let Some(takeover) = &facts.takeover {
+                    takeover.send(facts.fill_in(bytes), *every);
                 }
                 // Makes the server write, and so the bytes go out.
                 Some(Response::new(HttpBody::empty()))
@@ -311,7 +311,7 @@ impl Answer {
     }
 }
 
-impl Asked {
+impl RequestFacts {
     fn fill_in(&self, bytes: &Bytes) -> Bytes {
         std::str::from_utf8(bytes).map_or_else(
             |_| bytes.clone(),
@@ -324,9 +324,9 @@ impl Asked {
 }
 
 impl Body {
-    fn response(&self, asked: &Asked) -> Response {
+    fn response(&self, facts: &RequestFacts) -> Response {
         let bytes = if self.template {
-            asked.fill_in(&self.bytes)
+            facts.fill_in(&self.bytes)
         } else {
             self.bytes.clone()
         };

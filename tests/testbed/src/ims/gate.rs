@@ -1,4 +1,4 @@
-//! Gates: answers that wait until somebody lets them go.
+//! Gates: answers that wait until a test releases them.
 
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -34,7 +34,7 @@ impl Gate {
     /// Returns once at least `count` requests are held at the same time.
     pub async fn arrived(&self, count: usize) {
         let mut waiting = self.0.waiting.subscribe();
-        // The sender lives in `self`, so the wait cannot fail.
+        // `self` owns the sender, so the wait cannot fail.
         let _ = waiting.wait_for(|waiting| *waiting >= count).await;
     }
 

@@ -1,4 +1,4 @@
-//! Jobs: what they are, how far they have come, and the body that says so.
+//! Jobs: their properties, their progress, and the body that reports it.
 
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// A job's full name: ids of one project say nothing about another's.
+/// The key of a job: ids are unique within a project only.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobKey {
     /// The `project_id` of the path.
@@ -43,14 +43,14 @@ pub(super) fn wall_clock() -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
-/// When the life of a job starts.
+/// When a job starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
     /// When the job is given to the simulator.
     #[default]
     Creation,
-    /// When it is first asked for and the life cycle answers, which no scripted answer hides.
+    /// With the first query that no script answers.
     FirstQuery,
 }
 
@@ -82,7 +82,7 @@ pub enum Layout {
     Reference,
 }
 
-/// A job and its life: `INIT`, then `RUNNING`, then its end, by the wall clock.
+/// A job and its lifecycle: `INIT`, then `RUNNING`, then its end, by the wall clock.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub(super) key: JobKey,
@@ -150,14 +150,14 @@ impl Job {
         self
     }
 
-    /// How long it says `INIT`.
+    /// How long it reports `INIT`.
     #[must_use]
     pub fn init_for(mut self, init: Duration) -> Self {
         self.init = init;
         self
     }
 
-    /// How long it says `RUNNING` after that.
+    /// How long it reports `RUNNING` after that.
     #[must_use]
     pub fn running_for(mut self, run: Duration) -> Self {
         self.run = run;
@@ -194,7 +194,7 @@ impl Job {
         self
     }
 
-    /// Sets when its life starts.
+    /// Sets when it starts.
     #[must_use]
     pub fn starts(mut self, start: Start) -> Self {
         self.start = start;
@@ -240,7 +240,7 @@ impl Job {
                 job_type: &self.type_name,
                 begin_time: format!("{began:.3}"),
                 end_time: ended.map_or_else(String::new, |ended| format!("{ended:.3}")),
-                status: phase.word(),
+                status: phase.status(),
                 error_code,
                 fail_reason,
                 entities: CurrentEntities {
@@ -254,7 +254,7 @@ impl Job {
                 },
             }),
             Layout::Reference => serde_json::to_string(&ReferenceBody {
-                status: phase.word(),
+                status: phase.status(),
                 entities: ReferenceEntities {
                     image_id: match phase {
                         Phase::Success => self.image_id.as_deref(),
@@ -293,7 +293,7 @@ enum Phase {
 }
 
 impl Phase {
-    fn word(&self) -> &'static str {
+    fn status(&self) -> &'static str {
         match self {
             Self::Init => "INIT",
             Self::Running { .. } => "RUNNING",
@@ -302,7 +302,7 @@ impl Phase {
         }
     }
 
-    /// A fraction with two digits, as published; exactly 1 only at a good end. A failed job says
+    /// A fraction with two digits, as published; exactly 1 only at a good end. A failed job reports
     /// nothing: no such body is public.
     fn percent(&self) -> Option<Number> {
         match self {

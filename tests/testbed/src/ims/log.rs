@@ -1,4 +1,4 @@
-//! What was asked: counters that only grow, and the latest requests one by one.
+//! The requests: counters that only grow, and the latest requests one by one.
 
 use super::JobKey;
 use serde::Serialize;
@@ -70,7 +70,7 @@ pub struct Counters {
     pub password_failures: u64,
     /// Times that an account was locked.
     pub account_locks: u64,
-    /// Job queries refused by the quota.
+    /// Job queries rejected by the quota.
     pub throttled: u64,
     /// Questions put to a real Keystone.
     pub keystone_validations: u64,

@@ -62,13 +62,13 @@ pub struct Config {
     pub allow_remote: bool,
     /// Region of the catalog's endpoint. Default `eu-de`.
     pub region: String,
-    /// How long tokens from logins live. Default 24 h.
+    /// Lifetime of tokens from logins. Default 24 h.
     pub token_lifetime: Duration,
     /// Tokens from logins are at least so long, in characters. Default 0: as they are.
     pub token_length: usize,
-    /// Who may log in. Default nobody.
+    /// The users that may log in. Default none.
     pub users: Vec<User>,
-    /// URL of a real Keystone, ending in `/v3`, that is asked about tokens nobody here knows.
+    /// URL of a real Keystone, ending in `/v3`, that validates tokens which the simulator has not issued.
     pub keystone: Option<String>,
     /// How many job queries of each project pass. Default any number.
     pub quota: Option<Quota>,
@@ -299,7 +299,7 @@ impl Simulator {
         self.shared.iam().revoke_issued();
     }
 
-    /// Sets how long tokens live that are issued from now on.
+    /// Sets the lifetime of tokens that are issued from now on.
     pub fn set_token_lifetime(&self, lifetime: Duration) {
         self.shared.iam().rules.token_lifetime = lifetime;
     }
@@ -337,7 +337,7 @@ impl Simulator {
     pub async fn polled(&self, key: &JobKey, count: u64) {
         let mut arrivals = self.shared.arrivals();
         while self.polls(key) < count {
-            // The sender lives in `self`, so the wait cannot fail.
+            // `self` owns the sender, so the wait cannot fail.
             let _ = arrivals.changed().await;
         }
     }

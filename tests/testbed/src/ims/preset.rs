@@ -1,4 +1,4 @@
-//! Named faults: each documented answer, and each way of being wrong that a client must survive.
+//! Named faults: each documented answer, and each malformed answer that a client must survive.
 //!
 //! Codes and texts of IMS and gateway errors are the published ones. No body of a failed job and no
 //! body for an unknown job is public: those here are constructed in the published shapes.
@@ -12,7 +12,7 @@ use std::{io::Write, time::Duration};
 pub struct Preset {
     /// The name, for `Answer::preset` and the admin API.
     pub name: &'static str,
-    /// What it is, in a few words.
+    /// A short description.
     pub about: &'static str,
     make: fn() -> Answer,
 }
@@ -111,7 +111,7 @@ pub static PRESETS: &[Preset] = &[
     preset("nan", "200, NaN where a number belongs", || Answer::json(200, r#"{"status":"RUNNING","job_id":"{job_id}","entities":{"process_percent":NaN}}"#)),
     preset("deep", "200, JSON nested 10,000 levels deep", || Answer::json(200, ["[".repeat(10_000), "]".repeat(10_000)].concat())),
     preset("json-array", "200, an array where the object belongs", || Answer::json(200, "[]")),
-    // A 200 that says something odd.
+    // A 200 with unusual content.
     preset("other-job", "200, SUCCESS of another job", || Answer::json(200, r#"{"status":"SUCCESS","entities":{"image_id":"e9e91bff-14b6-4a0b-8377-4ed0813e3360"},"job_id":"00000000000000000000000000000000"}"#)),
     preset("no-job-id", "200 without job_id", || Answer::json(200, r#"{"status":"SUCCESS","entities":{"image_id":"e9e91bff-14b6-4a0b-8377-4ed0813e3360"}}"#)),
     preset("no-status", "200 without status", || job("")),
@@ -122,7 +122,7 @@ pub static PRESETS: &[Preset] = &[
     preset("number-job-id", "200, SUCCESS, job_id a number", || Answer::json(200, r#"{"job_id":1,"status":"SUCCESS"}"#)),
     preset("wrong-types", "200, RUNNING with all other fields of the wrong type", || job(r#","status":"RUNNING","job_type":7,"begin_time":[],"end_time":{},"error_code":0.5,"fail_reason":true,"entities":"none""#)),
     preset("duplicate-keys", "200, status twice: RUNNING, then SUCCESS", || job(r#","status":"RUNNING","status":"SUCCESS""#)),
-    preset("unknown-status", "200, a status word nobody documented", || job(r#","status":"PENDING_PAYMENT""#)),
+    preset("unknown-status", "200, an undocumented status", || job(r#","status":"PENDING_PAYMENT""#)),
     preset("lower-case-success", "200, success in lower case, image id in results[]", || job(r#","status":"success","entities":{"results":[{"image_id":"e9e91bff-14b6-4a0b-8377-4ed0813e3360"}]}"#)),
     preset("success", "200, SUCCESS with an image id", success),
     preset("success-old-times", "200, SUCCESS with times of the older format and an empty end_time", || job(r#","job_type":"createImageByInstance","begin_time":"04-Jun-2015 18:11:06:586","end_time":"","status":"SUCCESS","error_code":null,"fail_reason":null,"entities":{"image_id":"e9e91bff-14b6-4a0b-8377-4ed0813e3360"}"#)),
@@ -185,7 +185,7 @@ fn gzip(spaces: usize) -> Answer {
         .body(written.expect("a vector takes everything"))
 }
 
-/// A head with this `Content-Length`, or several, and a SUCCESS of the job asked for.
+/// A head with this `Content-Length`, or several, and a SUCCESS of the requested job.
 fn with_lengths(lengths: &[&str]) -> Answer {
     let mut head = format!("HTTP/1.1 200 OK\r\n{JSON}");
     for length in lengths {
@@ -202,7 +202,7 @@ fn http_date(from_now: Duration) -> String {
     at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
-/// A 200 of the job asked for; `fields` start with a comma.
+/// A 200 of the requested job; `fields` start with a comma.
 fn job(fields: &str) -> Answer {
     Answer::json(200, format!(r#"{{"job_id":"{{job_id}}"{fields}}}"#))
 }

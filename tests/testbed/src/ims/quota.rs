@@ -30,7 +30,7 @@ impl Throttle {
         }
     }
 
-    /// Counts one more query of this project, or refuses it. What is refused is not counted.
+    /// Counts one more query of this project, or rejects it. A rejected one is not counted.
     pub(super) fn admit(&mut self, project: &str, now: Instant) -> Result<(), Answer> {
         let Some(quota) = self.quota else {
             return Ok(());

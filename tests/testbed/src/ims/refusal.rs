@@ -1,4 +1,4 @@
-//! What the services answer where they refuse.
+//! The error answers of the services.
 //!
 //! Codes and texts of IMS and gateway are the published ones unless a line says constructed. Those of
 //! the identity service are Keystone's.

@@ -1,10 +1,10 @@
-//! The HTTP side: which request is for whom, and in which order things get a say.
+//! The HTTP side: routes, and the order in which scripts, rules and services answer.
 //!
 //! First the log, then the scripts, then the services of [`super::service`].
 
 use super::{
     Counters, Job, JobKey, Quota, User,
-    answer::Asked,
+    answer::RequestFacts,
     gate::Gate,
     iam::{Iam, Rules},
     job::wall_clock,
@@ -31,11 +31,11 @@ use tokio::sync::watch;
 
 struct Life {
     job: Job,
-    /// `None` until a job that starts at the first query is first asked for.
+    /// `None` until the first query of a job that starts with it.
     began: Option<(Instant, Timestamp)>,
 }
 
-/// Everything the simulator knows. Its locks are never held together, nor across an await.
+/// The state of the simulator. Its locks are never held together, nor across an await.
 pub(super) struct Shared {
     started: Instant,
     /// Host and port, for catalogs of clients that send no Host header.
@@ -142,11 +142,11 @@ impl Shared {
 
     pub(super) fn job_body(&self, key: &JobKey) -> Option<String> {
         let mut jobs = lock(&self.jobs);
-        let life = jobs.get_mut(key)?;
-        let (since, began) = *life
+        let entry = jobs.get_mut(key)?;
+        let (since, began) = *entry
             .began
             .get_or_insert_with(|| (Instant::now(), wall_clock()));
-        Some(life.job.body(began, since.elapsed()))
+        Some(entry.job.body(began, since.elapsed()))
     }
 }
 
@@ -204,7 +204,7 @@ pub(super) async fn serve(
 ) -> Response {
     let route = route(&shared, &request);
     let mut visit = Visit::begin(&shared, &route, &request);
-    let asked = Asked {
+    let facts = RequestFacts {
         job_id: match &route {
             Route::Poll { key, .. } => key.job.clone(),
             _ => String::new(),
@@ -212,9 +212,9 @@ pub(super) async fn serve(
         token: text(request.headers(), "x-auth-token").to_owned(),
         takeover: Some(takeover),
     };
-    let mut response = match scripted(&shared, &route, &asked).await {
+    let mut response = match scripted(&shared, &route, &facts).await {
         Some(response) => response,
-        None => service::answer(&shared, &route, request, &asked, &mut visit).await,
+        None => service::answer(&shared, &route, request, &facts, &mut visit).await,
     };
     let id = format!("{:032x}", visit.number);
     response
@@ -225,14 +225,14 @@ pub(super) async fn serve(
     response
 }
 
-async fn scripted(shared: &Shared, route: &Route, asked: &Asked) -> Option<Response> {
+async fn scripted(shared: &Shared, route: &Route, facts: &RequestFacts) -> Option<Response> {
     let now = Instant::now();
     let answer = match route {
         Route::Poll { key, .. } => shared.scripts().next_for_job(key, now),
         Route::Login { .. } => shared.scripts().next_for_login(now),
         Route::Revoke | Route::Unknown => None,
     };
-    answer?.play(asked).await
+    answer?.play(facts).await
 }
 
 /// The value of a header; empty where it is absent or no text.

@@ -2,7 +2,7 @@
 
 use super::{
     Answer, JobKey,
-    answer::Asked,
+    answer::RequestFacts,
     iam::{Access, Caller, Refusal, Signed},
     log::Credential,
     refusal,
@@ -25,7 +25,7 @@ pub(super) async fn answer(
     shared: &Shared,
     route: &Route,
     request: Request,
-    asked: &Asked,
+    facts: &RequestFacts,
     visit: &mut Visit,
 ) -> Response {
     let (parts, body) = request.into_parts();
@@ -40,7 +40,7 @@ pub(super) async fn answer(
     };
     served
         .unwrap_or_else(|refusal| refusal)
-        .play(asked)
+        .play(facts)
         .await
         .expect("the services always answer themselves")
 }

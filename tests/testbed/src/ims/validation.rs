@@ -1,4 +1,4 @@
-//! Tokens of a real Keystone, asked about there each time: nothing is remembered, so that expiry and
+//! Tokens of a real Keystone, validated there each time: nothing is cached, so that expiry and
 //! revocation count at once.
 
 use super::iam::{Caller, Scope};
@@ -17,7 +17,7 @@ pub(super) struct Keystone {
     client: Client,
 }
 
-/// What Keystone says about a valid token.
+/// Keystone's answer about a valid token.
 pub(super) struct Validated {
     pub(super) scope: Scope,
     pub(super) holder: Caller,
@@ -25,9 +25,9 @@ pub(super) struct Validated {
 
 /// Why a token is not taken.
 pub(super) enum Unvouched {
-    /// Keystone does not know it, or not any more.
+    /// Keystone finds no such token, or no longer.
     Dead,
-    /// Keystone says neither yes nor no.
+    /// Keystone gives no usable answer.
     Unavailable,
 }
 

@@ -1,4 +1,4 @@
-//! What a test does to a Keystone, as its administrator unless said otherwise.
+//! Operations on a Keystone, as its administrator unless noted otherwise.
 
 use super::Keystone;
 use crate::loopback;

@@ -23,7 +23,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How to start a [`Keystone`].
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How long tokens live; whole seconds, at least one. Default 1 h.
+    /// Lifetime of tokens; whole seconds, at least one. Default 1 h.
     pub token_lifetime: Duration,
     /// The region of the catalog's entries. Default `eu-de`. A database is prepared for each one.
     pub region: String,
@@ -55,7 +55,7 @@ impl Keystone {
     pub fn start(config: Config) -> anyhow::Result<Self> {
         ensure!(
             config.token_lifetime >= Duration::from_secs(1),
-            "tokens live for whole seconds, not for {:?}",
+            "the lifetime of tokens is in whole seconds, not {:?}",
             config.token_lifetime
         );
         let environment = Environment::locate()?;

@@ -15,7 +15,7 @@ const PROGRAMS: [(&str, &str); 3] = [
     ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
 ];
 
-/// Where Kubernetes' version package lives; without these the server calls itself v0.0.0.
+/// Path of Kubernetes' version package; without these flags the server reports v0.0.0.
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
 
 const REMEDY: &str = "install Go 1.26 or newer (https://go.dev/doc/install), or set \
@@ -28,7 +28,7 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Finds the programs as this process's environment says, and builds them where it must:
+    /// Finds the programs by this process's environment, and builds them where there are none:
     /// about five minutes on two cores, once per version, with progress lines on stderr.
     pub fn locate() -> anyhow::Result<Self> {
         Self::resolve(&Lookup::from_env())
@@ -93,7 +93,7 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// What this process's environment says.
+    /// From this process's environment.
     #[must_use]
     pub fn from_env() -> Self {
         let folder = |name| {

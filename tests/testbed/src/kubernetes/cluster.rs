@@ -109,7 +109,7 @@ impl Cluster {
     }
 
     /// A new token of an existing `ServiceAccount`, good for a day, in a new kubeconfig whose
-    /// default namespace is `namespace`. It says what RBAC lets the `ServiceAccount` do: at first,
+    /// default namespace is `namespace`. It has the rights that RBAC grants the `ServiceAccount`: at first,
     /// next to nothing.
     pub fn kubeconfig_for_service_account(
         &self,
@@ -324,6 +324,6 @@ fn retry_on_port_clash<T>(
 }
 
 fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("asking for a free port")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port")?;
     Ok(listener.local_addr()?.port())
 }

@@ -33,7 +33,7 @@ pub(super) struct Identity {
 impl Identity {
     /// Makes everything anew in `folder`; also returns the administrator's token.
     ///
-    /// The server could sign a certificate for itself, but rustls, unlike Go, refuses a
+    /// The server could sign a certificate for itself, but rustls, unlike Go, rejects a
     /// self-signed certificate that is no authority. Hence an authority of our own.
     pub(super) fn create(folder: &Path) -> anyhow::Result<(Self, String)> {
         let mut authority = CertificateParams::default();

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-/// A kubectl command that has not run yet. It knows the cluster, and nothing of the developer's
+/// A kubectl command that has not run yet. It uses the cluster, and nothing of the developer's
 /// own kubeconfig, preferences and caches.
 #[must_use = "a command does nothing until it is run"]
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Kubectl {
         let mut input = child.stdin.take().context("kubectl has no stdin")?;
         let stdin = self.stdin;
         // A thread of its own: kubectl may print more than a pipe holds before it has read all.
-        // It may also end without reading, which its exit code tells better than this write.
+        // It may also end without reading, which its exit code reports better than this write.
         let writer = thread::spawn(move || {
             let _ = input.write_all(&stdin);
         });

@@ -114,7 +114,7 @@ impl Environment {
     }
 
     /// Environments cannot be renamed, as their programs hold their path: the mark, written last,
-    /// tells a whole one from what an interrupted installation left.
+    /// distinguishes a complete one from an interrupted installation.
     fn make(&self, python: &Interpreter, requirements: &Path) -> anyhow::Result<()> {
         say(&format!(
             "installing Keystone and otcextensions for Python {}; this happens once and takes \

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// What the pinned packages ask for.
+/// The version that the pinned packages require.
 const OLDEST: (u32, u32) = (3, 11);
 
 /// Prints one line each: major, minor and full version, platform, where it is installed, and whether
@@ -50,7 +50,7 @@ impl Interpreter {
             .output();
         let output = match output {
             Ok(output) if output.status.success() => output,
-            // Python 2 does not know -I.
+            // Python 2 has no -I.
             Ok(_) => bail!(
                 "{name} is no Python {major}.{minor} or newer, which the testbed needs: {}",
                 newer()

@@ -1,6 +1,6 @@
 //! The admin API: the same powers over HTTP.
 
-use crate::{PROJECT, ask, ask_for_json, client, finished_job, simulator};
+use crate::{PROJECT, client, finished_job, query, query_json, simulator};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use testbed::ims::{JobKey, PRESETS, Simulator};
@@ -40,7 +40,7 @@ async fn it_creates_jobs_and_forgets_them() {
     let key = JobKey::new(PROJECT, "j1");
     let minimal = json!({ "project_id": PROJECT, "job_id": "j1" });
     assert_eq!(post(&simulator, "jobs", &minimal).await, done());
-    assert_eq!(ask_for_json(&simulator, &key).await["status"], "SUCCESS");
+    assert_eq!(query_json(&simulator, &key).await["status"], "SUCCESS");
 
     let full = json!({
         "project_id": PROJECT, "job_id": "j1", "job_type": "imsCopyImageInRegionJob",
@@ -48,19 +48,19 @@ async fn it_creates_jobs_and_forgets_them() {
         "end": "fail", "error_code": "IMG.0148", "fail_reason": "no bucket",
     });
     assert_eq!(post(&simulator, "jobs", &full).await, done());
-    let body = ask_for_json(&simulator, &key).await;
+    let body = query_json(&simulator, &key).await;
     assert_eq!(body["job_type"], "imsCopyImageInRegionJob");
     assert_eq!(body["status"], "FAIL");
     assert_eq!(body["fail_reason"], "no bucket");
 
     let waiting = json!({ "project_id": PROJECT, "job_id": "j1", "init_seconds": 60 });
     assert_eq!(post(&simulator, "jobs", &waiting).await, done());
-    assert_eq!(ask_for_json(&simulator, &key).await["status"], "INIT");
+    assert_eq!(query_json(&simulator, &key).await["status"], "INIT");
 
     let path = format!("jobs/{PROJECT}/j1");
     assert_eq!(delete(&simulator, &path).await, 204);
     assert_eq!(delete(&simulator, &path).await, 404);
-    assert_eq!(ask(&simulator, &key).await.status(), 404);
+    assert_eq!(query(&simulator, &key).await.status(), 404);
 }
 
 #[tokio::test]
@@ -74,20 +74,20 @@ async fn it_scripts_answers_and_takes_them_back() {
     } });
     assert_eq!(post(&simulator, "answers", &twice).await, done());
     assert_eq!(post(&simulator, "answers", &once).await, done());
-    assert_eq!(ask(&simulator, &key).await.status(), 429);
-    assert_eq!(ask(&simulator, &key).await.status(), 429);
-    let response = ask(&simulator, &key).await;
+    assert_eq!(query(&simulator, &key).await.status(), 429);
+    assert_eq!(query(&simulator, &key).await.status(), 429);
+    let response = query(&simulator, &key).await;
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "7");
     assert_eq!(response.text().await.unwrap(), "down");
-    assert_eq!(ask(&simulator, &key).await.status(), 200);
+    assert_eq!(query(&simulator, &key).await.status(), 200);
 
     let forever = json!({ "on": "jobs", "answer": { "status": 500 }, "forever": true });
     assert_eq!(post(&simulator, "answers", &forever).await, done());
-    assert_eq!(ask(&simulator, &key).await.status(), 500);
-    assert_eq!(ask(&simulator, &key).await.status(), 500);
+    assert_eq!(query(&simulator, &key).await.status(), 500);
+    assert_eq!(query(&simulator, &key).await.status(), 500);
     assert_eq!(delete(&simulator, "answers").await, 204);
-    assert_eq!(ask(&simulator, &key).await.status(), 200);
+    assert_eq!(query(&simulator, &key).await.status(), 200);
 }
 
 #[tokio::test]
@@ -96,17 +96,17 @@ async fn it_puts_an_outage() {
     let key = finished_job(&simulator);
     let outage = json!({ "on": "jobs", "seconds": 3600, "start": "first_query" });
     assert_eq!(post(&simulator, "outage", &outage).await, done());
-    assert_eq!(ask(&simulator, &key).await.status(), 503);
+    assert_eq!(query(&simulator, &key).await.status(), 503);
     let over = json!({ "on": "jobs", "seconds": 0, "answer": { "preset": "hang" } });
     assert_eq!(post(&simulator, "outage", &over).await, done());
-    assert_eq!(ask(&simulator, &key).await.status(), 200);
+    assert_eq!(query(&simulator, &key).await.status(), 200);
 }
 
 #[tokio::test]
-async fn it_tells_what_was_asked_and_does_not_count_itself() {
+async fn it_shows_the_requests_and_does_not_count_itself() {
     let simulator = simulator();
     let key = finished_job(&simulator);
-    ask(&simulator, &key).await;
+    query(&simulator, &key).await;
     let counters = get(&simulator, "counters").await;
     assert_eq!(counters["polls"], 1);
     assert_eq!(counters["other"], 0);
@@ -123,7 +123,7 @@ async fn it_tells_what_was_asked_and_does_not_count_itself() {
 }
 
 #[tokio::test]
-async fn nonsense_is_refused_with_the_reason() {
+async fn invalid_requests_are_rejected_with_the_reason() {
     let simulator = simulator();
     for (path, body, reason) in [
         (
@@ -197,18 +197,21 @@ async fn it_shapes_bodies_and_sends_raw_bytes() {
         let script = json!({ "on": "jobs", "answer": answer });
         assert_eq!(post(&simulator, "answers", &script).await, done());
     }
-    assert_eq!(ask(&simulator, &key).await.text().await.unwrap(), "ababab");
-    let asked = Instant::now();
-    assert_eq!(ask(&simulator, &key).await.text().await.unwrap(), "abc");
-    assert!(asked.elapsed() >= Duration::from_millis(150));
-    let raw = ask(&simulator, &key).await;
+    assert_eq!(
+        query(&simulator, &key).await.text().await.unwrap(),
+        "ababab"
+    );
+    let started = Instant::now();
+    assert_eq!(query(&simulator, &key).await.text().await.unwrap(), "abc");
+    assert!(started.elapsed() >= Duration::from_millis(150));
+    let raw = query(&simulator, &key).await;
     assert_eq!(raw.status(), 299);
     assert_eq!(raw.text().await.unwrap(), key.job);
 
     let endless =
         json!({ "on": "jobs", "answer": { "status": 200, "body": "x", "endless": true } });
     assert_eq!(post(&simulator, "answers", &endless).await, done());
-    let mut response = ask(&simulator, &key).await;
+    let mut response = query(&simulator, &key).await;
     let mut got = 0;
     while got < 100 {
         got += response.chunk().await.unwrap().unwrap().len();
@@ -226,9 +229,9 @@ async fn a_named_gate_holds_answers_until_it_is_opened() {
         while get(&simulator, "gates").await != json!({ "g": 1 }) {}
         assert_eq!(post(&simulator, "gates/g", &json!(null)).await, done());
     };
-    let (answer, ()) = tokio::join!(ask(&simulator, &key), open);
+    let (answer, ()) = tokio::join!(query(&simulator, &key), open);
     assert_eq!(answer.status(), 200);
-    assert_eq!(ask(&simulator, &key).await.status(), 200, "it stays open");
+    assert_eq!(query(&simulator, &key).await.status(), 200, "it stays open");
     assert_eq!(post(&simulator, "gates/g", &json!(null)).await.0, 404);
 }
 
@@ -278,7 +281,7 @@ async fn it_keeps_users_agencies_and_application_credentials() {
         assert_eq!(response.status(), 201, "{identity}");
         token = crate::iam::subject_token(&response);
         assert_eq!(
-            crate::ask_with(&simulator, &key, &token).await.status(),
+            crate::query_with(&simulator, &key, &token).await.status(),
             200
         );
     }
@@ -322,7 +325,7 @@ async fn it_keeps_keys_tokens_the_clock_and_the_quota() {
     let token = json!({ "token": "mine", "project_id": "elsewhere" });
     assert_eq!(post(&simulator, "tokens", &token).await, done());
     assert_eq!(
-        crate::ask_with(&simulator, &key, "mine").await.status(),
+        crate::query_with(&simulator, &key, "mine").await.status(),
         400
     );
     let shape = json!({ "lifetime_seconds": 60, "length": 5000 });
@@ -335,9 +338,9 @@ async fn it_keeps_keys_tokens_the_clock_and_the_quota() {
 
     let quota = json!({ "requests": 1, "seconds": 3600 });
     assert_eq!(post(&simulator, "quota", &quota).await, done());
-    assert_eq!(ask(&simulator, &key).await.status(), 200);
-    assert_eq!(ask(&simulator, &key).await.status(), 429);
+    assert_eq!(query(&simulator, &key).await.status(), 200);
+    assert_eq!(query(&simulator, &key).await.status(), 429);
     assert_eq!(delete(&simulator, "quota").await, 204);
-    assert_eq!(ask(&simulator, &key).await.status(), 200);
+    assert_eq!(query(&simulator, &key).await.status(), 200);
     assert_eq!(get(&simulator, "counters").await["throttled"], 1);
 }

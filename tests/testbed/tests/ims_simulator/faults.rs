@@ -1,6 +1,6 @@
 //! Scripted answers, outages, and each named fault as a client sees it.
 
-use crate::{PROJECT, ask, ask_for_json, client, error, finished_job, simulator};
+use crate::{PROJECT, client, error, finished_job, query, query_json, simulator};
 use serde_json::Value;
 use std::{
     collections::HashSet,
@@ -11,7 +11,7 @@ use testbed::ims::{Answer, Gate, JobKey, OutageStart, PRESETS, Target};
 const SHORT: Duration = Duration::from_millis(300);
 
 #[tokio::test]
-async fn queued_answers_come_one_a_request_and_then_the_job_speaks_again() {
+async fn queued_answers_come_one_for_each_request_and_then_the_job_answers_again() {
     let simulator = simulator();
     let key = finished_job(&simulator);
     simulator.script(
@@ -20,26 +20,26 @@ async fn queued_answers_come_one_a_request_and_then_the_job_speaks_again() {
     );
     let mut statuses = Vec::new();
     for _ in 0..4 {
-        statuses.push(ask(&simulator, &key).await.status().as_u16());
+        statuses.push(query(&simulator, &key).await.status().as_u16());
     }
     assert_eq!(statuses, [503, 200, 500, 200]);
 }
 
 #[tokio::test]
-async fn a_script_speaks_for_its_job_alone_and_goes_before_that_for_all_jobs() {
+async fn a_script_answers_for_its_job_alone_and_precedes_that_for_all_jobs() {
     let simulator = simulator();
     let key = finished_job(&simulator);
     let other = JobKey::new("p", "j");
     simulator.script_forever(key.clone(), Answer::status(500));
     simulator.script_forever(Target::Jobs, Answer::status(503));
     for _ in 0..2 {
-        assert_eq!(ask(&simulator, &key).await.status(), 500);
-        assert_eq!(ask(&simulator, &other).await.status(), 503);
+        assert_eq!(query(&simulator, &key).await.status(), 500);
+        assert_eq!(query(&simulator, &other).await.status(), 503);
     }
     simulator.clear_script(key.clone());
-    assert_eq!(ask(&simulator, &key).await.status(), 503);
+    assert_eq!(query(&simulator, &key).await.status(), 503);
     simulator.clear_script(Target::Jobs);
-    assert_eq!(ask(&simulator, &key).await.status(), 200);
+    assert_eq!(query(&simulator, &key).await.status(), 200);
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn status_headers_and_body_are_sent_as_scripted() {
             .header("X-Request-Id", "mine")
             .body(body)],
     );
-    let response = ask(&simulator, &key).await;
+    let response = query(&simulator, &key).await;
     assert_eq!(response.status(), 299);
     assert_eq!(
         response.headers()["retry-after"],
@@ -69,9 +69,9 @@ async fn an_answer_may_be_late_or_held_by_a_gate() {
     let simulator = simulator();
     let key = finished_job(&simulator);
     simulator.script(key.clone(), [Answer::pass().after(SHORT)]);
-    let asked = Instant::now();
-    assert_eq!(ask(&simulator, &key).await.status(), 200);
-    assert!(asked.elapsed() >= SHORT);
+    let started = Instant::now();
+    assert_eq!(query(&simulator, &key).await.status(), 200);
+    assert!(started.elapsed() >= SHORT);
 
     let gate = Gate::new();
     let held = Answer::status(504).held_by(&gate);
@@ -81,7 +81,8 @@ async fn an_answer_may_be_late_or_held_by_a_gate() {
         assert_eq!(gate.waiting(), 2);
         gate.open();
     };
-    let (first, second, ()) = tokio::join!(ask(&simulator, &key), ask(&simulator, &key), release);
+    let (first, second, ()) =
+        tokio::join!(query(&simulator, &key), query(&simulator, &key), release);
     assert_eq!(
         [first.status().as_u16(), second.status().as_u16()],
         [504, 504]
@@ -113,7 +114,7 @@ async fn a_cut_body_breaks_after_the_headers() {
         key.clone(),
         [Answer::status(200).body("0123456789").cut_after(4)],
     );
-    let mut response = ask(&simulator, &key).await;
+    let mut response = query(&simulator, &key).await;
     assert_eq!(
         (response.status().as_u16(), response.content_length()),
         (200, Some(10))
@@ -134,11 +135,11 @@ async fn a_body_may_drip_or_never_end() {
             Answer::preset("endless"),
         ],
     );
-    let asked = Instant::now();
-    assert_eq!(ask(&simulator, &key).await.text().await.unwrap(), "abcd");
-    assert!(asked.elapsed() >= every * 4);
+    let started = Instant::now();
+    assert_eq!(query(&simulator, &key).await.text().await.unwrap(), "abcd");
+    assert!(started.elapsed() >= every * 4);
 
-    let mut endless = ask(&simulator, &key).await;
+    let mut endless = query(&simulator, &key).await;
     let mut got = 0;
     while got < 1024 * 1024 {
         got += endless.chunk().await.unwrap().unwrap().len();
@@ -154,15 +155,15 @@ async fn an_outage_lasts_for_its_time_from_the_first_query_on() {
     simulator.outage(Target::Jobs, down.clone(), lasts, OutageStart::FirstQuery);
     tokio::time::sleep(lasts).await;
     let first = Instant::now();
-    assert_eq!(ask(&simulator, &key).await.status(), 503);
-    while ask(&simulator, &key).await.status() == 503 {}
+    assert_eq!(query(&simulator, &key).await.status(), 503);
+    while query(&simulator, &key).await.status() == 503 {}
     assert!(first.elapsed() >= lasts);
-    assert_eq!(ask(&simulator, &key).await.status(), 200);
+    assert_eq!(query(&simulator, &key).await.status(), 200);
 
     simulator.outage(Target::Jobs, down, lasts, OutageStart::Now);
-    assert_eq!(ask(&simulator, &key).await.status(), 503);
+    assert_eq!(query(&simulator, &key).await.status(), 503);
     tokio::time::sleep(lasts).await;
-    assert_eq!(ask(&simulator, &key).await.status(), 200);
+    assert_eq!(query(&simulator, &key).await.status(), 200);
 }
 
 #[test]
@@ -209,7 +210,7 @@ async fn documented_errors_have_their_status_and_code() {
         ("iam-locked", 401, "401"),
     ] {
         simulator.script(key.clone(), [Answer::preset(preset)]);
-        let answered = error(ask(&simulator, &key).await).await;
+        let answered = error(query(&simulator, &key).await).await;
         assert_eq!(answered, (status, code.to_owned()), "{preset}");
     }
 }
@@ -233,7 +234,7 @@ async fn the_three_error_shapes_are_byte_for_byte_as_published() {
         ),
     ] {
         simulator.script(key.clone(), [Answer::preset(preset)]);
-        assert_eq!(ask(&simulator, &key).await.text().await.unwrap(), body);
+        assert_eq!(query(&simulator, &key).await.text().await.unwrap(), body);
     }
 }
 
@@ -264,14 +265,14 @@ async fn passing_trouble_may_come_without_json() {
         ("second-answer", 200, "content-length", "2"),
     ] {
         simulator.script(key.clone(), [Answer::preset(preset)]);
-        let response = ask(&simulator, &key).await;
+        let response = query(&simulator, &key).await;
         assert_eq!(response.status(), status, "{preset}");
         assert_eq!(response.headers()[header], value, "{preset}");
     }
 }
 
 #[tokio::test]
-async fn unreadable_presets_are_unreadable_and_odd_ones_are_about_the_job_asked_for() {
+async fn malformed_presets_do_not_parse_and_unusual_ones_are_of_the_requested_job() {
     let simulator = simulator();
     let key = JobKey::new(PROJECT, "the-job");
     for preset in [
@@ -289,7 +290,7 @@ async fn unreadable_presets_are_unreadable_and_odd_ones_are_about_the_job_asked_
         "length-too-short",
     ] {
         simulator.script(key.clone(), [Answer::preset(preset)]);
-        let response = ask(&simulator, &key).await;
+        let response = query(&simulator, &key).await;
         assert_eq!(response.status(), 200, "{preset}");
         assert!(response.json::<Value>().await.is_err(), "{preset}");
     }
@@ -320,22 +321,22 @@ async fn unreadable_presets_are_unreadable_and_odd_ones_are_about_the_job_asked_
         "fail-own-token",
     ] {
         simulator.script(key.clone(), [Answer::preset(preset)]);
-        let body = ask_for_json(&simulator, &key).await;
+        let body = query_json(&simulator, &key).await;
         assert_eq!(body["job_id"], "the-job", "{preset}");
     }
     for preset in ["other-job", "no-job-id", "number-job-id"] {
         simulator.script(key.clone(), [Answer::preset(preset)]);
-        assert_ne!(ask_for_json(&simulator, &key).await["job_id"], "the-job");
+        assert_ne!(query_json(&simulator, &key).await["job_id"], "the-job");
     }
 }
 
 #[tokio::test]
-async fn statuses_that_no_page_lists_come_with_a_success_where_they_may_have_a_body() {
+async fn undocumented_http_statuses_come_with_a_success_where_they_may_have_a_body() {
     let simulator = simulator();
     let key = JobKey::new(PROJECT, "the-job");
     for status in [206, 299, 999] {
         simulator.script(key.clone(), [Answer::preset(&format!("status-{status}"))]);
-        let response = ask(&simulator, &key).await;
+        let response = query(&simulator, &key).await;
         assert_eq!(response.status(), status);
         let body: Value = response.json().await.unwrap();
         assert_eq!(
@@ -345,7 +346,7 @@ async fn statuses_that_no_page_lists_come_with_a_success_where_they_may_have_a_b
     }
     for status in [405, 406, 407, 408, 409, 501] {
         simulator.script(key.clone(), [Answer::preset(&format!("status-{status}"))]);
-        assert_eq!(ask(&simulator, &key).await.status(), status);
+        assert_eq!(query(&simulator, &key).await.status(), status);
     }
 }
 
@@ -354,7 +355,7 @@ async fn a_retry_after_may_be_a_date_ahead() {
     let simulator = simulator();
     let key = JobKey::new(PROJECT, "j");
     simulator.script(key.clone(), [Answer::preset("throttled-retry-after-date")]);
-    let response = ask(&simulator, &key).await;
+    let response = query(&simulator, &key).await;
     let date = response.headers()["retry-after"]
         .to_str()
         .unwrap()
@@ -369,18 +370,18 @@ async fn a_retry_after_may_be_a_date_ahead() {
 }
 
 #[tokio::test]
-async fn raw_bytes_stand_where_an_answer_belongs() {
+async fn raw_bytes_replace_an_answer() {
     let simulator = simulator();
     let key = JobKey::new(PROJECT, "the-job");
     let every = Duration::from_millis(20);
     let head = "HTTP/1.1 299 Odd\r\nX-Job: {job_id}\r\n\r\n";
     simulator.script(key.clone(), [Answer::raw(head).drip(every)]);
-    let asked = Instant::now();
-    let response = ask(&simulator, &key).await;
+    let started = Instant::now();
+    let response = query(&simulator, &key).await;
     assert_eq!(response.status(), 299);
     assert_eq!(response.headers()["x-job"], "the-job");
     let bytes = u32::try_from(head.len()).unwrap();
-    assert!(asked.elapsed() >= every * (bytes - 1));
+    assert!(started.elapsed() >= every * (bytes - 1));
 
     for preset in ["no-http", "closed", "length-twice", "huge-head"] {
         simulator.script(key.clone(), [Answer::preset(preset)]);
@@ -392,14 +393,14 @@ async fn raw_bytes_stand_where_an_answer_belongs() {
     assert!(slow.await.unwrap_err().is_timeout());
     let key = finished_job(&simulator);
     assert_eq!(
-        ask(&simulator, &key).await.status(),
+        query(&simulator, &key).await.status(),
         200,
         "others are unharmed"
     );
 }
 
 #[tokio::test]
-async fn a_second_answer_follows_unasked() {
+async fn a_second_answer_follows_without_a_request() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let simulator = simulator();
     let key = JobKey::new(PROJECT, "the-job");
@@ -418,7 +419,7 @@ async fn a_second_answer_follows_unasked() {
 }
 
 #[tokio::test]
-async fn a_reason_may_be_long_dirty_or_tell_the_callers_own_token() {
+async fn a_reason_may_be_long_have_control_characters_or_the_callers_own_token() {
     let simulator = simulator();
     let key = JobKey::new(PROJECT, "j");
     for (preset, least) in [
@@ -426,14 +427,14 @@ async fn a_reason_may_be_long_dirty_or_tell_the_callers_own_token() {
         ("fail-reason-1-mib", 1000 * 1024),
     ] {
         simulator.script(key.clone(), [Answer::preset(preset)]);
-        let body = ask(&simulator, &key).await.bytes().await.unwrap();
+        let body = query(&simulator, &key).await.bytes().await.unwrap();
         assert!(body.len() > least, "{preset}: {}", body.len());
         let body: Value = serde_json::from_slice(&body).unwrap();
         let reason = body["fail_reason"].as_str().unwrap();
         assert!(reason.starts_with("<b>bold</b>\u{7}\u{1b}[31m"), "{preset}");
     }
     simulator.script(key.clone(), [Answer::preset("fail-own-token")]);
-    let body = ask_for_json(&simulator, &key).await;
+    let body = query_json(&simulator, &key).await;
     assert_eq!(
         body["fail_reason"],
         format!("cannot read with {}", crate::TOKEN)
@@ -461,7 +462,7 @@ async fn a_gzip_bomb_is_small_until_it_is_unpacked() {
     let simulator = simulator();
     let key = JobKey::new(PROJECT, "j");
     simulator.script(key.clone(), [Answer::preset("gzip-bomb")]);
-    let packed = ask(&simulator, &key).await.bytes().await.unwrap();
+    let packed = query(&simulator, &key).await.bytes().await.unwrap();
     assert!(packed.len() < 128 * 1024, "{}", packed.len());
     let mut unpacked = flate2::read::GzDecoder::new(&packed[..]);
     let size = std::io::copy(&mut unpacked.by_ref().take(u64::MAX), &mut std::io::sink()).unwrap();

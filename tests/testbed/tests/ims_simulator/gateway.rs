@@ -1,6 +1,6 @@
 //! The newer path of the job query, and the gateway's quota.
 
-use crate::{PROJECT, TOKEN, ask, client, error, finished_job, simulator};
+use crate::{PROJECT, TOKEN, client, error, finished_job, query, simulator};
 use reqwest::Response;
 use serde_json::Value;
 use std::time::Duration;
@@ -18,7 +18,7 @@ async fn the_newer_path_answers_the_same_and_takes_the_project_from_the_token() 
     let key = finished_job(&simulator);
     simulator.add_token("here", Some(PROJECT));
     simulator.add_token("elsewhere", Some("other-project"));
-    let older = ask(&simulator, &key).await.text().await.unwrap();
+    let older = query(&simulator, &key).await.text().await.unwrap();
     for token in [TOKEN, "here"] {
         let newer = ask_newer(&simulator, &key, token).await;
         assert_eq!(newer.status(), 200);
@@ -39,7 +39,7 @@ async fn the_newer_path_answers_the_same_and_takes_the_project_from_the_token() 
 }
 
 #[tokio::test]
-async fn scripts_for_a_job_speak_on_the_newer_path_too() {
+async fn scripts_for_a_job_answer_on_the_newer_path_too() {
     let simulator = simulator();
     let key = finished_job(&simulator);
     simulator.script(key.clone(), [Answer::preset("running")]);
@@ -71,20 +71,20 @@ async fn a_quota_lets_so_many_queries_of_each_project_pass_per_period() {
     simulator.set_quota(Quota { requests: 3, per });
     let mut statuses = Vec::new();
     for _ in 0..5 {
-        statuses.push(ask(&simulator, &key).await.status().as_u16());
+        statuses.push(query(&simulator, &key).await.status().as_u16());
     }
     assert_eq!(statuses, [200, 200, 200, 429, 429]);
     assert_eq!(
-        ask(&simulator, &key).await.text().await.unwrap(),
+        query(&simulator, &key).await.text().await.unwrap(),
         r#"{"error_msg":"The throttling threshold has been reached: policy ip over ratelimit,limit:3,time:2 second","error_code":"APIGW.0308","request_id":"c50619de20b0e70590f57a99dbed044f"}"#
     );
-    assert_eq!(ask(&simulator, &other_key).await.status(), 200);
+    assert_eq!(query(&simulator, &other_key).await.status(), 200);
     assert_eq!(simulator.counters().throttled, 3);
     tokio::time::sleep(per).await;
-    assert_eq!(ask(&simulator, &key).await.status(), 200);
+    assert_eq!(query(&simulator, &key).await.status(), 200);
 
     simulator.set_quota(Quota { requests: 0, per });
-    assert_eq!(ask(&simulator, &key).await.status(), 429);
+    assert_eq!(query(&simulator, &key).await.status(), 429);
     simulator.set_quota(None);
-    assert_eq!(ask(&simulator, &key).await.status(), 200);
+    assert_eq!(query(&simulator, &key).await.status(), 200);
 }

@@ -1,6 +1,6 @@
 //! The built-in identity service: logins, what their tokens open, and how they end.
 
-use crate::{PROJECT, ask_with, client, error, finished_job, simulator};
+use crate::{PROJECT, client, error, finished_job, query_with, simulator};
 use reqwest::Response;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -44,11 +44,11 @@ pub fn subject_token(response: &Response) -> String {
 }
 
 #[tokio::test]
-async fn a_login_gives_a_token_that_opens_the_job_query() {
+async fn a_login_issues_a_token_that_the_job_query_accepts() {
     let simulator = simulator();
     let key = finished_job(&simulator);
     let token = log_in(&simulator).await;
-    assert_eq!(ask_with(&simulator, &key, &token).await.status(), 200);
+    assert_eq!(query_with(&simulator, &key, &token).await.status(), 200);
     assert_eq!(simulator.logins(), 1);
     assert_eq!(simulator.counters().tokens_issued, 1);
     assert_ne!(token, log_in(&simulator).await);
@@ -116,7 +116,7 @@ async fn a_token_opens_the_jobs_of_its_own_project_only() {
     let request = login_request(&by_name(), Some(json!({ "name": "eu-de_other" })));
     let other = subject_token(&post_login(&simulator, "", &request).await);
     assert_eq!(
-        error(ask_with(&simulator, &key, &other).await).await,
+        error(query_with(&simulator, &key, &other).await).await,
         (400, "IMG.0030".to_owned())
     );
 }
@@ -131,7 +131,7 @@ async fn without_a_scope_the_token_is_for_the_default_project_or_for_none() {
     let body: Value = response.json().await.unwrap();
     assert_eq!(body["token"].get("project"), None);
     assert_eq!(
-        error(ask_with(&simulator, &key, &token).await).await,
+        error(query_with(&simulator, &key, &token).await).await,
         (400, "IMG.0030".to_owned())
     );
 
@@ -139,11 +139,11 @@ async fn without_a_scope_the_token_is_for_the_default_project_or_for_none() {
     kay.default_project = Some(PROJECT.to_owned());
     simulator.put_user(kay);
     let token = subject_token(&post_login(&simulator, "", &request).await);
-    assert_eq!(ask_with(&simulator, &key, &token).await.status(), 200);
+    assert_eq!(query_with(&simulator, &key, &token).await.status(), 200);
 }
 
 #[tokio::test]
-async fn wrong_logins_are_refused_as_keystone_does() {
+async fn wrong_logins_are_rejected_as_keystone_does() {
     let simulator = simulator();
     let user = |name: &str, domain: &str, password: &str| json!({ "name": name, "domain": { "name": domain }, "password": password });
     let scope = || Some(json!({ "id": PROJECT }));
@@ -188,10 +188,10 @@ async fn an_expired_token_must_be_updated() {
     let key = finished_job(&simulator);
     simulator.set_token_lifetime(Duration::from_secs(1));
     let token = log_in(&simulator).await;
-    assert_eq!(ask_with(&simulator, &key, &token).await.status(), 200);
+    assert_eq!(query_with(&simulator, &key, &token).await.status(), 200);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(
-        error(ask_with(&simulator, &key, &token).await).await,
+        error(query_with(&simulator, &key, &token).await).await,
         (401, "APIGW.0307".to_owned())
     );
 }
@@ -205,17 +205,20 @@ async fn a_revoked_token_is_dead() {
     let token = log_in(&simulator).await;
     simulator.revoke_token(&token);
     assert_eq!(
-        error(ask_with(&simulator, &key, &token).await).await,
+        error(query_with(&simulator, &key, &token).await).await,
         dead()
     );
 
     let tokens = [log_in(&simulator).await, log_in(&simulator).await];
     simulator.revoke_issued_tokens();
     for token in &tokens {
-        assert_eq!(error(ask_with(&simulator, &key, token).await).await, dead());
+        assert_eq!(
+            error(query_with(&simulator, &key, token).await).await,
+            dead()
+        );
     }
     assert_eq!(
-        ask_with(&simulator, &key, crate::TOKEN).await.status(),
+        query_with(&simulator, &key, crate::TOKEN).await.status(),
         200,
         "fixed tokens stay"
     );
@@ -231,7 +234,7 @@ async fn a_revoked_token_is_dead() {
     assert_eq!(revoke().await.unwrap().status(), 204);
     assert_eq!(revoke().await.unwrap().status(), 401);
     assert_eq!(
-        error(ask_with(&simulator, &key, &token).await).await,
+        error(query_with(&simulator, &key, &token).await).await,
         dead()
     );
 }
@@ -254,7 +257,10 @@ async fn logins_are_scripted_apart_from_job_queries() {
     let request = login_request(&by_name(), Some(json!({ "id": PROJECT })));
     let mut statuses = Vec::new();
     for _ in 0..6 {
-        assert_eq!(ask_with(&simulator, &key, crate::TOKEN).await.status(), 200);
+        assert_eq!(
+            query_with(&simulator, &key, crate::TOKEN).await.status(),
+            200
+        );
         let response = post_login(&simulator, "", &request).await;
         statuses.push(response.status().as_u16());
     }

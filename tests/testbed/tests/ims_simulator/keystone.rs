@@ -1,6 +1,6 @@
 //! Tokens checked at a real Keystone.
 
-use crate::{ask_with, client, error, message};
+use crate::{client, error, message, query_with};
 use serde_json::json;
 use std::time::Duration;
 use testbed::{
@@ -28,7 +28,7 @@ async fn start_keystone(token_lifetime: Duration) -> Keystone {
 }
 
 #[tokio::test]
-async fn a_token_counts_for_its_project_until_keystone_says_no() {
+async fn a_token_is_valid_for_its_project_until_keystone_rejects_it() {
     let keystone = start_keystone(Duration::from_secs(3600)).await;
     let simulator = simulator_at(keystone.url());
     assert_eq!(simulator.auth_url(), keystone.url());
@@ -43,13 +43,13 @@ async fn a_token_counts_for_its_project_until_keystone_says_no() {
     simulator.put_job(Job::new("elsewhere", "j2"));
 
     let token = keystone.issue_token(&user, &here).await.unwrap();
-    assert_eq!(ask_with(&simulator, &key, &token).await.status(), 200);
+    assert_eq!(query_with(&simulator, &key, &token).await.status(), 200);
     let newer = client().get(simulator.newer_job_url(&key));
     let newer = newer.header("X-Auth-Token", &token).send().await.unwrap();
     assert_eq!(newer.status(), 200);
     let elsewhere = testbed::ims::JobKey::new("elsewhere", "j2");
     assert_eq!(
-        error(ask_with(&simulator, &elsewhere, &token).await).await,
+        error(query_with(&simulator, &elsewhere, &token).await).await,
         (400, "IMG.0030".to_owned())
     );
     assert_eq!(
@@ -75,32 +75,35 @@ async fn a_token_counts_for_its_project_until_keystone_says_no() {
 
     keystone.revoke_token(&token).await.unwrap();
     assert_eq!(
-        error(ask_with(&simulator, &key, &token).await).await,
+        error(query_with(&simulator, &key, &token).await).await,
         (401, "APIGW.0301".to_owned())
     );
     assert_eq!(assume(&token).await.unwrap().status(), 401);
     assert_eq!(
-        error(ask_with(&simulator, &key, "made-up").await).await,
+        error(query_with(&simulator, &key, "made-up").await).await,
         (401, "APIGW.0301".to_owned())
     );
 }
 
 #[tokio::test]
-async fn while_keystone_is_away_the_gateway_says_503_and_fixed_tokens_go_on() {
+async fn while_keystone_is_unavailable_the_gateway_answers_503_and_accepts_fixed_tokens() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v3", nobody.local_addr().unwrap());
     drop(nobody);
     let simulator = simulator_at(&url);
     simulator.add_token(crate::TOKEN, None);
     let key = crate::finished_job(&simulator);
-    let (status, code, text) = message(ask_with(&simulator, &key, "perhaps").await).await;
+    let (status, code, text) = message(query_with(&simulator, &key, "perhaps").await).await;
     assert_eq!((status, code.as_str()), (503, "APIGW.0613"));
     assert_eq!(text, "The IAM service is currently unavailable.");
-    assert_eq!(ask_with(&simulator, &key, crate::TOKEN).await.status(), 200);
+    assert_eq!(
+        query_with(&simulator, &key, crate::TOKEN).await.status(),
+        200
+    );
 }
 
 #[test]
-fn a_url_that_is_no_keystones_is_refused() {
+fn a_url_that_is_not_of_a_keystone_is_rejected() {
     for url in [
         "https://127.0.0.1:5000/v3",
         "http://127.0.0.1:5000",

@@ -1,9 +1,9 @@
 //! Logins other than by password, the account lock, and long tokens.
 
 use crate::{
-    PROJECT, ask_with, error, finished_job,
+    PROJECT, error, finished_job,
     iam::{by_name, log_in, login_request, post_login, subject_token},
-    message, simulator,
+    message, query_with, simulator,
 };
 use reqwest::Response;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ async fn opens(simulator: &Simulator, response: Response) -> Value {
     assert_eq!(response.status(), 201);
     let token = subject_token(&response);
     let key = finished_job(simulator);
-    assert_eq!(ask_with(simulator, &key, &token).await.status(), 200);
+    assert_eq!(query_with(simulator, &key, &token).await.status(), 200);
     response.json().await.unwrap()
 }
 
@@ -53,7 +53,7 @@ async fn an_application_credential_opens_its_project_by_id_or_by_name_and_user()
 }
 
 #[tokio::test]
-async fn a_wrong_application_credential_is_refused_as_keystone_does() {
+async fn a_wrong_application_credential_is_rejected_as_keystone_does() {
     let simulator = with_credential();
     let right = json!({ "id": "credential-id", "secret": "battery staple" });
     let mut scoped = by_credential(&right);
@@ -262,7 +262,7 @@ async fn without_an_account_lock_wrong_passwords_have_no_consequence() {
 }
 
 #[tokio::test]
-async fn tokens_may_be_as_long_as_one_likes() {
+async fn tokens_may_have_any_length() {
     let simulator = simulator();
     let key = finished_job(&simulator);
     let usual = log_in(&simulator).await;
@@ -270,5 +270,5 @@ async fn tokens_may_be_as_long_as_one_likes() {
     let token = log_in(&simulator).await;
     assert!(usual.len() < 100);
     assert_eq!(token.len(), 30_000);
-    assert_eq!(ask_with(&simulator, &key, &token).await.status(), 200);
+    assert_eq!(query_with(&simulator, &key, &token).await.status(), 200);
 }

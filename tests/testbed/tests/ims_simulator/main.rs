@@ -1,4 +1,4 @@
-//! What the IMS simulator promises, asked over HTTP as the operator does.
+//! The IMS simulator over HTTP, as the operator uses it.
 
 mod admin;
 mod faults;
@@ -33,7 +33,7 @@ fn client() -> Client {
         .expect("a client without options builds")
 }
 
-/// A simulator that accepts [`TOKEN`] for all projects and knows the user `kay` of `OTC0001` with
+/// A simulator that accepts [`TOKEN`] for all projects and has the user `kay` of `OTC0001` with
 /// the projects `eu-de` ([`PROJECT`]) and `eu-de_other`.
 fn simulator() -> Simulator {
     let kay = User::new("kay", "OTC0001", "correct horse")
@@ -56,11 +56,11 @@ fn finished_job(simulator: &Simulator) -> JobKey {
     key
 }
 
-async fn ask(simulator: &Simulator, key: &JobKey) -> Response {
-    ask_with(simulator, key, TOKEN).await
+async fn query(simulator: &Simulator, key: &JobKey) -> Response {
+    query_with(simulator, key, TOKEN).await
 }
 
-async fn ask_with(simulator: &Simulator, key: &JobKey, token: &str) -> Response {
+async fn query_with(simulator: &Simulator, key: &JobKey, token: &str) -> Response {
     client()
         .get(simulator.job_url(key))
         .header("X-Auth-Token", token)
@@ -69,8 +69,8 @@ async fn ask_with(simulator: &Simulator, key: &JobKey, token: &str) -> Response 
         .expect("an answer")
 }
 
-async fn ask_for_json(simulator: &Simulator, key: &JobKey) -> Value {
-    ask(simulator, key).await.json().await.expect("JSON")
+async fn query_json(simulator: &Simulator, key: &JobKey) -> Value {
+    query(simulator, key).await.json().await.expect("JSON")
 }
 
 /// Status and error code of an answer, whichever of the three shapes its body has.

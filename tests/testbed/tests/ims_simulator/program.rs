@@ -37,7 +37,7 @@ fn start(arguments: &[&str]) -> (Running, String) {
 }
 
 #[tokio::test]
-async fn it_says_what_to_try_and_that_works() {
+async fn the_commands_that_it_prints_work() {
     let (_running, greeting) = start(&["--demo"]);
     let curl = greeting
         .lines()
@@ -59,7 +59,7 @@ async fn it_says_what_to_try_and_that_works() {
 }
 
 #[test]
-fn it_keeps_tokens_and_passwords_to_itself() {
+fn it_prints_no_tokens_and_no_passwords() {
     let (_running, greeting) = start(&["--token", "canary-1", "--password", "canary-2"]);
     assert!(!greeting.contains("canary"), "{greeting}");
     let help = Command::new(PROGRAM)
@@ -74,7 +74,7 @@ fn it_keeps_tokens_and_passwords_to_itself() {
 }
 
 #[test]
-fn it_refuses_to_listen_to_other_machines_unless_told_so() {
+fn it_listens_to_other_machines_only_with_the_flag() {
     let refused = Command::new(PROGRAM)
         .args(["--listen", "0.0.0.0:0"])
         .output()
@@ -139,7 +139,7 @@ async fn its_flags_give_it_a_key_a_quota_a_keystone_and_long_tokens() {
 }
 
 #[test]
-fn a_quota_that_makes_no_sense_is_refused() {
+fn an_invalid_quota_is_rejected() {
     for quota in ["2", "x/1", "1/-1", "1/0"] {
         let refused = Command::new(PROGRAM)
             .args(["--quota", quota])

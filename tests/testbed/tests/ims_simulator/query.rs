@@ -1,6 +1,8 @@
 //! The job query when nothing disturbs it.
 
-use crate::{PROJECT, TOKEN, ask, ask_for_json, ask_with, client, error, finished_job, simulator};
+use crate::{
+    PROJECT, TOKEN, client, error, finished_job, query, query_json, query_with, simulator,
+};
 use serde_json::{Value, json};
 use std::{net::SocketAddr, time::Duration};
 use testbed::ims::{Config, Credential, End, Job, JobKey, Layout, Simulator, Start};
@@ -51,13 +53,13 @@ async fn the_current_layout_has_the_published_fields_in_the_published_order() {
     let key = job.key();
     simulator.put_job(job);
     assert_eq!(
-        ask(&simulator, &key).await.text().await.unwrap(),
+        query(&simulator, &key).await.text().await.unwrap(),
         r#"{"job_id":"9a175ac79d2a54ad019d2d0a1f074696","job_type":"imsNativeExportImageJob","begin_time":"2026-03-27T01:17:50.446Z","end_time":"2026-03-27T01:17:50.446Z","status":"SUCCESS","error_code":null,"fail_reason":null,"entities":{"image_name":"export","image_id":"698a61e2-abde-4151-a778-f9035e214c92","process_percent":1,"current_task":""}}"#
     );
 }
 
 #[tokio::test]
-async fn a_job_lives_from_init_over_running_to_success() {
+async fn a_job_passes_from_init_over_running_to_success() {
     let simulator = simulator();
     let job = Job::new(PROJECT, "j")
         .of_type("imsCopyImageInRegionJob")
@@ -72,7 +74,7 @@ async fn a_job_lives_from_init_over_running_to_success() {
     let mut seen = Vec::new();
     let mut percents = Vec::new();
     let last = loop {
-        let body = ask_for_json(&simulator, &key).await;
+        let body = query_json(&simulator, &key).await;
         let status = body["status"].as_str().unwrap().to_owned();
         assert_eq!(body["job_type"], "imsCopyImageInRegionJob");
         if status == "RUNNING" {
@@ -107,7 +109,7 @@ async fn a_job_fails_with_the_texts_given() {
             .layout(layout);
         let key = job.key();
         simulator.put_job(job);
-        let body = ask_for_json(&simulator, &key).await;
+        let body = query_json(&simulator, &key).await;
         assert_eq!(body["status"], "FAIL");
         assert_eq!(body["error_code"], "IMG.0148");
         assert_eq!(body["fail_reason"], "no bucket");
@@ -115,7 +117,7 @@ async fn a_job_fails_with_the_texts_given() {
             error_code: None,
             fail_reason: None,
         }));
-        let body = ask_for_json(&simulator, &key).await;
+        let body = query_json(&simulator, &key).await;
         assert_eq!(
             (&body["error_code"], &body["fail_reason"]),
             (&Value::Null, &Value::Null)
@@ -128,13 +130,13 @@ async fn a_job_may_succeed_without_an_image_or_never_end() {
     let simulator = simulator();
     let imageless = JobKey::new(PROJECT, "imageless");
     simulator.put_job(Job::new(PROJECT, "imageless").without_image_id());
-    let body = ask_for_json(&simulator, &imageless).await;
+    let body = query_json(&simulator, &imageless).await;
     assert_eq!(body["status"], "SUCCESS");
     assert_eq!(body["entities"].get("image_id"), None);
 
     let stuck = JobKey::new(PROJECT, "stuck");
     simulator.put_job(Job::new(PROJECT, "stuck").ends(End::Never));
-    let body = ask_for_json(&simulator, &stuck).await;
+    let body = query_json(&simulator, &stuck).await;
     assert_eq!(body["status"], "RUNNING");
     assert_eq!(body["entities"]["process_percent"], json!(0.99));
 }
@@ -143,14 +145,14 @@ async fn a_job_may_succeed_without_an_image_or_never_end() {
 async fn unknown_and_forgotten_jobs_and_jobs_of_other_projects_are_404() {
     let simulator = simulator();
     let key = finished_job(&simulator);
-    assert_eq!(ask(&simulator, &key).await.status(), 200);
+    assert_eq!(query(&simulator, &key).await.status(), 200);
     let elsewhere = JobKey::new("other-project", &key.job);
     assert_eq!(
-        error(ask(&simulator, &elsewhere).await).await,
+        error(query(&simulator, &elsewhere).await).await,
         (404, "404".to_owned())
     );
     simulator.remove_job(&key);
-    let response = ask(&simulator, &key).await;
+    let response = query(&simulator, &key).await;
     assert_eq!(response.status(), 404);
     assert_eq!(
         response.text().await.unwrap(),
@@ -183,7 +185,7 @@ async fn any_other_path_is_an_api_that_is_not_published() {
 }
 
 #[tokio::test]
-async fn missing_wrong_and_foreign_tokens_are_refused() {
+async fn missing_wrong_and_foreign_tokens_are_rejected() {
     let simulator = simulator();
     let key = finished_job(&simulator);
     simulator.add_token("one-project", Some("other-project"));
@@ -195,9 +197,9 @@ async fn missing_wrong_and_foreign_tokens_are_refused() {
         .header("Authorization", "SDK-HMAC-SHA256 Access=AK, Signature=00");
     let signed = signed.send().await.unwrap();
     assert_eq!(error(signed).await, (401, "APIGW.0301".to_owned()));
-    let wrong = ask_with(&simulator, &key, "wrong").await;
+    let wrong = query_with(&simulator, &key, "wrong").await;
     assert_eq!(error(wrong).await, (401, "APIGW.0301".to_owned()));
-    let foreign = ask_with(&simulator, &key, "one-project").await;
+    let foreign = query_with(&simulator, &key, "one-project").await;
     assert_eq!(error(foreign).await, (400, "IMG.0030".to_owned()));
 
     let credentials: Vec<_> = simulator
@@ -221,13 +223,13 @@ async fn each_query_is_counted_and_logged_and_has_a_request_id() {
     let simulator = simulator();
     let key = finished_job(&simulator);
     let unknown = JobKey::new(PROJECT, "unknown");
-    let first = ask(&simulator, &key).await;
-    let second = ask(&simulator, &unknown).await;
+    let first = query(&simulator, &key).await;
+    let second = query(&simulator, &unknown).await;
     assert_ne!(
         first.headers()["x-request-id"],
         second.headers()["x-request-id"]
     );
-    ask(&simulator, &key).await;
+    query(&simulator, &key).await;
     assert_eq!((simulator.polls(&key), simulator.polls(&unknown)), (2, 1));
     let counters = simulator.counters();
     assert_eq!((counters.polls, counters.logins), (3, 0));
@@ -251,7 +253,7 @@ async fn it_stops_when_dropped() {
 }
 
 #[test]
-fn it_listens_to_other_machines_only_when_told_so() {
+fn it_listens_to_other_machines_only_with_the_setting() {
     let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
     let mut config = Config {
         listen: everywhere,

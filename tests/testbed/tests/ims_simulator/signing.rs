@@ -116,7 +116,7 @@ fn whatever_is_changed_after_signing_breaks_the_signature() {
 }
 
 #[test]
-fn what_is_no_proper_signature_is_told_apart() {
+fn each_malformed_signature_has_its_own_error() {
     let verify =
         |headers: &HeaderMap| verify_signature("GET", VPCS, Some(VPCS_QUERY), headers, b"", SK);
     for (signed_headers, error) in [
@@ -256,7 +256,7 @@ async fn refusal(response: Response) -> String {
 }
 
 #[tokio::test]
-async fn a_right_signature_opens_the_job_query_on_both_paths() {
+async fn a_right_signature_is_accepted_on_both_paths() {
     let (simulator, key) = with_key(AccessKey::new(AK, SK));
     let query = Query::default();
     assert_eq!(query.send(&simulator.job_url(&key)).await.status(), 200);

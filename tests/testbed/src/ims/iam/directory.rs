@@ -79,7 +79,7 @@ pub struct ApplicationCredential {
 
 /// An agency: what lets others act in the projects of the domain that made it.
 ///
-/// It trusts nobody until it is told to.
+/// It trusts no domain until one is added.
 #[derive(Clone, Debug)]
 pub struct Agency {
     /// Name, unique within the domain.
@@ -97,7 +97,7 @@ pub struct Agency {
 }
 
 impl Agency {
-    /// An agency without projects that nobody may assume; the domain's id is made from its name.
+    /// An agency without projects and trusted domains; the domain's id is made from its name.
     #[must_use]
     pub fn new(name: &str, domain: &str) -> Self {
         Self {

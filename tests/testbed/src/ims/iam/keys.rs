@@ -61,7 +61,7 @@ impl Keys {
         }
     }
 
-    /// The project that the request is for; else the refusal.
+    /// The project that the request is for; else the error answer.
     pub(super) fn verify(
         &mut self,
         request: &Signed<'_>,

@@ -1,4 +1,4 @@
-//! How many wrong attempts in a row somebody has, and whether that has locked them out.
+//! The number of consecutive wrong attempts of an identity, and whether it is locked.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ impl Lock {
         holds
     }
 
-    /// Notes a wrong attempt, and says whether it was the one that locks.
+    /// Counts a wrong attempt; returns whether it locks the identity.
     pub(super) fn wrong(&mut self, now: Instant, length: Duration) -> bool {
         self.wrong += 1;
         if self.wrong > TOLERATED {

@@ -287,7 +287,7 @@ fn method<T>(part: Option<T>) -> Result<T, Answer> {
     part.ok_or_else(refusal::method_unsupported)
 }
 
-/// The project that a user asks for; without a scope the default one, if there is one.
+/// The project that a login requests; without a scope the default one, if there is one.
 fn scoped(user: &User, scope: Option<request::Scope>) -> Result<Option<Project>, Answer> {
     match scope.and_then(|scope| scope.project) {
         Some(wanted) => user

@@ -1,7 +1,7 @@
 //! A small identity service in the manner of Keystone v3, and the gateway's guard: logins in,
 //! project tokens out, and whether a token or a signature opens a project.
 //!
-//! It knows what a login needs and no more. Tokens of a real Keystone are checked by
+//! It has what a login needs and no more. Tokens of a real Keystone are checked by
 //! [`super::validation`].
 
 mod directory;
@@ -36,7 +36,7 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    /// What it opens; the refusal where the path names another project.
+    /// Its access; the error answer where the path names another project.
     pub(super) fn access(&self, path_project: Option<&str>) -> Result<Access, Answer> {
         match self {
             Self::AnyProject => Ok(Access::AnyProject),
@@ -48,7 +48,7 @@ impl Scope {
     }
 }
 
-/// Whose jobs a request may ask about.
+/// The projects whose jobs a request may query.
 pub(super) enum Access {
     Project(String),
     AnyProject,
@@ -267,8 +267,8 @@ impl Iam {
         }
     }
 
-    /// Whether the request may ask about jobs, of `path_project` if the path names one; else the
-    /// documented refusal.
+    /// Whether the request may query jobs, of `path_project` if the path names one; else the
+    /// documented error answer.
     pub(super) fn authorize(
         &mut self,
         request: &Signed<'_>,

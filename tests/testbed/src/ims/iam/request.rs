@@ -1,4 +1,4 @@
-//! The body of `POST /v3/auth/tokens`, and whom it names.
+//! The body of `POST /v3/auth/tokens`, and the identity that it names.
 
 use super::{Agency, ApplicationCredential, Project, User};
 use serde::Deserialize;

@@ -1,3 +1,3 @@
--- Asks about the job again.
+-- Resumes polling of the job.
 obj.spec.suspend = false
 return obj

@@ -1,3 +1,3 @@
--- Stops asking about the job.
+-- Pauses polling of the job.
 obj.spec.suspend = true
 return obj

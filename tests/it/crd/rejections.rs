@@ -1,4 +1,4 @@
-//! What `kubectl apply` says to manifests that are wrong: the words that a user has to go by.
+//! The errors of `kubectl apply` for invalid manifests, as a user reads them.
 
 use super::text;
 use crate::harness::{PROJECT, Team};
@@ -19,9 +19,9 @@ fn manifest(name: &str, changes: &Value) -> Value {
     object
 }
 
-/// Changes of a good spec, and what is said of each. `ID` stands for either id.
+/// Changes of a valid spec, and the error for each. `ID` stands for either id.
 #[rustfmt::skip]
-const WRONG: [(&str, &str); 32] = [
+const INVALID: [(&str, &str); 32] = [
     // Nothing that could leave its place in a URL.
     (r#"{"ID": "a/b"}"#, r#"spec.ID: Invalid value: "a/b": spec.ID in body should match '^[A-Za-z0-9_-]+$'"#),
     (r#"{"ID": "a.b"}"#, r#"spec.ID: Invalid value: "a.b": spec.ID in body should match '^[A-Za-z0-9_-]+$'"#),
@@ -57,63 +57,63 @@ const WRONG: [(&str, &str); 32] = [
     (r#"{"suspend": "yes"}"#, r#"spec.suspend: Invalid value: "string": spec.suspend in body must be of type boolean: "string""#),
 ];
 
-/// What kubectl says of each of several objects, by name. One line each.
-fn said_of_each(team: &Team, objects: &[Value]) -> BTreeMap<String, String> {
-    // Documents, not a List: kubectl itself has a look at lists, with words of its own.
+/// The errors of kubectl about each of several objects, by name. One line each.
+fn errors_of_each(team: &Team, objects: &[Value]) -> BTreeMap<String, String> {
+    // Documents, not a List: kubectl validates lists itself, with other messages.
     let documents: Vec<_> = objects.iter().map(Value::to_string).collect();
     let stderr = team
         .kubectl(&["apply", "--dry-run=server", "-f", "-"])
         .stdin(documents.join("\n---\n"))
         .failure()
         .expect("kubectl runs");
-    // What some refusals add says nothing about the object.
-    let aside = ", <nil>: Invalid value: null: some validation rules were not checked because the \
+    // Some rejections add this, which is not about the object.
+    let addition = ", <nil>: Invalid value: null: some validation rules were not checked because the \
                  object was invalid; correct the existing errors to complete validation]";
-    let said = stderr.lines().filter_map(|line| {
+    let errors = stderr.lines().filter_map(|line| {
         let (_, rest) = line.split_once("ImageExportJob.imageexport.dev \"")?;
-        let (name, said) = rest.split_once("\" is invalid: ")?;
-        let said = match said.strip_suffix(aside) {
-            Some(said) => said.strip_prefix('[')?,
-            None => said,
+        let (name, error) = rest.split_once("\" is invalid: ")?;
+        let error = match error.strip_suffix(addition) {
+            Some(error) => error.strip_prefix('[')?,
+            None => error,
         };
-        Some((name.to_owned(), said.to_owned()))
+        Some((name.to_owned(), error.to_owned()))
     });
-    said.collect()
+    errors.collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_manifest_is_refused_with_the_field_named() {
-    let team = Team::without_operator("refusals").await;
+async fn an_invalid_manifest_is_rejected_with_the_field_named() {
+    let team = Team::without_operator("rejections").await;
     let mut objects = Vec::new();
     let mut expected = BTreeMap::new();
-    for (changes, words) in WRONG {
+    for (changes, error) in INVALID {
         let ids: &[&str] = if changes.contains("\"ID\"") {
             &["projectID", "jobID"]
         } else {
             &[""]
         };
         for id in ids {
-            let name = format!("wrong-{}", objects.len());
-            let [changes, words] = [changes, words].map(|text| text.replace("ID", id));
+            let name = format!("invalid-{}", objects.len());
+            let [changes, error] = [changes, error].map(|text| text.replace("ID", id));
             let changes = serde_json::from_str(&changes).expect("JSON");
             objects.push(manifest(&name, &changes));
-            expected.insert(name, words);
+            expected.insert(name, error);
         }
     }
     let mut nothing = manifest("nothing", &json!({}));
     nothing.as_object_mut().expect("an object").remove("spec");
     objects.push(nothing);
     expected.insert("nothing".to_owned(), "spec: Required value".to_owned());
-    assert_eq!(said_of_each(&team, &objects), expected);
+    assert_eq!(errors_of_each(&team, &objects), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_slips_are_named_at_once() {
-    let team = Team::without_operator("slips").await;
-    let slips = json!({ "jobID": "a/b", "deadlineSeconds": 0, "suspend": "yes" });
+async fn several_errors_are_reported_at_once() {
+    let team = Team::without_operator("several").await;
+    let changes = json!({ "jobID": "a/b", "deadlineSeconds": 0, "suspend": "yes" });
     let stderr = team
         .kubectl(&["apply", "--dry-run=server", "-f", "-"])
-        .stdin(manifest("slips", &slips).to_string())
+        .stdin(manifest("several", &changes).to_string())
         .failure()
         .expect("kubectl runs");
     for field in ["jobID", "deadlineSeconds", "suspend"] {
@@ -173,7 +173,7 @@ async fn everything_else_may_be_changed_up_to_its_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_misspelt_field_is_refused_or_warned_of() {
+async fn a_misspelt_field_is_rejected_or_warned_about() {
     let team = Team::without_operator("misspelt").await;
     let misspelt = manifest("misspelt", &json!({ "deadlineSecond": 7200 })).to_string();
     let apply = |validate| {
@@ -200,7 +200,7 @@ async fn a_misspelt_field_is_refused_or_warned_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status_in_a_manifest_is_left_out_without_a_word() {
+async fn a_status_in_a_manifest_is_dropped_without_a_warning() {
     let team = Team::without_operator("no-status").await;
     let mut object = manifest("job", &json!({}));
     object["status"] = json!({ "status": "SUCCESS", "imageID": "mine", "observedGeneration": 1 });
@@ -221,8 +221,8 @@ async fn a_status_in_a_manifest_is_left_out_without_a_word() {
     }
 }
 
-/// Statuses that no operator should write, and what is said of each.
-fn wrong_statuses() -> Vec<(Value, &'static str)> {
+/// Invalid statuses, and the error for each.
+fn invalid_statuses() -> Vec<(Value, &'static str)> {
     let condition = |change: Value| {
         let mut condition = json!({
             "type": "Ready", "status": "True", "reason": "JobSucceeded", "message": "",
@@ -310,7 +310,7 @@ fn wrong_statuses() -> Vec<(Value, &'static str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status_beyond_its_limits_is_refused_and_one_at_them_accepted() {
+async fn a_status_beyond_its_limits_is_rejected_and_one_at_them_accepted() {
     let team = Team::without_operator("limits").await;
     team.create("job").await;
     let patch = |status: &Value| {
@@ -325,12 +325,12 @@ async fn a_status_beyond_its_limits_is_refused_and_one_at_them_accepted() {
         let kubectl = team.kubectl(&arguments).args(["--patch", &patch]);
         kubectl.run().expect("kubectl runs")
     };
-    for (status, words) in wrong_statuses() {
+    for (status, error) in invalid_statuses() {
         let output = patch(&status);
-        let said = output.stderr.replace("is invalid: \n* ", "is invalid: ");
+        let stderr = output.stderr.replace("is invalid: \n* ", "is invalid: ");
         assert!(
-            said.starts_with(&format!("The ImageExportJob \"job\" is invalid: {words}\n")),
-            "{said}, not {words}"
+            stderr.starts_with(&format!("The ImageExportJob \"job\" is invalid: {error}\n")),
+            "{stderr}, not {error}"
         );
     }
     let stored = team

@@ -1,16 +1,16 @@
-//! What does not change is not written: not by polls that say the same again, not by a restart.
+//! An unchanged status is not written: not by polls that bring no change, not by a restart.
 
-use super::{assert_all_is_right, record::Record, running};
-use crate::harness::{Launch, PROJECT, Team, key};
+use super::{assert_valid, record::Record};
+use crate::harness::{Launch, PROJECT, Team, key, running};
 use serde_json::{Value, json};
 use testbed::ims::{Answer, Job};
 
-/// Objects in each situation, and the polls of each of them: 100 in all.
+/// Objects of each answer, and polls of each object: 100 in all for each answer.
 const OBJECTS: usize = 5;
 const POLLS: u64 = 20;
 
-/// The situations: the answer that comes again and again, and the reason that the object shows.
-const SITUATIONS: [(&str, &str); 4] = [
+/// The answer that is repeated, and the reason that the object shows.
+const REPEATED: [(&str, &str); 4] = [
     ("running", "JobRunning"),
     ("unavailable", "PollFailed"),
     ("job-not-found", "JobNotFound"),
@@ -25,18 +25,18 @@ const FAST: Launch<'static> = Launch {
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn neither_a_hundred_polls_without_news_nor_a_restart_write_anything() {
-    let mut team = Team::without_operator("quiet").await;
+async fn neither_a_hundred_unchanged_polls_nor_a_restart_write_anything() {
+    let mut team = Team::without_operator("idle").await;
     let record = Record::of(&team);
     team.start_operator_as(FAST, &[]);
-    let mut asked = Vec::new();
-    for (preset, reason) in SITUATIONS {
+    let mut polled = Vec::new();
+    for (preset, reason) in REPEATED {
         for number in 0..OBJECTS {
             let name = format!("{preset}-{number}");
             team.sim.script_forever(key(&name), Answer::preset(preset));
             team.create_with(&name, json!({ "pollPeriodSeconds": 300 }))
                 .await;
-            asked.push((name, reason));
+            polled.push((name, reason));
         }
     }
     team.follow(Job::new(PROJECT, "good")).await;
@@ -49,7 +49,7 @@ async fn neither_a_hundred_polls_without_news_nor_a_restart_write_anything() {
         .await;
     let idle = ["good", "bad", "imageless", "suspended"].map(str::to_owned);
 
-    for (name, reason) in &asked {
+    for (name, reason) in &polled {
         record.until_reason(name, reason).await;
         if *reason == "JobNotFound" {
             let stalled = |object: &Value| !super::condition(object, "Stalled").is_null();
@@ -63,7 +63,7 @@ async fn neither_a_hundred_polls_without_news_nor_a_restart_write_anything() {
         record.until_reason(name, reason).await;
     }
 
-    let names: Vec<&String> = asked.iter().map(|(name, _)| name).chain(&idle).collect();
+    let names: Vec<&String> = polled.iter().map(|(name, _)| name).chain(&idle).collect();
     let counts = |team: &Team| -> Vec<(usize, u64)> {
         names
             .iter()
@@ -71,7 +71,7 @@ async fn neither_a_hundred_polls_without_news_nor_a_restart_write_anything() {
             .collect()
     };
     let before = counts(&team);
-    for (name, (_, polls)) in names.iter().zip(&before).take(asked.len()) {
+    for (name, (_, polls)) in names.iter().zip(&before).take(polled.len()) {
         team.sim.polled(&key(name), polls + POLLS).await;
     }
     let after = counts(&team);
@@ -87,7 +87,7 @@ async fn neither_a_hundred_polls_without_news_nor_a_restart_write_anything() {
     team.operator().kill();
     team.start_operator_as(FAST, &[]);
     let before = counts(&team);
-    for (name, (_, polls)) in names.iter().zip(&before).take(asked.len()) {
+    for (name, (_, polls)) in names.iter().zip(&before).take(polled.len()) {
         team.sim.polled(&key(name), polls + 3).await;
     }
     let after = counts(&team);
@@ -95,10 +95,10 @@ async fn neither_a_hundred_polls_without_news_nor_a_restart_write_anything() {
         assert_eq!(after.0, before.0, "{name} was written after the restart");
     }
     for (index, name) in idle.iter().enumerate() {
-        let index = asked.len() + index;
-        assert_eq!(after[index].1, before[index].1, "{name} is not asked about");
+        let index = polled.len() + index;
+        assert_eq!(after[index].1, before[index].1, "{name} is not polled");
     }
     for versions in record.all() {
-        assert_all_is_right(&versions);
+        assert_valid(&versions);
     }
 }

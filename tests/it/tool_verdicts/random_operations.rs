@@ -1,6 +1,6 @@
-//! A mixed bag: jobs whose answers, and objects whose specs, change at random from a fixed seed.
+//! Random operations from a fixed seed: answers about jobs, and changes of objects.
 
-use super::{assert_all_is_right, is_acknowledged, record::Record};
+use super::{assert_valid, is_acknowledged, record::Record};
 use crate::harness::{Launch, PROJECT, Team, key};
 use serde_json::json;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use testbed::ims::{Answer, Job};
 
 const SEED: u64 = 20_241_106;
 const OBJECTS: u64 = 10;
-const ANSWERS: u64 = 12;
+const ANSWERS_PER_JOB: u64 = 12;
 const CHANGES: u64 = 40;
 
-/// What may come between a job's beginning and its end.
-const TROUBLES: [&str; 12] = [
+/// The answers that may come before a job's end.
+const ANSWERS_BEFORE_THE_END: [&str; 12] = [
     "init",
     "running",
     "running",
@@ -41,9 +41,9 @@ impl Random {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_happens_to_objects_no_law_is_broken_and_no_tool_misled() {
+async fn random_operations_break_no_invariant_and_no_tool_verdict() {
     let mut random = Random(SEED);
-    let mut team = Team::without_operator("bag").await;
+    let mut team = Team::without_operator("random").await;
     let record = Record::of(&team);
     let launch = Launch {
         scale: 0.002,
@@ -58,8 +58,9 @@ async fn whatever_happens_to_objects_no_law_is_broken_and_no_tool_misled() {
             1 => job.without_image_id(),
             _ => job,
         });
-        let troubles = TROUBLES.len() as u64;
-        let answers = (0..ANSWERS).map(|_| Answer::preset(TROUBLES[random.below(troubles)]));
+        let choices = ANSWERS_BEFORE_THE_END.len() as u64;
+        let answers = (0..ANSWERS_PER_JOB)
+            .map(|_| Answer::preset(ANSWERS_BEFORE_THE_END[random.below(choices)]));
         team.sim.script(key(name), answers.collect::<Vec<_>>());
         team.create(name).await;
     }
@@ -97,6 +98,6 @@ async fn whatever_happens_to_objects_no_law_is_broken_and_no_tool_misled() {
             .await;
     }
     for versions in record.all() {
-        assert_all_is_right(&versions);
+        assert_valid(&versions);
     }
 }

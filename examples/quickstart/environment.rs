@@ -20,16 +20,16 @@ use testbed::{
     process::{Output, Supervised, last_lines},
 };
 
-/// Where the sample objects live.
+/// Namespace of the sample objects.
 pub const NAMESPACE: &str = "quickstart";
 /// The project of all sample objects.
 pub const PROJECT: &str = "ac234de25c6741d2b1273da49eea1b9e";
-/// Seconds between two polls of a job. The operator's default of 30 would make a long quick start.
+/// Seconds between two polls of a job; the operator's default is 30.
 pub const POLL_PERIOD: &str = "2";
 
 /// Namespace and name of the `ServiceAccount` in `deploy/`.
 const OPERATOR: &str = "image-export-operator";
-/// What the Secrets have in place of the simulator's address.
+/// The text that the Secrets have in place of the simulator's address.
 const SIMULATOR_PLACEHOLDER: &str = "http://SIMULATOR";
 /// Lines of the operator's log that an error shows.
 const LOG_LINES: usize = 15;
@@ -99,7 +99,7 @@ pub fn apply_objects(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The objects, seen with the administrator's rights.
+/// The objects, read with the administrator's rights.
 pub async fn objects(cluster: &Cluster) -> anyhow::Result<Api<ImageExportJob>> {
     let kubeconfig = Kubeconfig::read_from(cluster.admin_kubeconfig())?;
     let mut config =
@@ -116,7 +116,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// This program once more, as the operator, under its own `ServiceAccount`.
+    /// Starts this program as the operator, under its own `ServiceAccount`.
     pub fn start(cluster: &Cluster) -> anyhow::Result<Self> {
         let kubeconfig = cluster.kubeconfig_for_service_account(OPERATOR, OPERATOR)?;
         let log = kubeconfig.with_file_name("operator.log");
@@ -126,7 +126,7 @@ impl Operator {
             .args([OPERATOR_ARGUMENT, "run", "--allow-http"])
             .args(["--poll-period", POLL_PERIOD])
             .args(["--http-listen", "127.0.0.1:0"]);
-        // Settings and proxies for other things must not change what is seen here.
+        // Settings and proxies of the environment must not change the quick start.
         for (name, _) in env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("IMAGE_EXPORT_") || text.to_lowercase().ends_with("_proxy") {
@@ -139,21 +139,21 @@ impl Operator {
         Ok(Self { process, log })
     }
 
-    /// Where its log goes.
+    /// Its log file.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// The end of its log.
+    /// The last lines of its log.
     pub fn last_lines(&self) -> String {
         last_lines(&self.log, LOG_LINES)
     }
 
-    /// An error once it has ended.
+    /// An error once it has exited.
     pub fn check(&self) -> anyhow::Result<()> {
         if let Some(code) = self.process.wait(Duration::ZERO) {
             bail!(
-                "the operator has ended with code {code}; last lines of its log:\n{}",
+                "the operator has exited with code {code}; last lines of its log:\n{}",
                 self.last_lines()
             );
         }

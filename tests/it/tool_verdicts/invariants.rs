@@ -1,12 +1,13 @@
-//! What holds in each version of an object, and between each and the next, whatever happens.
+//! Invariants of each version of an object, and of each step from one version to the next.
 
 use super::{condition, conditions, describe, is_acknowledged};
 use serde_json::{Value, json};
 
-const OURS: [&str; 4] = ["Ready", "Succeeded", "Reconciling", "Stalled"];
+/// The types that the operator owns.
+const OWNED: [&str; 4] = ["Ready", "Succeeded", "Reconciling", "Stalled"];
 
-/// What the cloud said about an end, which is never said otherwise again.
-const FACTS: [&str; 5] = [
+/// The fields of an end, which never change after it.
+const END_FIELDS: [&str; 5] = [
     "status",
     "imageID",
     "failReason",
@@ -14,29 +15,31 @@ const FACTS: [&str; 5] = [
     "completionTime",
 ];
 
-/// The laws that the versions of one object, oldest first, break.
+/// The invariants that the versions of one object, oldest first, break.
 pub fn broken(versions: &[Value]) -> Vec<String> {
     let mut broken = Vec::new();
     for object in versions {
-        let laws = of_a_version(object);
+        let found = broken_in_version(object);
         broken.extend(
-            laws.iter()
-                .map(|law| format!("{}: {law}", describe(object))),
+            found
+                .iter()
+                .map(|what| format!("{}: {what}", describe(object))),
         );
     }
     for pair in versions.windows(2) {
-        let laws = of_a_step(&pair[0], &pair[1]);
+        let found = broken_in_step(&pair[0], &pair[1]);
         broken.extend(
-            laws.iter()
-                .map(|law| format!("{}: {law}", describe(&pair[1]))),
+            found
+                .iter()
+                .map(|what| format!("{}: {what}", describe(&pair[1]))),
         );
     }
     broken
 }
 
-fn of_a_version(object: &Value) -> Vec<String> {
+fn broken_in_version(object: &Value) -> Vec<String> {
     let mut broken = Vec::new();
-    let present = OURS.map(|type_| !condition(object, type_).is_null());
+    let present = OWNED.map(|type_| !condition(object, type_).is_null());
     let [ready, succeeded, reconciling, stalled] = present;
     if reconciling && stalled {
         broken.push("Reconciling and Stalled together".to_owned());
@@ -46,7 +49,7 @@ fn of_a_version(object: &Value) -> Vec<String> {
         broken.push("Ready or Succeeded is missing".to_owned());
     }
     if !seen && present.contains(&true) {
-        broken.push("a condition of ours without observedGeneration".to_owned());
+        broken.push("an owned condition without observedGeneration".to_owned());
     }
     for type_ in ["Reconciling", "Stalled"] {
         let condition = condition(object, type_);
@@ -57,11 +60,11 @@ fn of_a_version(object: &Value) -> Vec<String> {
     broken
 }
 
-fn of_a_step(before: &Value, after: &Value) -> Vec<String> {
+fn broken_in_step(before: &Value, after: &Value) -> Vec<String> {
     let mut broken = Vec::new();
-    if ours(before) != ours(after) {
+    if without_unowned(before) != without_unowned(after) {
         let generation = &after["metadata"]["generation"];
-        let behind = OURS.iter().any(|type_| {
+        let behind = OWNED.iter().any(|type_| {
             let condition = condition(after, type_);
             !condition.is_null() && condition["observedGeneration"] != *generation
         });
@@ -69,7 +72,7 @@ fn of_a_step(before: &Value, after: &Value) -> Vec<String> {
             broken.push("written for another generation than the present one".to_owned());
         }
     }
-    for type_ in OURS {
+    for type_ in OWNED {
         let (old, new) = (condition(before, type_), condition(after, type_));
         if old.is_null() || new.is_null() {
             continue;
@@ -85,11 +88,11 @@ fn of_a_step(before: &Value, after: &Value) -> Vec<String> {
     broken
 }
 
-/// The status without conditions of others.
-fn ours(object: &Value) -> Value {
+/// The status without the conditions owned by others.
+fn without_unowned(object: &Value) -> Value {
     let mut status = object["status"].clone();
     let conditions: Vec<&Value> = conditions(object)
-        .filter(|condition| OURS.iter().any(|type_| condition["type"] == *type_))
+        .filter(|condition| OWNED.iter().any(|type_| condition["type"] == *type_))
         .collect();
     let conditions = json!(conditions);
     if status.is_object() {
@@ -102,10 +105,10 @@ fn is_final(object: &Value) -> bool {
     !object["status"]["completionTime"].is_null()
 }
 
-/// All that an end consists of, generations aside.
+/// Everything that belongs to an end, except for generations.
 fn end(object: &Value) -> Value {
-    let facts = FACTS.map(|field| object["status"][field].clone());
-    let conditions = OURS.map(|type_| {
+    let facts = END_FIELDS.map(|field| object["status"][field].clone());
+    let conditions = OWNED.map(|type_| {
         let mut condition = condition(object, type_).clone();
         if let Some(condition) = condition.as_object_mut() {
             condition.remove("observedGeneration");
@@ -116,19 +119,19 @@ fn end(object: &Value) -> Value {
 }
 
 #[test]
-fn a_broken_law_is_noticed() {
+fn a_broken_invariant_is_noticed() {
     let condition = |type_: &str, status: &str, since: i64| {
         json!({
             "type": type_, "status": status, "observedGeneration": 1, "reason": "R",
             "message": "m", "lastTransitionTime": since,
         })
     };
-    let object = |observed: i64, word: &str, conditions: &[Value]| {
+    let object = |observed: i64, job_status: &str, conditions: &[Value]| {
         json!({
             "metadata": { "generation": 1 },
             "status": {
-                "observedGeneration": observed, "status": word, "conditions": conditions,
-                "completionTime": if word == "RUNNING" { Value::Null } else { json!("now") },
+                "observedGeneration": observed, "status": job_status, "conditions": conditions,
+                "completionTime": if job_status == "RUNNING" { Value::Null } else { json!("now") },
             },
         })
     };
@@ -140,7 +143,7 @@ fn a_broken_law_is_noticed() {
     let good = object(1, "RUNNING", &both);
     assert!(broken(&[good.clone(), good.clone()]).is_empty());
     let with = |more: &[Value]| [&both[..], more].concat();
-    for (law, versions) in [
+    for (expected, versions) in [
         (
             "together",
             vec![object(
@@ -183,8 +186,8 @@ fn a_broken_law_is_noticed() {
     ] {
         let broken = broken(&versions);
         assert!(
-            broken.iter().any(|said| said.contains(law)),
-            "{law}: {broken:?}"
+            broken.iter().any(|found| found.contains(expected)),
+            "{expected}: {broken:?}"
         );
     }
 }

@@ -1,46 +1,25 @@
-//! What users and their tools see: `kubectl wait`, `get`, Events, probes, metrics.
+//! The interfaces for users and their tools: `kubectl wait`, Events, probes, metrics.
 
-use crate::harness::{PATIENCE, PROJECT, Team, key};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
-use testbed::{
-    ims::{End, Job, Start},
-    kubernetes::Output,
-};
-use tokio::task::JoinHandle;
+use crate::harness::{PROJECT, Team, assert_met, key};
+use std::{collections::BTreeMap, time::Duration};
+use testbed::ims::{End, Job, Start};
 
-/// Starts `kubectl wait iej/NAME …`.
-fn wait(team: &Team, name: &str, arguments: &[&str]) -> JoinHandle<Output> {
-    let kubectl = team
-        .kubectl(&["wait", &format!("iej/{name}")])
-        .args(arguments);
-    tokio::task::spawn_blocking(move || kubectl.run().expect("kubectl runs"))
-}
-
-/// The one-liners of the API reference: for a good end, for a bad end, for either.
-pub const GOOD: [&str; 2] = ["--for=condition=Ready", "--timeout=60s"];
-pub const BAD: [&str; 2] = ["--for=condition=Succeeded=False", "--timeout=60s"];
+/// The waits of the README: for success, for failure, for either.
+pub const SUCCESS: [&str; 2] = ["--for=condition=Ready", "--timeout=60s"];
+pub const FAILURE: [&str; 2] = ["--for=condition=Succeeded=False", "--timeout=60s"];
 pub const EITHER: [&str; 2] = ["--for=jsonpath={.status.completionTime}", "--timeout=60s"];
 
-async fn assert_met(wait: JoinHandle<Output>) {
-    let output = wait.await.expect("no panic");
-    assert!(output.status.success(), "{}", output.stderr);
-    assert!(output.stdout.contains("condition met"), "{}", output.stdout);
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wait_from_before_the_operator_started_returns_at_the_end_and_not_before() {
+async fn a_wait_that_began_before_the_operator_returns_at_the_end_and_not_before() {
     let mut team = Team::without_operator("wait").await;
     for name in ["good", "bad"] {
         team.follow(Job::new(PROJECT, name).ends(End::Never)).await;
     }
     let waits = [
-        wait(&team, "good", &GOOD),
-        wait(&team, "good", &EITHER),
-        wait(&team, "bad", &BAD),
-        wait(&team, "bad", &EITHER),
+        team.kubectl_wait("good", &SUCCESS),
+        team.kubectl_wait("good", &EITHER),
+        team.kubectl_wait("bad", &FAILURE),
+        team.kubectl_wait("bad", &EITHER),
     ];
     let none_has_returned = || waits.iter().all(|wait| !wait.is_finished());
 
@@ -49,8 +28,9 @@ async fn a_wait_from_before_the_operator_started_returns_at_the_end_and_not_befo
         team.until_reason(name, "JobRunning").await;
         team.sim.polled(&key(name), 5).await;
     }
-    for (arguments, name) in [(GOOD, "good"), (BAD, "bad"), (EITHER, "good")] {
-        let output = wait(&team, name, &[arguments[0], "--timeout=1s"])
+    for (arguments, name) in [(SUCCESS, "good"), (FAILURE, "bad"), (EITHER, "good")] {
+        let output = team
+            .kubectl_wait(name, &[arguments[0], "--timeout=1s"])
             .await
             .expect("no panic");
         assert!(!output.status.success());
@@ -62,28 +42,28 @@ async fn a_wait_from_before_the_operator_started_returns_at_the_end_and_not_befo
     team.sim
         .put_job(Job::new(PROJECT, "bad").fails("IMG.0148", "No bucket."));
     for wait in waits {
-        assert_met(wait).await;
+        assert_met(wait, "from before the start").await;
     }
-    // For what has ended already they return at once.
+    // For a job that has ended they return at once.
     for (name, arguments) in [
-        ("good", GOOD),
+        ("good", SUCCESS),
         ("good", EITHER),
-        ("bad", BAD),
+        ("bad", FAILURE),
         ("bad", EITHER),
     ] {
-        assert_met(wait(&team, name, &arguments)).await;
+        assert_met(team.kubectl_wait(name, &arguments), name).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_transition_is_one_event_in_the_words_of_the_conditions_over_restarts_too() {
+async fn each_change_of_reason_publishes_one_event_with_the_message_of_the_condition() {
     let mut team = Team::start("events").await;
-    let stage = Duration::from_millis(700);
+    let moment = Duration::from_millis(700);
     team.follow(
         Job::new(PROJECT, "good")
             .starts(Start::FirstQuery)
-            .init_for(stage)
-            .running_for(stage),
+            .init_for(moment)
+            .running_for(moment),
     )
     .await;
     team.follow(Job::new(PROJECT, "bad").fails("IMG.0148", "No bucket."))
@@ -94,20 +74,20 @@ async fn each_transition_is_one_event_in_the_words_of_the_conditions_over_restar
     let bad = team.until_reason("bad", "JobFailed").await;
     team.until_reason("open", "JobRunning").await;
     for (name, event) in [
-        ("good", "JobSucceeded"),
-        ("bad", "JobFailed"),
-        ("open", "JobRunning"),
+        ("good", "Normal JobSucceeded: "),
+        ("bad", "Warning JobFailed: "),
+        ("open", "Normal JobRunning: "),
     ] {
-        until_event(&team, name, event).await;
+        team.until_event(name, event).await;
     }
 
-    // A restart repeats none; the queue is in order, so the last event comes after any repetition.
+    // A restart repeats none; events are posted in order, so the last one follows any repetition.
     team.operator().kill();
     team.sim.put_job(Job::new(PROJECT, "open"));
     team.start_operator();
     team.until_reason("open", "JobSucceeded").await;
-    until_event(&team, "open", "JobSucceeded").await;
-    let note =
+    team.until_event("open", "Normal JobSucceeded: ").await;
+    let message =
         |status: &image_export_api::ImageExportJobStatus| status.conditions[0].message.clone();
     let mut events = team.events("good").await;
     events.retain(|event| is_of_an_answer(event));
@@ -116,12 +96,12 @@ async fn each_transition_is_one_event_in_the_words_of_the_conditions_over_restar
         [
             "Normal JobInitializing: Job good has been accepted and has not started yet.",
             "Normal JobRunning: Job good is running.",
-            &format!("Normal JobSucceeded: {}", note(&good)),
+            &format!("Normal JobSucceeded: {}", message(&good)),
         ]
     );
     let mut events = team.events("bad").await;
     events.retain(|event| is_of_an_answer(event));
-    assert_eq!(events, [format!("Warning JobFailed: {}", note(&bad))]);
+    assert_eq!(events, [format!("Warning JobFailed: {}", message(&bad))]);
     let mut open = team.events("open").await;
     open.retain(|event| is_of_an_answer(event));
     assert_eq!(open.len(), 2, "{open:?}");
@@ -132,74 +112,19 @@ async fn each_transition_is_one_event_in_the_words_of_the_conditions_over_restar
         .expect("events");
     let lines: Vec<_> = table.lines().filter(|l| l.contains("JobFailed")).collect();
     assert_eq!(lines.len(), 1, "{table}");
-    for words in ["Warning", "ImageExportJob/bad", "No bucket"] {
-        assert!(lines[0].contains(words), "{words} in {table}");
+    for cell in ["Warning", "ImageExportJob/bad", "No bucket"] {
+        assert!(lines[0].contains(cell), "{cell} in {table}");
     }
 }
 
-async fn until_event(team: &Team, name: &str, reason: &str) {
-    let started = Instant::now();
-    let wanted = format!(" {reason}: ");
-    while !team
-        .events(name)
-        .await
-        .iter()
-        .any(|event| event.contains(&wanted))
-    {
-        assert!(started.elapsed() < PATIENCE, "in vain: {reason} of {name}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Whether an event is not the one of a job without an answer for 10 s of the operator's time: on a
-/// busy machine that may come first.
+/// Whether an event is not `Pending`, which on a busy machine may come first: no answer within 10 s of
+/// the operator's time.
 fn is_of_an_answer(event: &str) -> bool {
     !event.starts_with("Normal Pending: ")
 }
 
-/// Cells of a kubectl table, which are at least two blanks apart.
-fn cells(line: &str) -> Vec<&str> {
-    line.split("  ")
-        .map(str::trim)
-        .filter(|cell| !cell.is_empty())
-        .collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_shows_at_a_glance_what_an_object_is_at() {
-    let team = Team::start("table").await;
-    let job = Job::new(PROJECT, "glance").image_id("e9e91bff-14b6-4a0b-8377-4ed0813e3360");
-    team.follow(job).await;
-    team.until_reason("glance", "JobSucceeded").await;
-
-    let table = team.kubectl(&["get", "iej"]).success().expect("a table");
-    let lines: Vec<_> = table.lines().collect();
-    assert_eq!(lines.len(), 2, "{table}");
-    assert_eq!(
-        cells(lines[0]),
-        ["NAME", "STATUS", "READY", "REASON", "IMAGE", "AGE"]
-    );
-    let row = [
-        "glance",
-        "SUCCESS",
-        "True",
-        "JobSucceeded",
-        "e9e91bff-14b6-4a0b-8377-4ed0813e3360",
-    ];
-    assert_eq!(cells(lines[1])[..5], row);
-
-    let wide = team
-        .kubectl(&["get", "imageexport", "-o", "wide"])
-        .success()
-        .expect("a table");
-    let lines: Vec<_> = wide.lines().collect();
-    assert_eq!(cells(lines[0])[5..], ["AGE", "JOB", "PROGRESS", "MESSAGE"]);
-    let message = "Job glance has succeeded with image e9e91bff-14b6-4a0b-8377-4ed0813e3360.";
-    assert_eq!(cells(lines[1])[6..], ["glance", "100", message]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn probes_and_metrics_tell_what_the_operator_is_doing() {
+async fn probes_and_metrics_show_the_state_of_the_operator() {
     let team = Team::start("metrics").await;
     team.follow(Job::new(PROJECT, "good-1")).await;
     team.follow(Job::new(PROJECT, "good-2")).await;
@@ -214,7 +139,7 @@ async fn probes_and_metrics_tell_what_the_operator_is_doing() {
     }
     assert_eq!(team.operator().get("/").await.0, 404);
 
-    // Gauges are brought up to date every few seconds.
+    // Gauges are updated every few seconds.
     for (series, least) in [
         (r#"imageexport_objects{reason="JobSucceeded"}"#, 2.0),
         (r#"imageexport_objects{reason="JobFailed"}"#, 1.0),
@@ -277,11 +202,11 @@ async fn probes_and_metrics_tell_what_the_operator_is_doing() {
     );
     assert_eq!(samples.get(build.as_str()), Some(&1.0));
     for bounded in [PROJECT, "good-1", &team.namespace] {
-        assert!(!text.contains(bounded), "labels name no {bounded}");
+        assert!(!text.contains(bounded), "no label names {bounded}");
     }
 }
 
-/// Reads an `OpenMetrics` exposition strictly; panics with the line that breaks its rules.
+/// Parses an `OpenMetrics` exposition strictly; panics with the line that breaks its rules.
 fn open_metrics(text: &str) -> BTreeMap<&str, f64> {
     let mut samples = BTreeMap::new();
     let mut families = BTreeMap::new();
@@ -328,11 +253,11 @@ fn open_metrics(text: &str) -> BTreeMap<&str, f64> {
             assert!(samples.insert(series, value).is_none(), "twice: {line}");
         }
     }
-    assert_buckets_add_up(&families, &samples);
+    assert_buckets_are_cumulative(&families, &samples);
     samples
 }
 
-fn assert_buckets_add_up(families: &BTreeMap<&str, &str>, samples: &BTreeMap<&str, f64>) {
+fn assert_buckets_are_cumulative(families: &BTreeMap<&str, &str>, samples: &BTreeMap<&str, f64>) {
     for (family, _) in families.iter().filter(|(_, kind)| **kind == "histogram") {
         // The buckets of each set of other labels.
         let mut histograms: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
@@ -342,7 +267,7 @@ fn assert_buckets_add_up(families: &BTreeMap<&str, &str>, samples: &BTreeMap<&st
                 continue;
             };
             let (others, bound) = labels.split_once("le=\"").expect(series);
-            // Whatever side the library puts it on.
+            // On either side of the other labels.
             let (bound, after) = bound.split_once('"').expect(series);
             let others = format!("{others}{}", after.trim_end_matches('}'));
             let others = others.trim_matches(',').to_owned();

@@ -1,35 +1,32 @@
-//! What deployment tools make of each row of the conditions table and of each moment of an object's
-//! life: their own code judges objects that were read back from the API server as JSON, so that no
-//! type of the operator's stands in between. The table itself is in `rows`, the judges in `testbed`.
+//! How deployment tools read an object under each reason and at each moment of its lifecycle: their
+//! own code judges objects that were read back from the API server as JSON, so that no type of the
+//! operator's stands in between. The expected verdicts are in `table`, the tools in `testbed::judges`.
 
-mod bag;
+mod fixtures;
+mod idle;
+mod invariants;
 mod kubectl;
-mod laws;
-mod lives;
-mod quiet;
+mod lifecycles;
+mod random_operations;
 mod record;
-mod rows;
-mod stage;
+mod table;
 
 use serde_json::Value;
-use testbed::{
-    ims::{End, Job},
-    judges::{ArgoHealth, Judges, Kstatus, Verdict},
-};
+use testbed::judges::{ArgoHealth, Judges, Kstatus, ToolVerdict};
 
-/// What an object amounts to for somebody who waits for it.
+/// What an object means to a tool that waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stand {
-    /// Its status is not about its present spec.
+enum Meaning {
+    /// Its status was not written for its present spec.
     Unacknowledged,
-    InMotion,
+    InProgress,
     Stalled,
     Succeeded,
     Suspended,
 }
 
-impl Stand {
-    /// By the reason that `Ready` gives; rows 7 and 7a share one.
+impl Meaning {
+    /// By the reason of `Ready`; `JobNotFound` also by its status.
     fn of(object: &Value) -> Self {
         let ready = condition(object, "Ready");
         match ready["reason"].as_str() {
@@ -38,14 +35,14 @@ impl Stand {
             Some("ImageIDMissing" | "JobFailed" | "DeadlineExceeded") => Self::Stalled,
             Some("JobNotFound") if ready["status"] == "False" => Self::Stalled,
             Some("Suspended") => Self::Suspended,
-            Some(_) => Self::InMotion,
+            Some(_) => Self::InProgress,
             None => panic!("acknowledged without a reason: {object:#}"),
         }
     }
 
     fn kstatus(self) -> Kstatus {
         match self {
-            Self::Unacknowledged | Self::InMotion | Self::Suspended => Kstatus::InProgress,
+            Self::Unacknowledged | Self::InProgress | Self::Suspended => Kstatus::InProgress,
             Self::Stalled => Kstatus::Failed,
             Self::Succeeded => Kstatus::Current,
         }
@@ -53,17 +50,17 @@ impl Stand {
 
     fn argo(self) -> ArgoHealth {
         match self {
-            Self::Unacknowledged | Self::InMotion => ArgoHealth::Progressing,
+            Self::Unacknowledged | Self::InProgress => ArgoHealth::Progressing,
             Self::Stalled => ArgoHealth::Degraded,
             Self::Succeeded => ArgoHealth::Healthy,
             Self::Suspended => ArgoHealth::Suspended,
         }
     }
 
-    /// What Flux's checker may hold against an object that stands so.
-    fn against(self, verdict: &Verdict) -> &[String] {
+    /// The failures of the one of Flux's two checkers that applies.
+    fn flux_failures(self, verdict: &ToolVerdict) -> &[String] {
         match self {
-            Self::InMotion => &verdict.flux_in_progress,
+            Self::InProgress => &verdict.flux_in_progress,
             Self::Stalled | Self::Succeeded | Self::Suspended => &verdict.flux_at_rest,
             Self::Unacknowledged => &[],
         }
@@ -102,52 +99,48 @@ fn describe(object: &Value) -> String {
     )
 }
 
-fn judge(objects: &[Value]) -> Vec<Verdict> {
-    let judges = Judges::shared().expect("the judges");
+fn judge(objects: &[Value]) -> Vec<ToolVerdict> {
+    let judges = Judges::shared().expect("the tools");
     judges.judge(objects).expect("their verdicts")
 }
 
-/// Judges versions of one object and panics with everything that is wrong about them.
-fn assert_all_is_right(versions: &[Value]) {
-    let mut wrong = laws::broken(versions);
+/// Panics with every broken invariant and every wrong tool verdict on the versions of one object.
+fn assert_valid(versions: &[Value]) {
+    let mut wrong = invariants::broken(versions);
     for (object, verdict) in versions.iter().zip(judge(versions)) {
-        for complaint in misjudged(object, &verdict) {
-            wrong.push(format!("{}: {complaint}", describe(object)));
+        for error in wrong_verdicts(object, &verdict) {
+            wrong.push(format!("{}: {error}", describe(object)));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// What is wrong about the verdict on one version.
-fn misjudged(object: &Value, verdict: &Verdict) -> Vec<String> {
-    let stand = Stand::of(object);
+/// The tools whose verdict on one version is wrong.
+fn wrong_verdicts(object: &Value, verdict: &ToolVerdict) -> Vec<String> {
+    let meaning = Meaning::of(object);
     let mut wrong = Vec::new();
-    for (judge, said) in [
+    for (tool, verdict) in [
         ("kstatus", &verdict.kstatus),
         ("kstatus of Flux", &verdict.flux_kstatus),
     ] {
-        if said.status != stand.kstatus() {
-            wrong.push(format!("{judge} says {said:?} of {stand:?}"));
+        if verdict.status != meaning.kstatus() {
+            wrong.push(format!("{tool} reads {meaning:?} as {verdict:?}"));
         }
     }
     let argo = &verdict.argo;
-    if argo.status != stand.argo() {
-        wrong.push(format!("Argo CD says {argo:?} of {stand:?}"));
+    if argo.status != meaning.argo() {
+        wrong.push(format!("Argo CD reads {meaning:?} as {argo:?}"));
     }
-    let against = stand.against(verdict);
-    if !against.is_empty() {
-        wrong.push(format!("Flux's checker says {against:?} of {stand:?}"));
+    let failures = meaning.flux_failures(verdict);
+    if !failures.is_empty() {
+        wrong.push(format!("Flux's checker finds {failures:?} in {meaning:?}"));
     }
-    // Whatever the conditions say, the cloud's own word is what an end rests on.
-    let said = [verdict.kstatus.status, verdict.flux_kstatus.status];
+    // Whatever the conditions are, only the cloud's own SUCCESS makes an object good.
+    let kstatus = [verdict.kstatus.status, verdict.flux_kstatus.status];
     let ended_well = object["status"]["status"] == "SUCCESS" && is_acknowledged(object);
-    let called_good = said.contains(&Kstatus::Current) || argo.status == ArgoHealth::Healthy;
-    if called_good && !ended_well {
-        wrong.push("called good without an acknowledged SUCCESS".to_owned());
+    let read_as_good = kstatus.contains(&Kstatus::Current) || argo.status == ArgoHealth::Healthy;
+    if read_as_good && !ended_well {
+        wrong.push("read as good without an acknowledged SUCCESS".to_owned());
     }
     wrong
-}
-
-fn running(job: &str) -> Job {
-    Job::new(crate::harness::PROJECT, job).ends(End::Never)
 }

@@ -1,4 +1,5 @@
-//! Every version of the objects of a namespace, as the API server's watch sends it.
+//! Every version of the objects of a namespace, as the API server's watch sends it: raw JSON, where
+//! `Team::versions` has decoded objects.
 
 use super::condition;
 use crate::harness::{Team, eventually};
@@ -15,7 +16,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// A watch that began before there were objects.
+/// A watch that was started before there were objects.
 pub struct Record(Arc<Mutex<Vec<Value>>>);
 
 impl Record {
@@ -31,7 +32,7 @@ impl Record {
                 .touched_objects()
                 .boxed();
             while let Some(object) = objects.next().await {
-                let object = object.expect("the watch is not disturbed");
+                let object = object.expect("an undisturbed watch");
                 let object = serde_json::to_value(object).expect("plain data");
                 into.lock().expect("no panic under the lock").push(object);
             }
@@ -67,7 +68,7 @@ impl Record {
         .await
     }
 
-    /// Waits until the status is about the present spec and `Ready` gives this reason.
+    /// Waits until the status was written for the present spec and `Ready` gives this reason.
     pub async fn until_reason(&self, name: &str, reason: &str) -> Value {
         self.until(name, &format!("be {reason}"), |object| {
             super::is_acknowledged(object) && condition(object, "Ready")["reason"] == reason

@@ -1,6 +1,6 @@
-//! The repository itself: what is generated is up to date, what is promised is kept.
+//! Checks of the repository: generated files, dependencies, manifests and documents.
 
-use crate::{harness::cluster, tools};
+use crate::{harness::cluster, interfaces};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,18 +17,19 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// All files below a folder of the repository, but for what is built and what tools keep there.
+/// All files below a folder of the repository, without build output and folders of tools.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.unwrap_or_default();
-        let passed_over = path == root().join("target")
+        let is_skipped = path == root().join("target")
             || name.starts_with('.') && ![".ci", ".github"].contains(&name);
-        if path.is_file() {
+        // In a linked work tree of Git, `.git` is a file with a path of the machine.
+        if path.is_file() && name != ".git" {
             found.push(path);
-        } else if !passed_over {
+        } else if path.is_dir() && !is_skipped {
             found.extend(files(&path));
         }
     }
@@ -55,10 +56,10 @@ fn kustomize(folder: &str) -> BTreeMap<(String, String), Value> {
 }
 
 #[test]
-fn the_committed_crd_is_what_the_code_says() {
+fn the_committed_crd_is_generated_from_the_code() {
     assert!(
         read("crds/imageexportjobs.imageexport.dev.yaml") == image_export_api::crd::yaml(),
-        "the code has changed the CRD: \
+        "the CRD is out of date: \
          cargo run -- crd > crds/imageexportjobs.imageexport.dev.yaml"
     );
 }
@@ -87,7 +88,7 @@ fn there_is_one_crypto_provider_and_no_abandoned_yaml_library() {
     }
 }
 
-/// Cargo holds the layers: a package cannot use what its manifest does not name.
+/// Cargo enforces the layers: a package cannot use what its manifest does not name.
 #[test]
 fn the_packages_of_the_core_cannot_do_io() {
     for (package, forbidden) in [
@@ -108,7 +109,7 @@ fn the_packages_of_the_core_cannot_do_io() {
     }
 }
 
-/// Everything that the operator may do, here in the form of a Role.
+/// All rights of the operator, as the rules of a Role.
 fn rules() -> Value {
     json!([
         {
@@ -172,7 +173,7 @@ fn deploy_grants_the_operator_these_rights_and_no_others() {
 }
 
 #[test]
-fn users_get_the_objects_through_their_own_roles_and_nobody_writes_a_status() {
+fn the_aggregated_roles_give_users_the_objects_and_no_right_to_write_a_status() {
     let whole = kustomize("deploy");
     for (role, resources, verbs, aggregated_to) in [
         (
@@ -228,15 +229,15 @@ fn the_operators_pod_runs_restricted() {
             "capabilities": { "drop": ["ALL"] },
         })
     );
-    // The admission of the namespace holds whatever an overlay adds to the same standard.
+    // The admission of the namespace applies the same standard to what an overlay adds.
     let namespace = find(&whole, "Namespace", "image-export-operator").expect("it");
     let labels = &namespace["metadata"]["labels"];
     assert_eq!(labels["pod-security.kubernetes.io/enforce"], "restricted");
 }
 
 #[test]
-fn no_file_names_a_place_on_somebodys_machine() {
-    // Written so that this file does not name them either.
+fn no_file_contains_a_path_of_a_developers_machine() {
+    // Written so that this file does not contain them either.
     let places =
         ["/ho me/", "/ro ot/", "/Us ers/", "/wo rk/", "/mn t/"].map(|p| p.replace(' ', ""));
     for file in files(root()) {
@@ -244,7 +245,7 @@ fn no_file_names_a_place_on_somebodys_machine() {
             continue;
         };
         for (number, line) in text.lines().enumerate() {
-            // The home of nobody, in tests.
+            // A home that tests make up.
             let line = line.replace("/home/dev", "");
             for place in &places {
                 assert!(
@@ -258,10 +259,10 @@ fn no_file_names_a_place_on_somebodys_machine() {
     }
 }
 
-/// The words of a text that are flags.
+/// The flags in a text.
 fn flags(text: &str) -> BTreeSet<String> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
-        .filter(|word| word.starts_with("--") && word.len() > 2)
+        .filter(|part| part.starts_with("--") && part.len() > 2)
         .map(str::to_owned)
         .collect()
 }
@@ -315,7 +316,7 @@ fn documents_and_manifests_name_flags_and_variables_that_exist() {
 }
 
 #[test]
-fn what_the_readme_tells_people_to_do_works() {
+fn the_links_waits_and_manifests_of_the_readme_work() {
     let readme = read("README.md");
     for link in readme.split("](").skip(1) {
         let link = link.split(')').next().unwrap_or_default();
@@ -324,14 +325,14 @@ fn what_the_readme_tells_people_to_do_works() {
             "README.md links to {link}"
         );
     }
-    // The same one-liners as in `tools`, which shows what they do.
-    for wait in [tools::GOOD, tools::BAD, tools::EITHER] {
+    // `interfaces` tests what these waits do.
+    for wait in [interfaces::SUCCESS, interfaces::FAILURE, interfaces::EITHER] {
         let readme = readme.replace('\'', "");
         assert!(readme.contains(wait[0]), "{}", wait[0]);
     }
     for block in readme.split("```yaml\n").skip(1) {
         let block = block.split("```").next().unwrap_or_default();
-        // A block inside of a list is indented as a whole.
+        // A block in a list is indented as a whole.
         let margin = &block[..block.len() - block.trim_start().len()];
         let objects: Vec<_> = block
             .lines()
@@ -350,25 +351,25 @@ fn what_the_readme_tells_people_to_do_works() {
 
 /// The fragments of each message in the table of `docs/cloud.md` occur in the sources.
 #[test]
-fn the_messages_of_the_manual_are_those_of_the_code() {
+fn the_messages_in_the_cloud_manual_are_those_of_the_code() {
     let sources: String = ["crates/cloud/src", "src/controller", "crates/core/src"]
         .iter()
         .flat_map(|folder| files(&root().join(folder)))
         .map(|source| fs::read_to_string(source).expect("a source file"))
         .collect();
     let manual = fs::read_to_string(root().join("docs/cloud.md")).expect("docs/cloud.md");
-    let mut rows = 0;
+    let mut checked = 0;
     let mut missing = Vec::new();
-    for row in manual.lines() {
-        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+    for line in manual.lines() {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
         let [_, reason, messages, remedy, _] = cells.as_slice() else {
             continue;
         };
         if !messages.starts_with('`') || !reason.starts_with(|c: char| c.is_ascii_uppercase()) {
             continue;
         }
-        rows += 1;
-        assert!(!remedy.is_empty(), "{row}");
+        checked += 1;
+        assert!(!remedy.is_empty(), "{line}");
         let in_code = |fragment: &str| {
             let fragment = fragment.trim_matches([' ', '(', ')', ',', ';', ':']);
             let escaped = fragment.replace('"', "\\\"");
@@ -384,5 +385,5 @@ fn the_messages_of_the_manual_are_those_of_the_code() {
         }
     }
     assert_eq!(missing, Vec::<String>::new());
-    assert!(rows > 40, "{rows} rows");
+    assert!(checked > 40, "{checked} lines");
 }
