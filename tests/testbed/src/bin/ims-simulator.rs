@@ -16,8 +16,8 @@ const DOMAIN: &str = "demo";
 const DEFAULT_TOKEN: &str = "demo-token";
 
 /// Simulates the asynchronous job query of Open Telekom Cloud's Image Management Service, with as
-/// much identity service as logins need. It has no real account, and calls nothing but the Keystone
-/// named by --keystone. docs/simulator.md is its manual.
+/// much identity service as logins need. It has no real account. With --keystone it calls that
+/// Keystone, else no other service. docs/simulator.md is its manual.
 #[derive(Parser)]
 #[command(version, after_long_help = AFTER_HELP)]
 struct Args {
