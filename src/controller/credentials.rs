@@ -1,6 +1,6 @@
 //! Secrets: read on the tracker's order, kept parsed with their tokens.
 use crate::telemetry::Metrics;
-use image_export_cloud::{CloudClient, Credential, Origin};
+use image_export_cloud::{CloudClient, CloudsFile, Credential, Place};
 use image_export_core::{CredentialError, CredentialRef};
 use image_export_model::{ConfigurationError, ConfigurationReason, Failure, FailureKind, Stage};
 use k8s_openapi::api::core::v1::Secret;
@@ -54,11 +54,18 @@ pub(super) async fn read(
 ) -> Result<u64, CredentialError> {
     let result = fetch(client, &reference).await.and_then(|secret| {
         let cloud = reference.cloud.cloud_name.as_str();
-        let version = image_export_cloud::content_version(secret.data.as_ref(), cloud);
+        let place = place(&reference);
+        let value = |key: &str| Some(secret.data.as_ref()?.get(key)?.0.as_slice());
+        let file = CloudsFile {
+            place: &place,
+            clouds_yaml: value("clouds.yaml"),
+            cacert: value("cacert"),
+        };
+        let version = file.version(cloud);
         let credential = match store.get(&reference) {
             Some(known) if known.version() == version => known,
             _ => cloud_client
-                .credential(&name(&reference), secret.data.as_ref(), cloud)
+                .credential(&file, cloud)
                 .map(Arc::new)
                 .map_err(CredentialError::Misconfigured)?,
         };
@@ -74,16 +81,17 @@ pub(super) async fn read(
     result.map(|version| version.max(1))
 }
 
-fn name(reference: &CredentialRef) -> Origin {
-    Origin::Secret {
-        namespace: reference.namespace.to_string(),
-        name: reference.cloud.secret_name.as_str().to_owned(),
-    }
+/// Names the Secret in messages.
+fn place(reference: &CredentialRef) -> Place {
+    Place::KeyOf(format!(
+        "Secret {}/{}",
+        reference.namespace, reference.cloud.secret_name
+    ))
 }
 
 async fn fetch(client: Client, reference: &CredentialRef) -> Result<Secret, CredentialError> {
     let secrets: Api<Secret> = Api::namespaced(client, &reference.namespace);
-    let name = name(reference);
+    let name = place(reference);
     let missing = |message: String| {
         CredentialError::Misconfigured(ConfigurationError {
             reason: ConfigurationReason::CredentialsNotFound,
@@ -128,7 +136,6 @@ mod tests {
     use image_export_api::CloudCredentialsRef;
     use image_export_cloud::CloudOptions;
     use image_export_core::CredentialRef;
-    use std::collections::BTreeMap;
 
     #[test]
     fn a_credential_that_is_read_again_under_a_new_key_survives_the_old_one() {
@@ -143,14 +150,13 @@ mod tests {
         };
         let yaml = "clouds: {otc: {auth_type: token, auth: {token: t}, \
                     image_endpoint_override: \"https://ims.eu-de.otc.t-systems.com\"}}";
-        let data = BTreeMap::from([(
-            "clouds.yaml".to_owned(),
-            k8s_openapi::ByteString(yaml.into()),
-        )]);
-        let secret = name(&key());
-        let credential = Arc::new(
-            Credential::parse(&secret, Some(&data), "otc", &CloudOptions::default()).unwrap(),
-        );
+        let file = CloudsFile {
+            place: &place(&key()),
+            clouds_yaml: Some(yaml.as_bytes()),
+            cacert: None,
+        };
+        let credential =
+            Arc::new(Credential::parse(&file, "otc", &CloudOptions::default()).unwrap());
         let store = CredentialStore::default();
         store.put(key(), credential.clone());
         let held = key();

@@ -1,10 +1,8 @@
 //! The user's `clouds.yaml`: where it is, and what is in it.
 use image_export_api::CloudName;
-use image_export_cloud::{CloudClient, Credential, Origin};
+use image_export_cloud::{CloudClient, Credential, Place};
 use image_export_model::ConfigurationError;
-use k8s_openapi::ByteString;
 use std::{
-    collections::BTreeMap,
     env, fmt,
     fs::File,
     io::{self, Read},
@@ -103,18 +101,21 @@ impl CloudsFile {
         client: &CloudClient,
         name: &CloudName,
     ) -> Result<Result<Credential, ConfigurationError>, FileError> {
-        let origin = Origin::File(self.to_string());
-        let mut data = BTreeMap::from([("clouds.yaml".to_owned(), ByteString(self.yaml()?))]);
-        let parsed = client.credential(&origin, Some(&data), name.as_str());
-        let certificates = parsed.as_ref().ok().and_then(Credential::cacert_path);
-        let Some(certificates) = certificates else {
-            return Ok(parsed);
+        let (place, yaml) = (Place::File(self.to_string()), self.yaml()?);
+        let parse = |cacert: Option<&[u8]>| {
+            let file = image_export_cloud::CloudsFile {
+                place: &place,
+                clouds_yaml: Some(&yaml),
+                cacert,
+            };
+            client.credential(&file, name.as_str())
         };
-        data.insert(
-            "cacert".to_owned(),
-            ByteString(read(&at_home(certificates))?),
-        );
-        Ok(client.credential(&origin, Some(&data), name.as_str()))
+        let parsed = parse(None);
+        let certificates = parsed.as_ref().ok().and_then(Credential::cacert_path);
+        match certificates {
+            None => Ok(parsed),
+            Some(path) => Ok(parse(Some(&read(&at_home(path))?))),
+        }
     }
 }
 

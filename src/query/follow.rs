@@ -245,7 +245,7 @@ impl Desk<'_> {
         let (client, sender) = (self.follow.client.clone(), self.sender.clone());
         let (project, job) = (self.follow.project.clone(), self.follow.job.clone());
         let poll = tokio::spawn(async move {
-            let query = client.query(&credential, project.as_str(), job.as_str());
+            let query = client.query(&credential, &project, &job);
             tokio::time::timeout(POLL_TIMEOUT, query).await
         });
         tokio::spawn(async move {

@@ -11,7 +11,6 @@ mod conditions;
 mod crash;
 mod crd;
 mod credentials;
-mod error_table;
 mod errors;
 mod faults;
 mod harness;
