@@ -3,7 +3,7 @@
 //! ```text
 //! config   clouds.yaml ─▶ CloudEntry (plain data: Auth, endpoints, trust)
 //! auth     tokens ─▶ keystone · signature · breaker
-//! ims      client ─▶ poll ─▶ answer (job, error class) ─▶ Observation
+//! ims      client ─▶ poll ─▶ answer (job, error) ─▶ Observation
 //!
 //! below all of them:  http (transport) · wire (JSON, texts, times, error bodies)
 //! ```
@@ -19,6 +19,7 @@ mod credential;
 mod http;
 mod ims;
 mod options;
+mod outcome;
 mod wire;
 
 #[cfg(any(test, fuzzing))]

@@ -9,9 +9,12 @@ pub(crate) mod tokens;
 
 pub use pacing::Pacing;
 
-use crate::config::{CloudEntry, Identity, error};
-use image_export_model::{ConfigurationError, ConfigurationReason, ProjectId};
-use keystone::{Keystone, LoginProblem};
+use crate::{
+    config::{CloudEntry, Identity},
+    outcome::configuration_error,
+};
+use image_export_model::{ConfigurationError, ConfigurationReason, Outcome, ProjectId};
+use keystone::Keystone;
 use std::sync::Arc;
 use tokens::{NoToken, Session, Tokens};
 
@@ -42,7 +45,7 @@ pub(crate) async fn session(
         session.grant.project_id.as_deref(),
         project_id,
     )
-    .map_err(|error| NoToken::Login(LoginProblem::Misconfigured(error).into()))?;
+    .map_err(|error| NoToken::Login(Outcome::Misconfigured(error).into()))?;
     Ok(session)
 }
 
@@ -56,7 +59,7 @@ pub(crate) fn check_project(
     match entry.project_id().or(granted) {
         Some(other) if other != project_id.as_str() => {
             let other = entry.redactor.clean_chars(other, 64).unwrap_or_default();
-            Err(error(
+            Err(configuration_error(
                 ConfigurationReason::CredentialsInvalid,
                 format!(
                     "{} signs in to project {other}, but spec.projectID is {project_id}",

@@ -7,12 +7,19 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use image_export_model::ProjectId;
 use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use url::Url;
 
 const ALGORITHM: &str = "SDK-HMAC-SHA256";
+/// All but the unreserved characters of RFC 3986.
+const RESERVED: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
 const DATE: HeaderName = HeaderName::from_static("x-sdk-date");
 const PROJECT: HeaderName = HeaderName::from_static("x-project-id");
 const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-security-token");
@@ -108,7 +115,7 @@ fn canonical_path(url: &Url) -> String {
     let mut path: String = url
         .path()
         .split('/')
-        .map(|segment| encode(&decode(segment)))
+        .map(canonical)
         .collect::<Vec<_>>()
         .join("/");
     if !path.ends_with('/') {
@@ -127,7 +134,7 @@ fn canonical_query(url: &Url) -> String {
         .map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             // In a query, servers read a plus sign as a space.
-            let again = |text: &str| encode(&decode(&text.replace('+', " ")));
+            let again = |text: &str| canonical(&text.replace('+', " "));
             (again(key), again(value))
         })
         .collect();
@@ -139,37 +146,10 @@ fn canonical_query(url: &Url) -> String {
     pairs.join("&")
 }
 
-/// Percent-encoding of all but the unreserved characters of RFC 3986.
-fn encode(bytes: &[u8]) -> String {
-    let mut encoded = String::with_capacity(bytes.len());
-    for &byte in bytes {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            write!(encoded, "%{byte:02X}").expect("a String takes everything");
-        }
-    }
-    encoded
-}
-
-/// The inverse of [`encode`]; a percent sign that starts no escape stands for itself.
-fn decode(text: &str) -> Vec<u8> {
-    let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        if byte == b'%'
-            && let (Some(high), Some(low)) = (digit(bytes.get(at + 1)), digit(bytes.get(at + 2)))
-        {
-            decoded.extend(u8::try_from(16 * high + low));
-            at += 3;
-        } else {
-            decoded.push(byte);
-            at += 1;
-        }
-    }
-    decoded
+/// Decodes and percent-encodes anew, so that equal texts are spelt equally.
+fn canonical(text: &str) -> String {
+    let decoded: Vec<u8> = percent_decode_str(text).collect();
+    percent_encode(&decoded, &RESERVED).to_string()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -3,7 +3,7 @@
 
 use super::{
     Pacing,
-    keystone::{Grant, LoginError, LoginProblem},
+    keystone::{Grant, LoginError},
 };
 use image_export_model::ProjectId;
 use std::{
@@ -233,7 +233,7 @@ impl State {
             Err(error) => {
                 let consecutive = self.failed.as_ref().map_or(0, |failed| failed.consecutive) + 1;
                 let until = now + pause_after(pacing, &error, consecutive);
-                if error.problem.is_rejection() {
+                if error.is_rejection() {
                     self.session = None;
                 }
                 self.failed = Some(FailedLogin {
@@ -270,10 +270,10 @@ impl FailedLogin {
 }
 
 fn pause_after(pacing: &Pacing, error: &LoginError, consecutive: u32) -> Duration {
-    let own = match &error.problem {
-        LoginProblem::CircuitOpen(_, wait) => *wait,
-        problem if problem.is_rejection() => pacing.login_rejected,
-        LoginProblem::Misconfigured(_) | LoginProblem::Failed(_) => pause(pacing, consecutive),
+    let own = match error.circuit_open {
+        Some(wait) => wait,
+        None if error.is_rejection() => pacing.login_rejected,
+        None => pause(pacing, consecutive),
     };
     own.max(
         error

@@ -4,8 +4,8 @@
 //! Unknown keys are ignored, as are other entries. No message repeats a value: any of them may be
 //! a secret in the wrong place, so the YAML library's own error texts are not used either.
 
-use super::{Place, error};
-use crate::wire::text::Redactor;
+use super::Place;
+use crate::{outcome::configuration_error, wire::text::Redactor};
 use image_export_model::{ConfigurationError, ConfigurationReason};
 use secrecy::SecretString;
 use serde::{
@@ -28,7 +28,7 @@ pub(crate) fn read(
     let document = place.document();
     let invalid = |problem: &str| {
         let message = format!("{document} {problem}");
-        error(ConfigurationReason::CredentialsInvalid, message)
+        configuration_error(ConfigurationReason::CredentialsInvalid, message)
     };
     let text = std::str::from_utf8(yaml).map_err(|_| invalid("is not UTF-8 text"))?;
     if text.trim().is_empty() {
@@ -42,7 +42,7 @@ pub(crate) fn read(
         return Err(invalid("has no map \"clouds\""));
     }
     found.entry.ok_or_else(|| {
-        error(
+        configuration_error(
             ConfigurationReason::CredentialsNotFound,
             no_such_cloud(place, &shown(cloud), &found.others),
         )
@@ -109,9 +109,7 @@ fn no_such_cloud(place: &Place, cloud: &str, others: &[String]) -> String {
     )
 }
 
-/// The values of one entry as they are written. Keys and agencies stand beside `auth` in some files
-/// and inside it in others. `serde(flatten)` does not fit: it reads through a buffer, which takes `123`
-/// for a number where it is a name.
+/// The values of one entry as they are written.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct RawCloud {
@@ -124,6 +122,8 @@ pub(crate) struct RawCloud {
     pub(crate) image_endpoint_override: Option<String>,
     /// Not of `OpenStack`: which path the job query has, as `--job-path` names it.
     pub(crate) image_job_path: Option<String>,
+    // Some files have these beside `auth`, others inside it. `serde(flatten)` does not fit: it reads
+    // through a buffer, which takes `123` for a number where it is a name.
     #[serde(alias = "access_key")]
     pub(crate) ak: Option<String>,
     #[serde(alias = "secret_key")]

@@ -1,11 +1,12 @@
 //! Addresses: what a URL of a user or of a catalog may look like, and the URL of a job.
 
-use super::{EndpointPolicy, error};
+use super::EndpointPolicy;
+use crate::outcome::configuration_error;
 use image_export_model::{ConfigurationError, ConfigurationReason, JobId, ProjectId};
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 use url::{Host, Url};
 
-/// Longest name that DNS knows. The URL parser permits longer ones, and messages name hosts.
+/// Longest name in DNS, in bytes. The URL parser permits longer ones, and messages name hosts.
 const MAX_HOST_BYTES: usize = 253;
 
 /// Under which path an endpoint answers the job query.
@@ -52,7 +53,7 @@ pub(crate) enum InvalidUrl {
     #[error("uses plain http with host {0}; use https, or start the operator with --allow-http")]
     PlainHttp(Arc<str>),
     #[error(
-        "leads to host {0}, which the operator may not talk to; its administrator can permit it with --allow-host"
+        "leads to host {0}, which is not allowed; an administrator can permit it with --allow-host"
     )]
     HostNotAllowed(Arc<str>),
     #[error("leads to {0}, a loopback, link-local or metadata address, which is never contacted")]
@@ -68,7 +69,7 @@ impl InvalidUrl {
             }
             Self::NotAUrl | Self::UserInfo => ConfigurationReason::EndpointInvalid,
         };
-        error(reason, format!("{field} in {place} {self}"))
+        configuration_error(reason, format!("{field} in {place} {self}"))
     }
 }
 

@@ -4,14 +4,13 @@
 use super::{
     Auth, CloudsFile, Endpoint, EndpointPolicy, JobPath, Place, ProjectRef,
     clouds_yaml::{self, RawCloud},
-    error,
 };
-use crate::{http::Trust, wire::text::Redactor};
+use crate::{http::Trust, outcome::configuration_error, wire::text::Redactor};
 use image_export_model::{ConfigurationError, ConfigurationReason};
 use reqwest::Certificate;
 use secrecy::{ExposeSecret, SecretString};
 
-/// Tells certificates from the path of their file.
+/// Distinguishes certificates from the path of their file.
 const PEM: &str = "-----BEGIN";
 
 /// A checked cloud entry.
@@ -45,7 +44,7 @@ impl CloudEntry {
         policy: &EndpointPolicy,
     ) -> Result<Self, ConfigurationError> {
         let yaml = file.clouds_yaml.ok_or_else(|| {
-            error(
+            configuration_error(
                 ConfigurationReason::CredentialsNotFound,
                 format!("{} has no key clouds.yaml", file.place),
             )
@@ -168,7 +167,7 @@ impl Parser<'_> {
                 .ok()
                 .filter(|certificates| !certificates.is_empty())
                 .ok_or_else(|| {
-                    error(
+                    configuration_error(
                         ConfigurationReason::CredentialsInvalid,
                         format!(
                             "{} is not a list of certificates in PEM",
@@ -208,7 +207,7 @@ impl Parser<'_> {
     }
 
     pub(super) fn invalid(&self, problem: &str) -> ConfigurationError {
-        error(
+        configuration_error(
             ConfigurationReason::CredentialsInvalid,
             format!("in {}, {problem}", self.place.content()),
         )

@@ -1,4 +1,4 @@
-//! From a `clouds.yaml` to a checked [`CloudEntry`]: plain data that says how requests are authorised
+//! From a `clouds.yaml` to a checked [`CloudEntry`]: plain data: how requests are authorised
 //! and where they go. Nothing in here sends a request.
 
 pub(crate) mod auth;
@@ -16,7 +16,6 @@ pub(crate) use endpoint::{Endpoint, JobPath};
 pub(crate) use entry::CloudEntry;
 pub(crate) use policy::EndpointPolicy;
 
-use image_export_model::{ConfigurationError, ConfigurationReason};
 use std::{
     fmt,
     hash::{DefaultHasher, Hash, Hasher},
@@ -88,12 +87,5 @@ impl Place {
             Self::KeyOf(holder) => format!("key cacert of {holder}"),
             Self::File(_) => format!("cacert in {self}"),
         }
-    }
-}
-
-pub(crate) fn error(reason: ConfigurationReason, message: String) -> ConfigurationError {
-    ConfigurationError {
-        reason,
-        message: message.into(),
     }
 }

@@ -13,7 +13,7 @@ use std::{io::Read, time::Duration};
 pub(crate) enum BodyError {
     #[error("is longer than {0} KiB")]
     TooLong(usize),
-    #[error("is encoded in a way that was not asked for")]
+    #[error("is encoded in a way that was not requested")]
     Encoded,
     #[error("is not the gzip that it claims to be")]
     Corrupt,

@@ -7,7 +7,7 @@ use std::{sync::OnceLock, time::Duration};
 /// Gateways commonly drop idle connections after 60 s; ours are dropped before.
 const POOL_IDLE: Duration = Duration::from_secs(45);
 /// Bytes of an answer's headers in HTTP/2. A token that is too long to be used fits in, so that the
-/// message can say so.
+/// message can report it.
 const MAX_HEADERS: u32 = 64 * 1024;
 /// Time-outs of requests do not end an HTTP/2 connection, and one whose other end is gone would
 /// swallow request after request.
@@ -43,17 +43,17 @@ impl Default for Trust {
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     trust: Trust,
-    /// Honours the proxies of the environment.
-    proxied: Pair,
-    /// For loopback addresses, which no proxy can reach.
-    direct: Pair,
+    /// By [`Kind`].
+    built: [[OnceLock<Client>; 2]; 2],
 }
 
-#[derive(Debug, Default)]
-struct Pair {
-    pooled: OnceLock<Client>,
+/// Which client a request takes.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    /// For loopback addresses, which no proxy can reach; else the environment's proxies are honoured.
+    pub(super) direct: bool,
     /// Keeps no connection, so each of its requests opens one.
-    fresh: OnceLock<Client>,
+    pub(super) fresh: bool,
 }
 
 impl Clients {
@@ -68,26 +68,12 @@ impl Clients {
         &self,
         settings: &Settings,
         resolver: &CheckedResolver,
-        direct: bool,
-        fresh: bool,
+        kind: Kind,
     ) -> reqwest::Result<Client> {
-        let pair = if direct { &self.direct } else { &self.proxied };
-        let slot = if fresh { &pair.fresh } else { &pair.pooled };
+        let slot = &self.built[usize::from(kind.direct)][usize::from(kind.fresh)];
         if let Some(client) = slot.get() {
             return Ok(client.clone());
         }
-        let client = self.build(settings, resolver, direct, fresh)?;
-        // Of two that were built at once, one stays.
-        Ok(slot.get_or_init(|| client).clone())
-    }
-
-    fn build(
-        &self,
-        settings: &Settings,
-        resolver: &CheckedResolver,
-        direct: bool,
-        fresh: bool,
-    ) -> reqwest::Result<Client> {
         let mut builder = Client::builder()
             .user_agent(&settings.user_agent)
             .redirect(redirect::Policy::none())
@@ -102,12 +88,14 @@ impl Clients {
             .http2_keep_alive_interval(PING_AFTER)
             .http2_keep_alive_timeout(PING_AFTER)
             .pool_idle_timeout(POOL_IDLE);
-        if direct {
+        if kind.direct {
             builder = builder.no_proxy();
         }
-        if fresh {
+        if kind.fresh {
             builder = builder.pool_max_idle_per_host(0);
         }
-        builder.build()
+        let client = builder.build()?;
+        // Of two that were built at once, one stays.
+        Ok(slot.get_or_init(|| client).clone())
     }
 }

@@ -12,6 +12,7 @@ pub(crate) use clients::{Clients, Trust};
 pub(crate) use error::NoAnswer;
 
 use address::CheckedResolver;
+use clients::Kind;
 use reqwest::{Client, RequestBuilder, Response, header::HeaderMap};
 use std::{
     fmt,
@@ -123,7 +124,11 @@ impl Http {
             settings,
             shared: Clients::default(),
         };
-        http.client(&http.shared, false, false)?;
+        let kind = Kind {
+            direct: false,
+            fresh: false,
+        };
+        http.shared.get(&http.settings, &http.resolver, kind)?;
         Ok(http)
     }
 
@@ -142,22 +147,24 @@ impl Http {
             host = route.url.authority()
         );
         let clients = route.clients.unwrap_or(&self.shared);
-        let direct = is_loopback(route.url);
-        let mut fresh = false;
+        let mut kind = Kind {
+            direct: is_loopback(route.url),
+            fresh: false,
+        };
         loop {
-            let client = self
-                .client(clients, direct, fresh)
+            let client = clients
+                .get(&self.settings, &self.resolver, kind)
                 .map_err(|error| error::no_answer(&error, &self.settings))?;
             attempts.sent += 1;
             let (result, broke) = self
                 .attempt(request(&client), route)
                 .instrument(span.clone())
                 .await;
-            if !broke || fresh || !attempts.fresh_left {
+            if !broke || kind.fresh || !attempts.fresh_left {
                 return result;
             }
             attempts.fresh_left = false;
-            fresh = true;
+            kind.fresh = true;
         }
     }
 
@@ -182,10 +189,6 @@ impl Http {
         observer.request(route.operation, class, took);
         tracing::debug!(class, milliseconds = took.as_millis(), "request ended");
         (result, broke)
-    }
-
-    fn client(&self, clients: &Clients, direct: bool, fresh: bool) -> reqwest::Result<Client> {
-        clients.get(&self.settings, &self.resolver, direct, fresh)
     }
 
     async fn read(&self, mut response: Response, limit: usize) -> Answer {

@@ -1,30 +1,41 @@
 //! What an HTTP answer to a job query means.
 
 use super::{
-    error_class::{ErrorClass, classify},
+    error::{Rejection, classify},
     job,
 };
 use crate::{
     http::Answer,
+    outcome::failed,
     wire::{error_body::ErrorBody, text::Redactor},
 };
-use image_export_model::{FailureKind, JobAnswer, JobId};
+use image_export_model::{ConfigurationReason, FailureKind, JobId, Outcome, Stage};
 use std::time::{Duration, SystemTime};
 
 /// An answer, interpreted.
 pub(crate) struct ParsedAnswer {
-    pub(crate) result: Result<JobAnswer, ErrorClass>,
+    /// An `Err` is a token or signature that was not accepted.
+    pub(crate) result: Result<Outcome, Rejection>,
     pub(crate) retry_after: Option<Duration>,
     pub(super) code: Option<String>,
     pub(super) request_id: Option<String>,
 }
 
 impl ParsedAnswer {
-    /// Whether the code is one of the image service itself.
+    /// Whether the server accepted the token or signature: it reports on the job, or denies access to it.
+    pub(super) fn is_accepted(&self) -> bool {
+        match &self.result {
+            Ok(Outcome::Answered(_) | Outcome::JobNotFound) => true,
+            Ok(Outcome::Misconfigured(error)) => error.reason == ConfigurationReason::AccessDenied,
+            _ => false,
+        }
+    }
+
+    /// Whether this server is the image service, by a job or one of its codes. Any other server can
+    /// answer 403 or 404 as well.
     pub(super) fn is_by_ims(&self) -> bool {
-        self.code
-            .as_ref()
-            .is_some_and(|code| code.starts_with("IMG."))
+        let code = self.code.as_deref().unwrap_or_default();
+        code.starts_with("IMG.") || matches!(self.result, Ok(Outcome::Answered(_)))
     }
 }
 
@@ -46,17 +57,18 @@ pub(crate) fn parse(
         Some(Ok(_)) => ErrorBody::default(),
         _ => ErrorBody::parse(status, body, redactor),
     };
+    let unreadable = |kind, problem: &dyn std::fmt::Display| {
+        let message = format!("the answer of {host} {problem}");
+        Ok(failed(Stage::Query, kind, message))
+    };
     let result = match (job, &answer.body) {
-        (Some(Ok(job)), _) => Ok(job),
-        (Some(Err(_)), _) if error.is_throttling(status) => Err(ErrorClass::Throttled),
-        (Some(Err(why)), _) => Err(ErrorClass::Transient(
-            FailureKind::Malformed,
-            format!("the answer of {host} {why}"),
-        )),
-        (None, Err(broken)) if !status_suffices(status, broken.kind()) => Err(
-            ErrorClass::Transient(broken.kind(), format!("the answer of {host} {broken}")),
-        ),
-        (None, _) => Err(classify(host, status, &error)),
+        (Some(Ok(job)), _) => Ok(Outcome::Answered(Box::new(job))),
+        (Some(Err(_)), _) if error.is_throttling(status) => Ok(Outcome::Throttled),
+        (Some(Err(invalid)), _) => unreadable(FailureKind::Malformed, &invalid),
+        (None, Err(broken)) if !status_suffices(status, broken.kind()) => {
+            unreadable(broken.kind(), broken)
+        }
+        (None, _) => classify(host, status, &error),
     };
     ParsedAnswer {
         result,
@@ -66,7 +78,7 @@ pub(crate) fn parse(
     }
 }
 
-/// Whether a status means the same whatever its unreadable body says. 404 does not: its body may be
+/// Whether a status means the same whatever its unreadable body holds. 404 does not: its body may be
 /// `APIGW.0101`. A body that is merely too long is not one of the documented errors.
 fn status_suffices(status: u16, broken: FailureKind) -> bool {
     // The cloud counts a rejected signature or password even if the body breaks off.

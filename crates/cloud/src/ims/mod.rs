@@ -2,6 +2,6 @@
 
 pub(crate) mod answer;
 pub(crate) mod client;
-pub(crate) mod error_class;
+pub(crate) mod error;
 pub(crate) mod job;
 mod poll;

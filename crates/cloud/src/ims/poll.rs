@@ -1,10 +1,6 @@
 //! One poll: authorise, query, interpret, and once more with a fresh token if the first is rejected.
 
-use super::{
-    answer,
-    client::Shared,
-    error_class::{ErrorClass, Rejection},
-};
+use super::{answer, client::Shared, error::Rejection};
 use crate::{
     Credential,
     auth::{
@@ -14,13 +10,14 @@ use crate::{
         signature,
         tokens::{NoToken, Session},
     },
-    config::{self, Auth, CloudEntry, Endpoint, Keys, KeystoneLogin},
+    config::{Auth, CloudEntry, Endpoint, Keys, KeystoneLogin},
     http::{Attempts, NoAnswer, Operation, Route},
+    outcome::{self, misconfigured},
     wire::text::Redactor,
 };
 use http::Method;
 use image_export_model::{
-    ConfigurationReason, Failure, FailureKind, JobId, Observation, Outcome, ProjectId, Stage,
+    ConfigurationReason, FailureKind, JobId, Observation, Outcome, ProjectId, Stage,
 };
 use jiff::Timestamp;
 use reqwest::{RequestBuilder, header::ACCEPT};
@@ -41,15 +38,17 @@ pub(super) struct Poll<'a> {
     logged_in: bool,
 }
 
-/// What one query came to.
-enum QueryResult {
-    /// The image service did not accept the token or signature.
-    Rejected(Rejection),
-    /// It did, whatever it reports about the job. `by_ims`: an IMS code or a job answer proves it; any
-    /// other server can answer 403 or 404 as well.
-    Accepted { outcome: Outcome, by_ims: bool },
-    /// Neither is known.
-    Unknown(Outcome),
+/// The outcome of one query; an `Err` is a token or signature that was not accepted.
+type QueryResult = Result<(Outcome, Accepted), Rejection>;
+
+/// Whether the token or signature of a query was accepted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Accepted {
+    Unknown,
+    /// By whatever server answers.
+    Yes,
+    /// By the image service for certain.
+    ByIms,
 }
 
 impl<'a> Poll<'a> {
@@ -118,15 +117,13 @@ impl<'a> Poll<'a> {
             }
         };
         match self.query(endpoint, &self.entry().redactor, sign).await {
-            QueryResult::Accepted {
-                outcome,
-                by_ims: true,
-            } => {
-                permit.accepted();
+            Ok((outcome, accepted)) => {
+                if accepted == Accepted::ByIms {
+                    permit.accepted();
+                }
                 outcome
             }
-            QueryResult::Accepted { outcome, .. } | QueryResult::Unknown(outcome) => outcome,
-            QueryResult::Rejected(rejection) => match permit.rejected(rejection.to_string()) {
+            Err(rejection) => match permit.rejected(rejection.to_string()) {
                 Some(open) => self.circuit_open(host, &open),
                 None => misconfigured(
                     ConfigurationReason::CredentialsInvalid,
@@ -144,7 +141,7 @@ impl<'a> Poll<'a> {
         misconfigured(
             ConfigurationReason::CredentialsInvalid,
             format!(
-                "{host} rejected signatures with this access key {} times in a row ({}), with {} or another Secret; to keep the key from being locked, one is tried every {} min; check ak, sk and security_token",
+                "{host} rejected signatures with this access key {} times in a row ({}), with {} or other credentials; to keep the key from being locked, one is tried every {} min; check ak, sk and security_token",
                 open.rejections.min(pacing.breaker_rejections),
                 open.answer,
                 self.entry().described(),
@@ -164,8 +161,8 @@ impl<'a> Poll<'a> {
             );
         };
         match self.query_with(&grant).await {
-            QueryResult::Rejected(rejection) => self.token_rejected(&rejection, false),
-            QueryResult::Accepted { outcome, .. } | QueryResult::Unknown(outcome) => outcome,
+            Ok((outcome, _)) => outcome,
+            Err(rejection) => self.token_rejected(&rejection, false),
         }
     }
 
@@ -221,7 +218,7 @@ impl<'a> Poll<'a> {
         match (no_token, rejection) {
             (NoToken::Login(error), _) => {
                 self.retry_after = error.retry_after;
-                error.problem.into()
+                error.outcome
             }
             (NoToken::NotReplaced, Some(rejection)) => {
                 self.token_rejected(rejection, login.is_renewable())
@@ -233,16 +230,13 @@ impl<'a> Poll<'a> {
         }
     }
 
-    /// Queries with the token of a session; an `Err` is one that was not accepted.
+    /// Queries with the token of a session, and records there that it was accepted.
     async fn query_in(&mut self, session: &Session) -> Result<Outcome, Rejection> {
-        match self.query_with(&session.grant).await {
-            QueryResult::Rejected(rejection) => Err(rejection),
-            QueryResult::Accepted { outcome, .. } => {
-                session.accept();
-                Ok(outcome)
-            }
-            QueryResult::Unknown(outcome) => Ok(outcome),
+        let (outcome, accepted) = self.query_with(&session.grant).await?;
+        if accepted != Accepted::Unknown {
+            session.accept();
         }
+        Ok(outcome)
     }
 
     async fn query_with(&mut self, grant: &Grant) -> QueryResult {
@@ -276,12 +270,13 @@ impl<'a> Poll<'a> {
             Ok(answer) => answer,
             Err(error) => {
                 let text = format!("{host} {error}");
-                return QueryResult::Unknown(match error {
+                let outcome = match error {
                     NoAnswer::Failed(kind, _) => failed(kind, text),
                     NoAnswer::NotAllowed(_) => {
                         misconfigured(ConfigurationReason::EndpointNotAllowed, text)
                     }
-                });
+                };
+                return Ok((outcome, Accepted::Unknown));
             }
         };
         self.endpoint = Some(Arc::clone(host));
@@ -295,15 +290,13 @@ impl<'a> Poll<'a> {
             request_id = parsed.request_id,
             "job query answered"
         );
-        let by_ims = parsed.is_by_ims();
+        let accepted = match (parsed.is_accepted(), parsed.is_by_ims()) {
+            (false, _) => Accepted::Unknown,
+            (true, false) => Accepted::Yes,
+            (true, true) => Accepted::ByIms,
+        };
         self.request_id = parsed.request_id.map(Arc::from);
-        match parsed.result {
-            Ok(job) => QueryResult::Accepted {
-                outcome: Outcome::Answered(Box::new(job)),
-                by_ims: true,
-            },
-            Err(class) => result_of(class, by_ims),
-        }
+        Ok((parsed.result?, accepted))
     }
 
     /// One message whether a fresh token was just rejected too or none was to be had so soon: the
@@ -323,36 +316,6 @@ impl<'a> Poll<'a> {
     }
 }
 
-/// An image service that does not know the job, or denies access to it, has accepted the credential.
-fn result_of(class: ErrorClass, by_ims: bool) -> QueryResult {
-    match class {
-        ErrorClass::Rejected(rejection) => QueryResult::Rejected(rejection),
-        ErrorClass::JobNotFound => QueryResult::Accepted {
-            outcome: Outcome::JobNotFound,
-            by_ims,
-        },
-        ErrorClass::Misconfigured(reason @ ConfigurationReason::AccessDenied, message) => {
-            QueryResult::Accepted {
-                outcome: misconfigured(reason, message),
-                by_ims,
-            }
-        }
-        ErrorClass::Misconfigured(reason, message) => {
-            QueryResult::Unknown(misconfigured(reason, message))
-        }
-        ErrorClass::Throttled => QueryResult::Unknown(Outcome::Throttled),
-        ErrorClass::Transient(kind, message) => QueryResult::Unknown(failed(kind, message)),
-    }
-}
-
-fn misconfigured(reason: ConfigurationReason, message: String) -> Outcome {
-    Outcome::Misconfigured(config::error(reason, message))
-}
-
 fn failed(kind: FailureKind, message: String) -> Outcome {
-    Outcome::Failed(Failure {
-        kind,
-        stage: Stage::Query,
-        message: message.into(),
-    })
+    outcome::failed(Stage::Query, kind, message)
 }

@@ -6,12 +6,13 @@ use crate::{
     http::{Answer, BodyError},
     ims::{
         answer::{self, ParsedAnswer},
-        error_class::{ErrorClass, Rejection},
+        error::Rejection,
     },
+    outcome::{failed, misconfigured},
 };
 use image_export_model::{
     ConfigurationReason::{self, AccessDenied, EndpointInvalid, RequestRejected},
-    FailureKind,
+    FailureKind, Outcome, Stage,
 };
 use proptest::prelude::*;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -39,8 +40,14 @@ fn parse(status: u16, headers: &[(&str, &str)], body: Result<&[u8], BodyError>) 
     answer::parse(HOST, &answer, &"j1".parse().unwrap(), &grant().redactor)
 }
 
-fn class(status: u16, body: &str) -> ErrorClass {
-    parse(status, &[], Ok(body.as_bytes())).result.unwrap_err()
+fn class(status: u16, body: &str) -> Class {
+    parse(status, &[], Ok(body.as_bytes())).result
+}
+
+type Class = Result<Outcome, Rejection>;
+
+fn transient(kind: FailureKind, message: String) -> Class {
+    Ok(failed(Stage::Query, kind, message))
 }
 
 /// The three documented shapes of one error. In the third the code is the HTTP status where the
@@ -66,17 +73,17 @@ enum Row {
 }
 
 impl Row {
-    fn class(self, answer: &str) -> ErrorClass {
+    fn class(self, answer: &str) -> Class {
         let message = |text: &str| format!("{HOST}{}", text.replace("{}", answer));
         match self {
-            Self::Throttled => ErrorClass::Throttled,
-            Self::JobNotFound => ErrorClass::JobNotFound,
-            Self::Rejected(cause) => ErrorClass::Rejected(Rejection {
+            Self::Throttled => Ok(Outcome::Throttled),
+            Self::JobNotFound => Ok(Outcome::JobNotFound),
+            Self::Rejected(cause) => Err(Rejection {
                 answer: answer.to_owned(),
                 cause: Some(cause).filter(|cause| !cause.is_empty()),
             }),
-            Self::Misconfigured(reason, text) => ErrorClass::Misconfigured(reason, message(text)),
-            Self::Transient => ErrorClass::Transient(FailureKind::Http, message(" answered {}")),
+            Self::Misconfigured(reason, text) => Ok(misconfigured(reason, message(text))),
+            Self::Transient => transient(FailureKind::Http, message(" answered {}")),
         }
     }
 }
@@ -143,7 +150,7 @@ fn each_status_and_code_in_each_body_shape_and_spelling() {
     }
     for body in shapes("IMG.0001", "x") {
         let message = format!("the answer of {HOST} has no job_id");
-        let malformed = ErrorClass::Transient(FailureKind::Malformed, message);
+        let malformed = transient(FailureKind::Malformed, message);
         assert_eq!(class(200, &body), malformed, "{body}");
     }
 }
@@ -193,25 +200,24 @@ fn each_status_without_a_readable_body() {
 
 #[test]
 fn a_token_that_is_too_long_for_the_gateway_has_a_remedy() {
-    let ErrorClass::Misconfigured(RequestRejected, message) = class(431, "") else {
-        panic!("another class")
-    };
+    let outcome = class(431, "").unwrap();
+    assert_eq!(outcome.category(), "request_rejected");
+    let message = outcome.message().unwrap();
     assert!(message.contains("set image_endpoint_override"), "{message}");
 }
 
 #[test]
 fn a_code_may_be_a_number() {
     let body = r#"{"error":{"message":"Unauthorized.","code":401,"title":"Unauthorized"}}"#;
-    let ErrorClass::Rejected(rejection) = class(401, body) else {
+    let Err(rejection) = class(401, body) else {
         panic!("not a rejection")
     };
     assert_eq!(
         rejection.answer, "401",
-        "a code that repeats the status is not said twice"
+        "a code that repeats the status is not shown twice"
     );
-    let ErrorClass::Misconfigured(_, message) = class(400, r#"{"error_code":17}"#) else {
-        panic!("not refused")
-    };
+    let outcome = class(400, r#"{"error_code":17}"#).unwrap();
+    let message = outcome.message().unwrap();
     assert!(message.contains("400 17"), "{message}");
 }
 
@@ -242,7 +248,7 @@ fn the_period_of_throttling_comes_from_the_header_else_from_the_text() {
     let unavailable = parse(503, &[("retry-after", "30")], Ok(HTML.as_bytes()));
     assert_eq!(unavailable.retry_after, Some(Duration::from_secs(30)));
     let expected = Row::Transient.class("503");
-    assert_eq!(unavailable.result.unwrap_err(), expected);
+    assert_eq!(unavailable.result, expected);
     let chatty = json!({"error_msg": "time:5 second", "error_code": "IMG.0001"}).to_string();
     assert_eq!(
         parse(500, &[], Ok(chatty.as_bytes())).retry_after,
@@ -253,7 +259,7 @@ fn the_period_of_throttling_comes_from_the_header_else_from_the_text() {
 
 #[test]
 fn a_body_that_breaks_off_matters_unless_the_status_suffices() {
-    let class = |status, broken: BodyError| parse(status, &[], Err(broken)).result.unwrap_err();
+    let class = |status, broken: BodyError| parse(status, &[], Err(broken)).result;
     for (broken, kind, text) in [
         (BodyError::Cut, FailureKind::Network, "broke off"),
         (
@@ -269,14 +275,14 @@ fn a_body_that_breaks_off_matters_unless_the_status_suffices() {
         (
             BodyError::Encoded,
             FailureKind::Malformed,
-            "is encoded in a way that was not asked for",
+            "is encoded in a way that was not requested",
         ),
     ] {
         let message = format!("the answer of {HOST} {text}");
-        assert_eq!(class(200, broken), ErrorClass::Transient(kind, message));
+        assert_eq!(class(200, broken), transient(kind, message));
     }
     let message = format!("the answer of {HOST} broke off");
-    let network = ErrorClass::Transient(FailureKind::Network, message);
+    let network = transient(FailureKind::Network, message);
     assert_eq!(
         class(404, BodyError::Cut),
         network,
@@ -304,12 +310,8 @@ fn messages_are_stable_half_sentences_with_host_and_code() {
     for status in (300..600).filter(|status| ![401, 404, 429].contains(status)) {
         let message = |request_id: &str| {
             let body = json!({"error_msg": format!("at 12:00 for {CANARY}"), "error_code": "IMG.7777", "request_id": request_id});
-            match class(status, &body.to_string()) {
-                ErrorClass::Misconfigured(_, message) | ErrorClass::Transient(_, message) => {
-                    message
-                }
-                other => panic!("{status}: {other:?}"),
-            }
+            let outcome = class(status, &body.to_string()).unwrap();
+            outcome.message().expect("a message").to_owned()
         };
         let shown = message("a");
         assert_eq!(shown, message("b"), "no request ids");
@@ -322,12 +324,10 @@ fn messages_are_stable_half_sentences_with_host_and_code() {
 }
 
 #[test]
-fn what_stands_in_place_of_a_code_is_shown_only_if_it_looks_like_one() {
+fn a_code_is_shown_only_if_it_looks_like_one() {
     for code in [CANARY, "a b", "<b>", "x\u{202e}y z", &"x".repeat(65), ""] {
-        let ErrorClass::Transient(_, message) = class(500, &shapes(code, "")[0]) else {
-            panic!("{code}")
-        };
-        assert_eq!(message, format!("{HOST} answered 500"), "{code}");
+        let expected = Row::Transient.class("500");
+        assert_eq!(class(500, &shapes(code, "")[0]), expected, "{code}");
     }
 }
 

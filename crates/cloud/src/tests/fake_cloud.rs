@@ -74,7 +74,7 @@ impl Cloud {
                         logins.push(seen);
                         logins.len()
                     };
-                    // Long enough for everybody else to arrive meanwhile.
+                    // Long enough for all other polls to arrive meanwhile.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     script.0(number)
                 } else {

@@ -5,14 +5,16 @@ use crate::{
     CloudsFile, EndpointPolicy, JobPath, PUBLIC_CLOUDS, Place, cloud_names,
     config::{Auth, CloudEntry, Endpoint, Identity, KeystoneLogin, clouds_yaml::shown},
     ims::{
-        error_class::{ErrorClass, classify},
+        error::{Rejection, classify},
         job,
     },
     wire::{
         error_body::ErrorBody, json::parse as parse_json, retry_after, text::Redactor, timestamp,
     },
 };
-use image_export_model::{ConfigurationError, ConfigurationReason, JobAnswer, JobId, JobState};
+use image_export_model::{
+    ConfigurationError, ConfigurationReason, JobAnswer, JobId, JobState, Outcome,
+};
 use jiff::tz::TimeZone;
 use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
@@ -154,26 +156,27 @@ pub fn error_body(body: &[u8]) {
     }
 }
 
-fn check_class(class: &ErrorClass, status: u16, error: &ErrorBody) {
-    let throttled = *class == ErrorClass::Throttled;
+fn check_class(class: &Result<Outcome, Rejection>, status: u16, error: &ErrorBody) {
+    let throttled = *class == Ok(Outcome::Throttled);
     assert_eq!(throttled, error.is_throttling(status), "{status}");
     match class {
-        ErrorClass::Throttled => {}
-        ErrorClass::JobNotFound => assert_eq!(status, 404),
-        ErrorClass::Rejected(rejection) => {
+        Ok(Outcome::Throttled) => {}
+        Ok(Outcome::JobNotFound) => assert_eq!(status, 404),
+        Err(rejection) => {
             assert!([400, 401].contains(&status), "{status}");
             check_message(&rejection.to_string());
         }
-        ErrorClass::Misconfigured(_, message) => {
-            assert!((300..500).contains(&status) || status == 501, "{status}");
+        Ok(outcome @ (Outcome::Misconfigured(_) | Outcome::Failed(_))) => {
+            let expected = match outcome {
+                Outcome::Failed(_) => !(300..400).contains(&status),
+                _ => (300..500).contains(&status) || status == 501,
+            };
+            assert!(expected, "{status}: {outcome:?}");
+            let message = outcome.message().expect("a message");
             assert!(message.contains(HOST) && message.contains(&status.to_string()));
             check_message(message);
         }
-        ErrorClass::Transient(_, message) => {
-            assert!(!(300..400).contains(&status), "{status}");
-            assert!(message.contains(HOST) && message.contains(&status.to_string()));
-            check_message(message);
-        }
+        Ok(Outcome::Answered(_)) => panic!("an error is not an answer"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Logins: how many there are, for which scope, when they are repeated, and what a failed one says.
+//! Logins: how many there are, for which scope, when they are repeated, and what a failed one means.
 
 use super::{
     CANARY, credential,

@@ -1,14 +1,6 @@
 //! The two time formats of the job query; Keystone uses the newer one.
 
-use jiff::{
-    Timestamp,
-    civil::{Date, DateTime, Time},
-    tz::TimeZone,
-};
-
-const MONTHS: [&str; 12] = [
-    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-];
+use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 
 /// Reads `2024-11-06T06:46:51.929Z` (with any offset) and `04-Jun-2015 18:11:06:586`; a time
 /// without a zone is UTC. `None` for everything else: an unreadable time does not invalidate an answer.
@@ -28,36 +20,21 @@ fn in_utc(time: DateTime) -> Option<Timestamp> {
     TimeZone::UTC.to_timestamp(time).ok()
 }
 
-/// `04-Jun-2015 18:11:06:586`: the last colon stands before milliseconds.
+/// `04-Jun-2015 18:11:06:586`: the third colon precedes milliseconds, which may be missing.
 fn parse_day_month_year(text: &str) -> Option<DateTime> {
-    let (date, time) = text.split_once(' ')?;
-
-    let mut date = date.splitn(3, '-');
-    let day = number(date.next()?)?;
-    let month = date.next()?.to_ascii_lowercase();
-    let month = MONTHS.iter().position(|name| *name == month)? + 1;
-    let year = number(date.next()?)?;
-    let date = Date::new(year, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()?;
-
-    let mut time = time.trim().splitn(4, [':', '.']);
-    let mut unit = || {
-        time.next()
-            .and_then(number)
-            .and_then(|n| i8::try_from(n).ok())
+    let separator = text.match_indices([':', '.']).nth(2);
+    let (seconds, millis) = match separator {
+        Some((at, _)) => (&text[..at], &text[at + 1..]),
+        None => (text, "0"),
     };
-    let (hour, minute, second) = (unit()?, unit()?, unit()?);
-    let millis = match time.next() {
-        Some(millis) => i32::from(number(millis).filter(|millis| *millis < 1000)?),
-        None => 0,
-    };
-    let time = Time::new(hour, minute, second, millis * 1_000_000).ok()?;
-    Some(DateTime::from_parts(date, time))
-}
-
-/// Up to four digits and nothing else (`str::parse` would take a sign).
-fn number(digits: &str) -> Option<i16> {
-    let plain = (1..=4).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-    plain.then(|| digits.parse().ok()).flatten()
+    // `str::parse` would take a sign.
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !text.starts_with(|c: char| c.is_ascii_digit()) || millis.len() > 3 || !digits(millis) {
+        return None;
+    }
+    let time = DateTime::strptime("%d-%b-%Y %H:%M:%S", seconds).ok()?;
+    time.checked_add(SignedDuration::from_millis(millis.parse().ok()?))
+        .ok()
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Where the image service is, by the catalog in the answer to a login.
 
-use super::{Keystone, LoginProblem};
+use super::Keystone;
 use crate::{
     config::Endpoint,
+    outcome::misconfigured,
     wire::{json::items, text::Redactor},
 };
-use image_export_model::ConfigurationReason;
+use image_export_model::{ConfigurationReason, Outcome};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -19,7 +20,7 @@ impl Keystone<'_> {
         self,
         token: &Value,
         project_id: &str,
-    ) -> Result<Endpoint, LoginProblem> {
+    ) -> Result<Endpoint, Outcome> {
         let entry = self.entry;
         let of_project = token["project"]["name"]
             .as_str()
@@ -41,20 +42,20 @@ impl Keystone<'_> {
         };
         let (_, url) = found.ok_or_else(|| self.not_in_region(&endpoints))?;
         Endpoint::image(url, Some(project_id), self.policy).map_err(|invalid| {
-            LoginProblem::Misconfigured(
+            Outcome::Misconfigured(
                 invalid.into_error("the catalog's URL of the image service", &entry.described()),
             )
         })
     }
 
-    fn endpoint_without_catalog(self, region: &str) -> Result<Endpoint, LoginProblem> {
+    fn endpoint_without_catalog(self, region: &str) -> Result<Endpoint, Outcome> {
         match self
             .login
             .auth_url
             .sibling_image_service(region, self.policy)
         {
             Some(Ok(endpoint)) => Ok(endpoint),
-            Some(Err(_)) | None => Err(LoginProblem::misconfigured(
+            Some(Err(_)) | None => Err(misconfigured(
                 ConfigurationReason::EndpointInvalid,
                 format!(
                     "the catalog of {} has no image service with the wanted interface; correct interface, or set image_endpoint_override",
@@ -64,14 +65,14 @@ impl Keystone<'_> {
         }
     }
 
-    fn not_in_region(self, endpoints: &[(&str, &str)]) -> LoginProblem {
+    fn not_in_region(self, endpoints: &[(&str, &str)]) -> Outcome {
         let regions: BTreeSet<_> = endpoints.iter().map(|(region, _)| *region).collect();
         let regions: Vec<_> = regions
             .into_iter()
             .filter_map(|region| Redactor::default().clean_chars(region, 64))
             .take(MAX_NAMED_REGIONS)
             .collect();
-        LoginProblem::misconfigured(
+        misconfigured(
             ConfigurationReason::EndpointInvalid,
             format!(
                 "the image service of {} is not in the wanted region; set region_name to one of: {}",

@@ -1,80 +1,55 @@
-//! Why a login gives no token, and the messages that say so.
+//! Why a login gives no token, and the messages about it.
 
 use super::Keystone;
 use crate::{
     auth::breaker::Open,
-    config::{self, Agency, Identity},
+    config::{Agency, Identity},
+    outcome::{self, misconfigured},
     wire::text::Redactor,
 };
-use image_export_model::{
-    ConfigurationError, ConfigurationReason, Failure, FailureKind, Outcome, Stage,
-};
+use image_export_model::{ConfigurationReason, FailureKind, Outcome, Stage};
 use std::time::Duration;
 
 /// A login that gave no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LoginError {
-    pub(crate) problem: LoginProblem,
+    pub(crate) outcome: Outcome,
     /// `Retry-After` of the identity service.
     pub(crate) retry_after: Option<Duration>,
+    /// Set where the login was not tried: the circuit of the identity is open for this long.
+    pub(crate) circuit_open: Option<Duration>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LoginProblem {
-    /// The user must fix something.
-    Misconfigured(ConfigurationError),
-    /// Transient.
-    Failed(Failure),
-    /// Not tried: the circuit of the identity is open for this long.
-    CircuitOpen(ConfigurationError, Duration),
-}
-
-impl LoginProblem {
-    pub(crate) fn misconfigured(reason: ConfigurationReason, message: String) -> Self {
-        Self::Misconfigured(config::error(reason, message))
-    }
-
-    pub(super) fn failed(kind: FailureKind, message: String) -> Self {
-        Self::Failed(Failure {
-            kind,
-            stage: Stage::Login,
-            message: message.into(),
-        })
-    }
-
+impl LoginError {
     /// Whether the identity service rejected the credentials themselves.
     pub(crate) fn is_rejection(&self) -> bool {
-        matches!(self, Self::Misconfigured(error) if error.reason == ConfigurationReason::CredentialsInvalid)
+        self.circuit_open.is_none()
+            && matches!(&self.outcome, Outcome::Misconfigured(error)
+                if error.reason == ConfigurationReason::CredentialsInvalid)
     }
 }
 
-impl From<LoginProblem> for Outcome {
-    fn from(problem: LoginProblem) -> Self {
-        match problem {
-            LoginProblem::Misconfigured(error) | LoginProblem::CircuitOpen(error, _) => {
-                Self::Misconfigured(error)
-            }
-            LoginProblem::Failed(failure) => Self::Failed(failure),
-        }
-    }
-}
-
-impl From<LoginProblem> for LoginError {
-    fn from(problem: LoginProblem) -> Self {
+impl From<Outcome> for LoginError {
+    fn from(outcome: Outcome) -> Self {
         Self {
-            problem,
+            outcome,
             retry_after: None,
+            circuit_open: None,
         }
     }
+}
+
+/// A transient failure of a login.
+pub(super) fn failed(kind: FailureKind, message: String) -> Outcome {
+    outcome::failed(Stage::Login, kind, message)
 }
 
 impl Keystone<'_> {
     /// What a status other than 200 and 201 means.
-    pub(super) fn problem(self, status: u16) -> LoginProblem {
+    pub(super) fn problem(self, status: u16) -> Outcome {
         let (host, credential) = (self.host(), self.entry.described());
-        let misconfigured = LoginProblem::misconfigured;
         match status {
-            401 => LoginProblem::Misconfigured(self.login_rejected()),
+            401 => self.login_rejected(),
             403 => misconfigured(
                 ConfigurationReason::AccessDenied,
                 format!(
@@ -103,7 +78,7 @@ impl Keystone<'_> {
                     "auth_url of {credential} leads to {host}, which does not offer Keystone v3 there ({status}); check auth_url"
                 ),
             ),
-            _ => LoginProblem::failed(
+            _ => failed(
                 FailureKind::Http,
                 format!("identity service {host} answered {status}"),
             ),
@@ -111,19 +86,19 @@ impl Keystone<'_> {
     }
 
     /// The same where the caller is already authenticated, so that the status is about the agency.
-    pub(super) fn agency_problem(self, agency: &Agency, status: u16) -> LoginProblem {
+    pub(super) fn agency_problem(self, agency: &Agency, status: u16) -> Outcome {
         let (host, credential) = (self.host(), self.entry.described());
         let name = Redactor::default()
             .clean_chars(&agency.name, 64)
             .unwrap_or_default();
         match status {
-            401 | 403 => LoginProblem::misconfigured(
+            401 | 403 => misconfigured(
                 ConfigurationReason::AccessDenied,
                 format!(
                     "identity service {host} does not let {credential} assume agency {name} ({status}); check the agency's delegated party and the role Agent Operator of the caller"
                 ),
             ),
-            400 | 404 => LoginProblem::misconfigured(
+            400 | 404 => misconfigured(
                 ConfigurationReason::CredentialsInvalid,
                 format!(
                     "identity service {host} knows no agency {name} of {credential} ({status}); check agency_name, agency_domain_name and the project"
@@ -133,15 +108,15 @@ impl Keystone<'_> {
         }
     }
 
-    pub(super) fn circuit_open(self, open: &Open) -> ConfigurationError {
+    pub(super) fn circuit_open(self, open: &Open) -> Outcome {
         if open.rejections == 0 {
             return self.login_rejected();
         }
         let pacing = self.breakers.pacing();
-        config::error(
+        misconfigured(
             ConfigurationReason::CredentialsInvalid,
             format!(
-                "identity service {} rejected this user's logins {} times in a row ({}), with {} or another Secret; to keep the account from being locked, one is tried every {} min; check {}",
+                "identity service {} rejected this user's logins {} times in a row ({}), with {} or other credentials; to keep the account from being locked, one is tried every {} min; check {}",
                 self.host(),
                 open.rejections.min(pacing.breaker_rejections),
                 open.answer,
@@ -152,8 +127,8 @@ impl Keystone<'_> {
         )
     }
 
-    fn login_rejected(self) -> ConfigurationError {
-        config::error(
+    fn login_rejected(self) -> Outcome {
+        misconfigured(
             ConfigurationReason::CredentialsInvalid,
             format!(
                 "identity service {} rejects the login of {} (401); check {}",

@@ -1,12 +1,12 @@
 //! What an accepted login grants.
 
-use super::{Keystone, LoginProblem};
+use super::{Keystone, error::failed};
 use crate::{
     config::{Endpoint, MAX_TOKEN_BYTES},
     http::Answer,
     wire::{json, text::Redactor, timestamp},
 };
-use image_export_model::FailureKind;
+use image_export_model::{FailureKind, Outcome};
 use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
@@ -59,11 +59,11 @@ impl Grant {
 
 impl Keystone<'_> {
     /// Reads an accepted answer.
-    pub(super) fn grant(self, answer: &Answer, redactor: Redactor) -> Result<Grant, LoginProblem> {
+    pub(super) fn grant(self, answer: &Answer, redactor: Redactor) -> Result<Grant, Outcome> {
         let token = self.token(answer)?;
         let body = answer.body.as_ref().map_err(|error| {
             let message = format!("the answer of identity service {} {error}", self.host());
-            LoginProblem::failed(error.kind(), message)
+            failed(error.kind(), message)
         })?;
         let body = json::parse(body).ok_or_else(|| self.malformed("without JSON"))?;
         let body = &body["token"];
@@ -85,7 +85,7 @@ impl Keystone<'_> {
         .ok_or_else(|| self.malformed("with an unusable token"))
     }
 
-    pub(super) fn token(self, answer: &Answer) -> Result<SecretString, LoginProblem> {
+    pub(super) fn token(self, answer: &Answer) -> Result<SecretString, Outcome> {
         let token = answer
             .headers
             .get("x-subject-token")
@@ -100,9 +100,9 @@ impl Keystone<'_> {
         Ok(token.into())
     }
 
-    fn malformed(self, what: &str) -> LoginProblem {
+    fn malformed(self, what: &str) -> Outcome {
         let message = format!("identity service {} answered {what}", self.host());
-        LoginProblem::failed(FailureKind::Malformed, message)
+        failed(FailureKind::Malformed, message)
     }
 }
 

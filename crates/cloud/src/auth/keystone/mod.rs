@@ -5,7 +5,7 @@ mod catalog;
 mod error;
 mod grant;
 
-pub(crate) use error::{LoginError, LoginProblem};
+pub(crate) use error::LoginError;
 pub(crate) use grant::Grant;
 
 use super::breaker::{Attempt, Breakers, Permit};
@@ -15,9 +15,10 @@ use crate::{
         ProjectRef, UserRef,
     },
     http::{Answer, Attempts, Clients, Http, NoAnswer, Operation, Route},
+    outcome::misconfigured,
     wire::{error_body::ErrorBody, text::Redactor},
 };
-use image_export_model::{ConfigurationReason, FailureKind, ProjectId};
+use image_export_model::{ConfigurationReason, FailureKind, Outcome, ProjectId};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
@@ -74,13 +75,16 @@ impl<'a> Keystone<'a> {
         with_catalog: bool,
     ) -> Result<Answer, LoginError> {
         let request = body::request(&body::identity(&self.login.identity), scope);
-        let permit =
-            match self.attempt(purpose) {
-                None => None,
-                Some(attempt) => Some(self.breakers.enter(attempt).await.map_err(|open| {
-                    LoginProblem::CircuitOpen(self.circuit_open(&open), open.wait)
-                })?),
-            };
+        let permit = match self.attempt(purpose) {
+            None => None,
+            Some(attempt) => {
+                let permit = self.breakers.enter(attempt).await;
+                Some(permit.map_err(|open| LoginError {
+                    circuit_open: Some(open.wait),
+                    ..self.circuit_open(&open).into()
+                })?)
+            }
+        };
         let attempts = attempts(permit.as_ref());
         let answer = self.post(with_catalog, None, request, attempts).await?;
         if is_accepted(answer.status) {
@@ -95,7 +99,7 @@ impl<'a> Keystone<'a> {
         };
         Err(
             self.failed(&answer, &self.entry.redactor, |status| match &open {
-                Some(open) => LoginProblem::Misconfigured(self.circuit_open(open)),
+                Some(open) => self.circuit_open(open),
                 None => self.problem(status),
             }),
         )
@@ -194,10 +198,9 @@ impl<'a> Keystone<'a> {
         answer.await.map_err(|error| {
             let text = format!("identity service {} {error}", self.host());
             match error {
-                NoAnswer::Failed(kind, _) => LoginProblem::failed(kind, text).into(),
+                NoAnswer::Failed(kind, _) => error::failed(kind, text).into(),
                 NoAnswer::NotAllowed(_) => {
-                    LoginProblem::misconfigured(ConfigurationReason::EndpointNotAllowed, text)
-                        .into()
+                    misconfigured(ConfigurationReason::EndpointNotAllowed, text).into()
                 }
             }
         })
@@ -209,26 +212,27 @@ impl<'a> Keystone<'a> {
         self,
         answer: &Answer,
         redactor: &Redactor,
-        problem: impl FnOnce(u16) -> LoginProblem,
+        problem: impl FnOnce(u16) -> Outcome,
     ) -> LoginError {
         let (host, status) = (self.host(), answer.status);
-        let error = ErrorBody::parse(status, answer.body.as_deref().unwrap_or_default(), redactor);
+        let body = ErrorBody::parse(status, answer.body.as_deref().unwrap_or_default(), redactor);
         tracing::debug!(
             host,
             status,
-            code = error.code,
-            request_id = error.request_id(&answer.headers, redactor),
+            code = body.code,
+            request_id = body.request_id(&answer.headers, redactor),
             "login failed"
         );
-        let problem = if error.is_throttling(status) {
+        let outcome = if body.is_throttling(status) {
             let text = format!("identity service {host} limits the rate of logins ({status})");
-            LoginProblem::failed(FailureKind::Http, text)
+            error::failed(FailureKind::Http, text)
         } else {
             problem(status)
         };
         LoginError {
-            problem,
-            retry_after: error.retry_after(&answer.headers, status, SystemTime::now()),
+            circuit_open: None,
+            outcome,
+            retry_after: body.retry_after(&answer.headers, status, SystemTime::now()),
         }
     }
 }

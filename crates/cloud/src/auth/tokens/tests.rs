@@ -3,10 +3,11 @@
 use super::*;
 use crate::{
     config::{Endpoint, EndpointPolicy},
+    outcome,
     wire::text::Redactor,
 };
 use futures::future::join_all;
-use image_export_model::{ConfigurationReason, Failure, FailureKind, Stage};
+use image_export_model::{ConfigurationReason, FailureKind, Stage};
 use std::cell::Cell;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -18,24 +19,14 @@ fn grant() -> Grant {
 }
 
 fn failed(retry_after: Option<Duration>) -> LoginError {
-    let failure = Failure {
-        kind: FailureKind::Http,
-        stage: Stage::Login,
-        message: "503".into(),
-    };
     LoginError {
-        problem: LoginProblem::Failed(failure),
         retry_after,
+        ..outcome::failed(Stage::Login, FailureKind::Http, "503".to_owned()).into()
     }
 }
 
 fn wrong_password() -> LoginError {
-    let problem =
-        LoginProblem::misconfigured(ConfigurationReason::CredentialsInvalid, "401".to_owned());
-    LoginError {
-        problem,
-        retry_after: None,
-    }
+    outcome::misconfigured(ConfigurationReason::CredentialsInvalid, "401".to_owned()).into()
 }
 
 /// A slot and the number of logins it caused.

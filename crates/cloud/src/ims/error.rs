@@ -3,24 +3,12 @@
 //! Statuses and codes are those of the public documentation of IMS and of the API gateway; all others
 //! count as transient. `tests/error_table.rs` has the table.
 
-use crate::wire::error_body::ErrorBody;
-use image_export_model::{ConfigurationReason, FailureKind};
+use crate::{
+    outcome::{failed, misconfigured},
+    wire::error_body::ErrorBody,
+};
+use image_export_model::{ConfigurationReason, FailureKind, Outcome, Stage};
 use std::fmt;
-
-/// The class of an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ErrorClass {
-    /// Too many requests.
-    Throttled,
-    /// No such job.
-    JobNotFound,
-    /// The token or signature was not accepted.
-    Rejected(Rejection),
-    /// The user must fix something; polling again soon cannot help.
-    Misconfigured(ConfigurationReason, String),
-    /// Passes by itself.
-    Transient(FailureKind, String),
-}
 
 /// A token or signature that was not accepted, in the cloud's terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,18 +26,21 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// Classifies an answer that is not a well-formed 200. `host` names the endpoint in messages.
-pub(crate) fn classify(host: &str, status: u16, error: &ErrorBody) -> ErrorClass {
+/// Classifies an answer that is not a well-formed 200. `host` names the endpoint in messages. An `Err` is a
+/// token or signature that was not accepted.
+pub(crate) fn classify(host: &str, status: u16, error: &ErrorBody) -> Result<Outcome, Rejection> {
     use ConfigurationReason::{AccessDenied, EndpointInvalid, RequestRejected};
     let answer = error.describe(status);
     if error.is_throttling(status) {
-        return ErrorClass::Throttled;
+        return Ok(Outcome::Throttled);
     }
     let (reason, message) = match status {
-        401 => return rejected(answer, error),
-        400 if error.is("IMG.0030") || error.is("IMG.0087") => return rejected(answer, error),
+        401 => return Err(rejection(answer, error)),
+        400 if error.is("IMG.0030") || error.is("IMG.0087") => {
+            return Err(rejection(answer, error));
+        }
         // "Exception inside the job query": by its documentation an error of the cloud.
-        400 if error.is("IMG.0023") => return transient(host, &answer),
+        400 if error.is("IMG.0023") => return Ok(transient(host, &answer)),
         // The published table of codes lists this one with 400 as well.
         400 | 403 if status == 403 || error.is("IMG.0026") => (
             AccessDenied,
@@ -64,7 +55,7 @@ pub(crate) fn classify(host: &str, status: u16, error: &ErrorBody) -> ErrorClass
             ),
         ),
         // Any other 404, also without a readable body: the API was found, the job was not.
-        404 => return ErrorClass::JobNotFound,
+        404 => return Ok(Outcome::JobNotFound),
         300..=399 => (
             EndpointInvalid,
             format!(
@@ -77,28 +68,29 @@ pub(crate) fn classify(host: &str, status: u16, error: &ErrorBody) -> ErrorClass
                 "{host} finds the request's headers too long ({answer}), most likely for its token; set image_endpoint_override, with which the login requests a token without a catalog"
             ),
         ),
-        407 | 408 => return transient(host, &answer),
+        407 | 408 => return Ok(transient(host, &answer)),
         400..=499 | 501 => (
             RequestRejected,
             format!("{host} refused the request ({answer}); check projectID and jobID"),
         ),
-        _ => return transient(host, &answer),
+        _ => return Ok(transient(host, &answer)),
     };
-    ErrorClass::Misconfigured(reason, message)
+    Ok(misconfigured(reason, message))
 }
 
-fn transient(host: &str, answer: &str) -> ErrorClass {
-    ErrorClass::Transient(FailureKind::Http, format!("{host} answered {answer}"))
+fn transient(host: &str, answer: &str) -> Outcome {
+    let message = format!("{host} answered {answer}");
+    failed(Stage::Query, FailureKind::Http, message)
 }
 
-fn rejected(answer: String, error: &ErrorBody) -> ErrorClass {
-    ErrorClass::Rejected(Rejection {
+fn rejection(answer: String, error: &ErrorBody) -> Rejection {
+    Rejection {
         answer,
         cause: rejection_cause(error),
-    })
+    }
 }
 
-/// Several causes share `APIGW.0301`; only the text tells them apart.
+/// Several causes share `APIGW.0301`; only the text distinguishes them.
 fn rejection_cause(error: &ErrorBody) -> Option<&'static str> {
     let text = error.text.to_ascii_lowercase();
     match error.code.as_deref()? {
