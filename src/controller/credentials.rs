@@ -1,4 +1,4 @@
-//! Secrets: read on the tracker's order, kept parsed with their tokens.
+//! Secrets: read for the tracker, parsed, and kept with their tokens.
 use crate::telemetry::Metrics;
 use image_export_cloud::{CloudClient, CloudsFile, Credential, Place};
 use image_export_core::{CredentialError, CredentialRef};
@@ -23,15 +23,15 @@ impl CredentialStore {
         self.lock().get(reference).cloned()
     }
 
-    /// Keeps a credential under this very key, of which the tracker holds a copy: an equal key from
-    /// before would look forgotten.
+    /// Keeps a credential under this very `Arc`, of which the tracker holds a clone: [`Self::purge`] would
+    /// drop an equal key that the tracker does not hold.
     fn put(&self, reference: Arc<CredentialRef>, credential: Arc<Credential>) {
         let mut credentials = self.lock();
         credentials.remove(&reference);
         credentials.insert(reference, credential);
     }
 
-    /// Forgets those that the tracker has forgotten.
+    /// Drops those that the tracker has dropped.
     pub(super) fn purge(&self) {
         self.lock()
             .retain(|reference, _| Arc::strong_count(reference) > 1);
@@ -43,8 +43,8 @@ impl CredentialStore {
     }
 }
 
-/// Reads a Secret and keeps the credential in it; returns the version of its content. A credential
-/// whose content is unchanged stays as it is, tokens included.
+/// Reads a Secret and keeps its credential; returns the version of its content. Unchanged content keeps
+/// the credential, tokens included.
 pub(super) async fn read(
     client: Client,
     store: Arc<CredentialStore>,
@@ -74,10 +74,10 @@ pub(super) async fn read(
     });
     metrics.secret_read(match &result {
         Ok(_) => "usable",
-        Err(CredentialError::Misconfigured(refusal)) => refusal.reason.category(),
+        Err(CredentialError::Misconfigured(error)) => error.reason.category(),
         Err(CredentialError::Unavailable(_)) => "failed",
     });
-    // Zero is the tracker's word for "never read".
+    // Zero means "never read" to the tracker.
     result.map(|version| version.max(1))
 }
 

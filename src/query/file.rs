@@ -1,4 +1,4 @@
-//! The user's `clouds.yaml`: where it is, and what is in it.
+//! The user's `clouds.yaml`: where it is, and its content.
 use image_export_api::CloudName;
 use image_export_cloud::{CloudClient, Credential, Place};
 use image_export_model::ConfigurationError;
@@ -12,7 +12,7 @@ use std::{
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// None of the usual places has one.
+    /// There is none in the usual folders.
     #[error("there is no clouds.yaml; name one with --clouds-yaml, or put one at {0}")]
     NoneFound(String),
     /// It cannot be read.
@@ -20,18 +20,18 @@ pub enum FileError {
     Unreadable {
         /// The file.
         path: String,
-        /// What the system says.
+        /// Reported by the system.
         error: io::Error,
     },
-    /// Nobody's clouds.yaml is that long.
+    /// A file of that size is not a clouds.yaml.
     #[error("{0} is longer than 1 MiB")]
     TooLong(String),
 }
 
-/// As much as a Secret holds.
+/// Longest file that is read, in bytes: as much as a Secret holds.
 const LONGEST: u64 = 1024 * 1024;
 
-/// Where `OpenStack` tools look, in their order: `OS_CLIENT_CONFIG_FILE`, the working folder, the
+/// The first file where `OpenStack` tools search, in their order: `OS_CLIENT_CONFIG_FILE`, the working folder, the
 /// user's configuration, the machine's.
 pub fn find() -> Result<PathBuf, FileError> {
     if let Some(named) = env::var_os("OS_CLIENT_CONFIG_FILE").filter(|path| !path.is_empty()) {
@@ -63,10 +63,10 @@ pub fn find() -> Result<PathBuf, FileError> {
     })
 }
 
-/// A `clouds.yaml` that is read whenever it is needed, so that edits count.
+/// A `clouds.yaml`, read whenever it is needed, so that edits count.
 pub(super) struct CloudsFile {
     path: PathBuf,
-    /// Of what is no regular file, such as the output of another program: it can be read once.
+    /// The content of what is not a regular file, such as a pipe, which can be read only once.
     once: Option<Vec<u8>>,
 }
 
@@ -87,7 +87,7 @@ impl CloudsFile {
         self.once.clone().map_or_else(|| read(&self.path), Ok)
     }
 
-    /// The clouds in it; none where it is not YAML, which reading an entry will tell.
+    /// The clouds in it; none where it is not YAML, which [`Self::credential`] reports.
     pub(super) fn names(&self) -> Result<Vec<String>, FileError> {
         let yaml = self.yaml()?;
         Ok(image_export_cloud::cloud_names(&String::from_utf8_lossy(

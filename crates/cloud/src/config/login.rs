@@ -5,7 +5,7 @@ use super::{
     Agency, ApplicationCredentialRef, Auth, DomainRef, Endpoint, Identity, Keys, KeystoneLogin,
     ProjectRef, UserRef,
     clouds_yaml::{RawAuth, RawCloud, Secret},
-    entry::{Endpoints, Parser, text},
+    parser::{Endpoints, Parser, text},
 };
 use image_export_model::ConfigurationError;
 use secrecy::{ExposeSecret, SecretString};

@@ -6,6 +6,7 @@ pub(crate) mod clouds_yaml;
 pub(crate) mod endpoint;
 pub(crate) mod entry;
 mod login;
+mod parser;
 pub(crate) mod policy;
 
 pub(crate) use auth::{
