@@ -1,7 +1,7 @@
 //! Tasks with a timeout and with panics caught, and what stands for their missing results.
 
 use futures::FutureExt;
-use image_export_model::{Failure, FailureKind, Observation, Outcome, Stage};
+use image_export_model::{Failure, FailureKind, Stage};
 use std::{panic::AssertUnwindSafe, time::Duration};
 use tokio::time::timeout;
 
@@ -31,17 +31,5 @@ pub(crate) fn failure(kind: FailureKind, message: String) -> Failure {
         kind,
         stage: Stage::Login,
         message: message.into(),
-    }
-}
-
-/// An outcome of which nothing else is known. `requests`: number of requests that may have been sent.
-pub(crate) fn observation(outcome: Outcome, requests: u32) -> Observation {
-    Observation {
-        outcome,
-        retry_after: None,
-        endpoint: None,
-        requests,
-        signed_in: false,
-        request_id: None,
     }
 }

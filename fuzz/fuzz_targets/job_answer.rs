@@ -1,4 +1,4 @@
-//! What is checked stands in `cloud::fuzzing`.
+//! `crates/cloud/src/tests/fuzzing.rs` has the checks.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| image_export_cloud::fuzzing::job_answer(data));

@@ -1,6 +1,6 @@
-//! Secrets: read on the tracker's order, kept parsed with their tokens.
+//! Secrets: read for the tracker, parsed, and kept with their tokens.
 use crate::telemetry::Metrics;
-use image_export_cloud::{CloudClient, Credential, Origin};
+use image_export_cloud::{CloudClient, CloudsFile, Credential, Place};
 use image_export_core::{CredentialError, CredentialRef};
 use image_export_model::{ConfigurationError, ConfigurationReason, Failure, FailureKind, Stage};
 use k8s_openapi::api::core::v1::Secret;
@@ -23,15 +23,15 @@ impl CredentialStore {
         self.lock().get(reference).cloned()
     }
 
-    /// Keeps a credential under this very key, of which the tracker holds a copy: an equal key from
-    /// before would look forgotten.
+    /// Keeps a credential under this very `Arc`, of which the tracker holds a clone: [`Self::purge`] would
+    /// drop an equal key that the tracker does not hold.
     fn put(&self, reference: Arc<CredentialRef>, credential: Arc<Credential>) {
         let mut credentials = self.lock();
         credentials.remove(&reference);
         credentials.insert(reference, credential);
     }
 
-    /// Forgets those that the tracker has forgotten.
+    /// Drops those that the tracker has dropped.
     pub(super) fn purge(&self) {
         self.lock()
             .retain(|reference, _| Arc::strong_count(reference) > 1);
@@ -43,8 +43,8 @@ impl CredentialStore {
     }
 }
 
-/// Reads a Secret and keeps the credential in it; returns the version of its content. A credential
-/// whose content is unchanged stays as it is, tokens included.
+/// Reads a Secret and keeps its credential; returns the version of its content. Unchanged content keeps
+/// the credential, tokens included.
 pub(super) async fn read(
     client: Client,
     store: Arc<CredentialStore>,
@@ -54,11 +54,18 @@ pub(super) async fn read(
 ) -> Result<u64, CredentialError> {
     let result = fetch(client, &reference).await.and_then(|secret| {
         let cloud = reference.cloud.cloud_name.as_str();
-        let version = image_export_cloud::content_version(secret.data.as_ref(), cloud);
+        let place = place(&reference);
+        let value = |key: &str| Some(secret.data.as_ref()?.get(key)?.0.as_slice());
+        let file = CloudsFile {
+            place: &place,
+            clouds_yaml: value("clouds.yaml"),
+            cacert: value("cacert"),
+        };
+        let version = file.version(cloud);
         let credential = match store.get(&reference) {
             Some(known) if known.version() == version => known,
             _ => cloud_client
-                .credential(&name(&reference), secret.data.as_ref(), cloud)
+                .credential(&file, cloud)
                 .map(Arc::new)
                 .map_err(CredentialError::Misconfigured)?,
         };
@@ -67,23 +74,24 @@ pub(super) async fn read(
     });
     metrics.secret_read(match &result {
         Ok(_) => "usable",
-        Err(CredentialError::Misconfigured(refusal)) => refusal.reason.category(),
+        Err(CredentialError::Misconfigured(error)) => error.reason.category(),
         Err(CredentialError::Unavailable(_)) => "failed",
     });
-    // Zero is the tracker's word for "never read".
+    // Zero means "never read" to the tracker.
     result.map(|version| version.max(1))
 }
 
-fn name(reference: &CredentialRef) -> Origin {
-    Origin::Secret {
-        namespace: reference.namespace.to_string(),
-        name: reference.cloud.secret_name.as_str().to_owned(),
-    }
+/// Names the Secret in messages.
+fn place(reference: &CredentialRef) -> Place {
+    Place::KeyOf(format!(
+        "Secret {}/{}",
+        reference.namespace, reference.cloud.secret_name
+    ))
 }
 
 async fn fetch(client: Client, reference: &CredentialRef) -> Result<Secret, CredentialError> {
     let secrets: Api<Secret> = Api::namespaced(client, &reference.namespace);
-    let name = name(reference);
+    let name = place(reference);
     let missing = |message: String| {
         CredentialError::Misconfigured(ConfigurationError {
             reason: ConfigurationReason::CredentialsNotFound,
@@ -128,7 +136,6 @@ mod tests {
     use image_export_api::CloudCredentialsRef;
     use image_export_cloud::CloudOptions;
     use image_export_core::CredentialRef;
-    use std::collections::BTreeMap;
 
     #[test]
     fn a_credential_that_is_read_again_under_a_new_key_survives_the_old_one() {
@@ -143,14 +150,13 @@ mod tests {
         };
         let yaml = "clouds: {otc: {auth_type: token, auth: {token: t}, \
                     image_endpoint_override: \"https://ims.eu-de.otc.t-systems.com\"}}";
-        let data = BTreeMap::from([(
-            "clouds.yaml".to_owned(),
-            k8s_openapi::ByteString(yaml.into()),
-        )]);
-        let secret = name(&key());
-        let credential = Arc::new(
-            Credential::parse(&secret, Some(&data), "otc", &CloudOptions::default()).unwrap(),
-        );
+        let file = CloudsFile {
+            place: &place(&key()),
+            clouds_yaml: Some(yaml.as_bytes()),
+            cacert: None,
+        };
+        let credential =
+            Arc::new(Credential::parse(&file, "otc", &CloudOptions::default()).unwrap());
         let store = CredentialStore::default();
         store.put(key(), credential.clone());
         let held = key();

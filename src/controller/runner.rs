@@ -8,14 +8,14 @@ use super::{
     write::{self, Writer},
 };
 use crate::{
-    contained::{contain, observation},
+    contained::contain,
     telemetry::{LogGate, Metrics},
 };
 use image_export_cloud::{CloudClient, POLL_TIMEOUT};
 use image_export_core::{
     CredentialError, CredentialRef, Effect, FetchResult, Input, WriteResult, WriteTicket,
 };
-use image_export_model::{Failure, Outcome};
+use image_export_model::{Failure, Observation, Outcome};
 use kube::Client;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
@@ -72,7 +72,8 @@ impl Runner {
             Effect::Poll(_) | Effect::ReadCredential(_) if self.stop.is_cancelled() => {}
             Effect::Poll(request) => {
                 let credential = name(&request.credential);
-                let span = error_span!("poll", object = %request.key, %credential);
+                let span =
+                    error_span!("poll", object = %request.key, %credential, job = %request.job);
                 let ticket = request.ticket.clone();
                 let poll = poll::poll(
                     self.cloud.clone(),
@@ -82,7 +83,7 @@ impl Runner {
                     *request,
                 );
                 self.spawn(&self.polls, span, POLL_TIMEOUT, poll, move |result| {
-                    let failed = |failure| observation(Outcome::Failed(failure), 1);
+                    let failed = |failure| Observation::of(Outcome::Failed(failure), 1);
                     Input::Polled(ticket, result.unwrap_or_else(failed))
                 });
             }

@@ -1,10 +1,8 @@
-//! The user's `clouds.yaml`: where it is, and what is in it.
+//! The user's `clouds.yaml`: where it is, and its content.
 use image_export_api::CloudName;
-use image_export_cloud::{CloudClient, Credential, Origin};
+use image_export_cloud::{CloudClient, Credential, Place};
 use image_export_model::ConfigurationError;
-use k8s_openapi::ByteString;
 use std::{
-    collections::BTreeMap,
     env, fmt,
     fs::File,
     io::{self, Read},
@@ -14,7 +12,7 @@ use std::{
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// None of the usual places has one.
+    /// There is none in the usual folders.
     #[error("there is no clouds.yaml; name one with --clouds-yaml, or put one at {0}")]
     NoneFound(String),
     /// It cannot be read.
@@ -22,18 +20,18 @@ pub enum FileError {
     Unreadable {
         /// The file.
         path: String,
-        /// What the system says.
+        /// Reported by the system.
         error: io::Error,
     },
-    /// Nobody's clouds.yaml is that long.
+    /// A file of that size is not a clouds.yaml.
     #[error("{0} is longer than 1 MiB")]
     TooLong(String),
 }
 
-/// As much as a Secret holds.
+/// Longest file that is read, in bytes: as much as a Secret holds.
 const LONGEST: u64 = 1024 * 1024;
 
-/// Where `OpenStack` tools look, in their order: `OS_CLIENT_CONFIG_FILE`, the working folder, the
+/// The first file where `OpenStack` tools search, in their order: `OS_CLIENT_CONFIG_FILE`, the working folder, the
 /// user's configuration, the machine's.
 pub fn find() -> Result<PathBuf, FileError> {
     if let Some(named) = env::var_os("OS_CLIENT_CONFIG_FILE").filter(|path| !path.is_empty()) {
@@ -65,10 +63,10 @@ pub fn find() -> Result<PathBuf, FileError> {
     })
 }
 
-/// A `clouds.yaml` that is read whenever it is needed, so that edits count.
+/// A `clouds.yaml`, read whenever it is needed, so that edits count.
 pub(super) struct CloudsFile {
     path: PathBuf,
-    /// Of what is no regular file, such as the output of another program: it can be read once.
+    /// The content of what is not a regular file, such as a pipe, which can be read only once.
     once: Option<Vec<u8>>,
 }
 
@@ -89,7 +87,7 @@ impl CloudsFile {
         self.once.clone().map_or_else(|| read(&self.path), Ok)
     }
 
-    /// The clouds in it; none where it is not YAML, which reading an entry will tell.
+    /// The clouds in it; none where it is not YAML, which [`Self::credential`] reports.
     pub(super) fn names(&self) -> Result<Vec<String>, FileError> {
         let yaml = self.yaml()?;
         Ok(image_export_cloud::cloud_names(&String::from_utf8_lossy(
@@ -103,18 +101,21 @@ impl CloudsFile {
         client: &CloudClient,
         name: &CloudName,
     ) -> Result<Result<Credential, ConfigurationError>, FileError> {
-        let origin = Origin::File(self.to_string());
-        let mut data = BTreeMap::from([("clouds.yaml".to_owned(), ByteString(self.yaml()?))]);
-        let parsed = client.credential(&origin, Some(&data), name.as_str());
-        let certificates = parsed.as_ref().ok().and_then(Credential::cacert_path);
-        let Some(certificates) = certificates else {
-            return Ok(parsed);
+        let (place, yaml) = (Place::File(self.to_string()), self.yaml()?);
+        let parse = |cacert: Option<&[u8]>| {
+            let file = image_export_cloud::CloudsFile {
+                place: &place,
+                clouds_yaml: Some(&yaml),
+                cacert,
+            };
+            client.credential(&file, name.as_str())
         };
-        data.insert(
-            "cacert".to_owned(),
-            ByteString(read(&at_home(certificates))?),
-        );
-        Ok(client.credential(&origin, Some(&data), name.as_str()))
+        let parsed = parse(None);
+        let certificates = parsed.as_ref().ok().and_then(Credential::cacert_path);
+        match certificates {
+            None => Ok(parsed),
+            Some(path) => Ok(parse(Some(&read(&at_home(path))?))),
+        }
     }
 }
 

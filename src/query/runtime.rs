@@ -2,7 +2,7 @@
 //! of the API server.
 
 use super::{file::CloudsFile, progress::Progress};
-use crate::contained::{contain, failure, observation};
+use crate::contained::{contain, failure};
 use image_export_api::{
     CloudCredentialsRef, CloudName, ImageExportJob, ImageExportJobSpec, ImageExportJobStatus,
     JobId, ProjectId, conditions::types,
@@ -170,7 +170,7 @@ impl<'a> LocalRuntime<'a> {
             }
         };
         if self.credential.is_none() {
-            self.observation = Some(observation(outcome, 0));
+            self.observation = Some(Observation::of(outcome, 0));
         }
         Err(error)
     }
@@ -183,10 +183,10 @@ impl<'a> LocalRuntime<'a> {
         let (client, results) = (self.target.client.clone(), self.results.clone());
         let (project, job) = (self.target.project.clone(), self.target.job.clone());
         tokio::spawn(async move {
-            let query = client.query(&credential, project.as_str(), job.as_str());
+            let query = client.query(&credential, &project, &job);
             let observation = contain(POLL_TIMEOUT, query, || {})
                 .await
-                .unwrap_or_else(|failure| observation(Outcome::Failed(failure), 1));
+                .unwrap_or_else(|failure| Observation::of(Outcome::Failed(failure), 1));
             // Fails only after the runtime has ended.
             let _ = results.send((ticket, observation));
         });

@@ -1,4 +1,4 @@
-//! What an object shows for each well-formed answer about its job: every status word, every shape of
+//! What an object shows for each well-formed answer about its job: every job status, every shape of
 //! body, and answers that contradict the ones before.
 
 use crate::harness::{PROJECT, Team, condition, in_progress, key, message, summary};
@@ -9,7 +9,7 @@ use testbed::ims::{Answer, Job};
 const IMAGE: &str = "e9e91bff-14b6-4a0b-8377-4ed0813e3360";
 const REASON: &str = "The OBS bucket does not exist.";
 
-/// A 200 about the job that is asked for, with these further fields.
+/// A 200 about the job of the query, with these further fields.
 fn answer(fields: &str) -> Answer {
     Answer::json(200, format!(r#"{{"job_id":"{{job_id}}",{fields}}}"#))
 }
@@ -274,7 +274,7 @@ async fn each_answer_shows_its_own_status_in_one_write() {
         assert_eq!(
             team.course(word),
             ["JobStatusUnrecognized", "JobSucceeded"],
-            "an unknown word is no end: the operator goes on asking"
+            "an unknown status is no end: polling goes on"
         );
     }
 }
@@ -300,7 +300,7 @@ async fn a_huge_fail_reason_is_cut_and_stripped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_id_that_is_late_is_waited_for_and_then_given_up() {
+async fn a_missing_image_id_is_polled_for_and_then_reported_missing() {
     const PENDING: &str = "its image id is not known yet.";
     let mut team = Team::start("image-id").await;
     let none = || Answer::preset("success-no-image");
@@ -356,7 +356,7 @@ async fn an_image_id_that_is_late_is_waited_for_and_then_given_up() {
         assert_eq!((team.polls(job), team.writes(job)), (6, 2), "{job}");
     }
 
-    // A person may ask once more: in vain,
+    // A person may request one more poll: without success,
     team.request_poll("never", "once").await;
     let status = team
         .until("never", "to echo the request", |status| {
@@ -385,7 +385,7 @@ async fn an_image_id_that_is_late_is_waited_for_and_then_given_up() {
     assert_eq!(
         (team.polls("broken"), team.polls("twice")),
         (6, 6),
-        "without a request a finished job is not asked about, after a restart either"
+        "without a request a finished job is not polled, after a restart either"
     );
 }
 
@@ -426,7 +426,7 @@ async fn an_end_is_an_end_and_running_does_not_become_init() {
         })
         .await;
     assert_eq!(condition(&status, "Ready").unwrap().reason, "JobFailed");
-    assert_eq!(team.polls("fail"), 1, "nobody asks about a finished job");
+    assert_eq!(team.polls("fail"), 1, "a finished job is not polled");
 
     let counter = "imageexport_contradictory_answers_total";
     let counted = team.operator().until_metric(counter, 5.0).await;

@@ -1,6 +1,6 @@
-//! What an object shows while its job cannot be asked about: each documented error, and each way in
-//! which an answer can be none. Whatever it is, what was known before stays, and the truth is shown
-//! as soon as the cloud tells it again.
+//! What an object shows while its job cannot be queried: one error of each class. The table of all errors
+//! is in the package of the cloud client (`src/tests/error_table.rs`). What was reported before stays, and
+//! the next answer is shown at once.
 
 use crate::harness::{
     PROJECT, TOKEN, Team, condition, eventually, in_progress, key, message, summary,
@@ -38,47 +38,25 @@ fn host(team: &Team) -> String {
 }
 
 /// Lets the job end and the cloud answer properly.
-fn mend(team: &Team, job: &str) {
+fn repair(team: &Team, job: &str) {
     team.sim.put_job(finished(job));
     team.sim.clear_script(key(job));
 }
 
-/// Trouble that passes, and the words for it after the host's name.
-fn passing() -> Vec<(&'static str, Answer, &'static str)> {
-    let preset = |name, words| (name, Answer::preset(name), words);
-    let status = |name, status, words| (name, Answer::status(status), words);
+/// Transient errors, and the detail of their message.
+fn transient() -> Vec<(&'static str, Answer, &'static str)> {
+    let preset = |name, detail| (name, Answer::preset(name), detail);
     vec![
         preset("img-0023", "{host} answered 400 IMG.0023"),
-        status("proxy-login", 407, "{host} answered 407"),
-        status("request-timeout", 408, "{host} answered 408"),
-        preset("internal-error", "{host} answered 500"),
-        preset("bad-gateway", "{host} answered 502"),
         preset("unavailable", "{host} answered 503"),
-        preset("gateway-timeout", "{host} answered 504"),
-        status("code-599", 599, "{host} answered 599"),
-        status("code-999", 999, "{host} answered 999"),
         preset("no-content", "{host} answered 204"),
-        status("code-299", 299, "{host} answered 299"),
         preset("cut", "the answer of {host} broke off"),
         preset("endless", "the answer of {host} is longer than 256 KiB"),
-        preset("empty", "the answer of {host} is not JSON"),
-        preset("truncated-json", "the answer of {host} is not JSON"),
         preset("html", "the answer of {host} is not JSON"),
-        preset("bad-utf8", "the answer of {host} is not JSON"),
-        preset("nan", "the answer of {host} is not JSON"),
-        preset("deep", "the answer of {host} is not JSON"),
         preset("json-array", "the answer of {host} is not a JSON object"),
         preset("other-job", "the answer of {host} is about another job"),
         preset("no-job-id", "the answer of {host} has no job_id"),
-        preset("no-status", "the answer of {host} has no status"),
         preset("null-status", "the answer of {host} has no status"),
-        preset("empty-status", "the answer of {host} has no status"),
-        preset("number-status", "the answer of {host} has no status"),
-        (
-            "number-job-id",
-            Answer::json(200, r#"{"job_id":7,"status":"SUCCESS"}"#),
-            "the answer of {host} has no job_id",
-        ),
         (
             "compressed",
             Answer::json(200, "not looked at").header("Content-Encoding", "gzip"),
@@ -88,14 +66,14 @@ fn passing() -> Vec<(&'static str, Answer, &'static str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn passing_trouble_is_shown_only_when_it_lasts_and_hides_nothing() {
-    let team = Team::start("passing").await;
-    let cases = passing();
+async fn a_transient_error_is_shown_only_when_it_lasts_and_hides_nothing() {
+    let team = Team::start("transient").await;
+    let cases = transient();
     for (job, ..) in &cases {
         team.follow(running(job)).await;
     }
 
-    // A short spell: not a word about it.
+    // While it is short, no write reports it.
     for (job, answer, _) in &cases {
         team.until_reason(job, "JobRunning").await;
         team.sim.script(key(job), [answer.clone(), answer.clone()]);
@@ -109,10 +87,10 @@ async fn passing_trouble_is_shown_only_when_it_lasts_and_hides_nothing() {
     for (job, answer, _) in &cases {
         team.sim.script_forever(key(job), answer.clone());
     }
-    for (job, _, words) in &cases {
+    for (job, _, detail) in &cases {
         let status = team.until_reason(job, "PollFailed").await;
         assert_eq!(summary(&status), in_progress("PollFailed"), "{job}");
-        let detail = words.replace("{host}", &host(&team));
+        let detail = detail.replace("{host}", &host(&team));
         assert_eq!(
             message(&status),
             format!(
@@ -120,7 +98,7 @@ async fn passing_trouble_is_shown_only_when_it_lasts_and_hides_nothing() {
             )
         );
         assert_still_known(job, &status);
-        mend(&team, job);
+        repair(&team, job);
     }
     for (job, ..) in &cases {
         team.until_reason(job, "JobSucceeded").await;
@@ -133,85 +111,54 @@ async fn passing_trouble_is_shown_only_when_it_lasts_and_hides_nothing() {
     }
 }
 
-/// Configuration that stands in the way: the reason and the words for it. `{me}` is the credential.
-fn standing_in_the_way() -> Vec<(&'static str, Answer, &'static str, String)> {
-    let denied = |answer: &str| {
-        format!(
-            "{{host}} denies access ({answer}); grant the user a role that may read IMS jobs in this project"
-        )
-    };
-    let rejected = |answer: &str| {
-        format!("{{host}} refused the request ({answer}); check projectID and jobID")
-    };
-    let token = |answer: &str| {
-        format!(
-            "{{host}} rejects the token of {{me}} ({answer}), which was given and cannot be renewed; write a new token"
-        )
-    };
-    let mut cases = Vec::new();
-    let mut preset = |name, reason, words| cases.push((name, Answer::preset(name), reason, words));
-    preset("img-0024", "RequestRejected", rejected("400 IMG.0024"));
-    preset("img-0026", "AccessDenied", denied("403 IMG.0026"));
-    preset("img-0026-as-400", "AccessDenied", denied("400 IMG.0026"));
-    preset("forbidden", "AccessDenied", denied("403"));
-    preset(
-        "api-not-published",
-        "EndpointInvalid",
-        "{host} does not offer the image job API (404 APIGW.0101); check the endpoint, image_endpoint_override and the region".to_owned(),
-    );
-    preset(
-        "redirect",
-        "EndpointInvalid",
-        "{host} redirects to another address (302), which is never followed; name the final endpoint".to_owned(),
-    );
-    for (name, answer) in [
+/// Configuration errors: the reason, and the detail of the message. `{me}` is the credential.
+fn misconfigured() -> Vec<(&'static str, Answer, &'static str, &'static str)> {
+    let preset = |name, reason, detail| (name, Answer::preset(name), reason, detail);
+    vec![
+        preset(
+            "img-0024",
+            "RequestRejected",
+            "{host} refused the request (400 IMG.0024); check projectID and jobID",
+        ),
         (
+            "not-implemented",
+            Answer::status(501),
+            "RequestRejected",
+            "{host} refused the request (501); check projectID and jobID",
+        ),
+        preset(
+            "img-0026",
+            "AccessDenied",
+            "{host} denies access (403 IMG.0026); grant the user a role that may read IMS jobs in this project",
+        ),
+        preset(
+            "api-not-published",
+            "EndpointInvalid",
+            "{host} does not offer the image job API (404 APIGW.0101); check the endpoint, image_endpoint_override and the region",
+        ),
+        preset(
+            "redirect",
+            "EndpointInvalid",
+            "{host} redirects to another address (302), which is never followed; name the final endpoint",
+        ),
+        preset(
             "img-0030",
-            "400 IMG.0030: project id and token do not match",
+            "CredentialsInvalid",
+            "{host} rejects the token of {me} (400 IMG.0030: project id and token do not match), which was given and cannot be renewed; write a new token",
         ),
-        ("img-0087", "400 IMG.0087: the token is wrong"),
-        (
+        preset(
             "token-expired",
-            "401 APIGW.0307: the token has expired or belongs to another region",
+            "CredentialsInvalid",
+            "{host} rejects the token of {me} (401 APIGW.0307: the token has expired or belongs to another region), which was given and cannot be renewed; write a new token",
         ),
-        ("token-missing", "401 APIGW.0301"),
-        (
-            "token-undecryptable",
-            "401 APIGW.0301: the token is dead or belongs to another cloud",
-        ),
-        (
-            "signature-expired",
-            "401 APIGW.0301: the clock of this cluster and the cloud's differ by more than 15 minutes",
-        ),
-        ("unauthorized", "401"),
-    ] {
-        preset(name, "CredentialsInvalid", token(answer));
-    }
-    for (name, status) in [
-        ("bad-request", 400),
-        ("not-allowed", 405),
-        ("not-acceptable", 406),
-        ("conflict", 409),
-        ("teapot", 418),
-        ("not-implemented", 501),
-    ] {
-        let words = rejected(&status.to_string());
-        cases.push((name, Answer::status(status), "RequestRejected", words));
-    }
-    let apig = Answer::gateway_error(404, "APIG.0101", "The API does not exist.");
-    let words = cases[4].3.clone();
-    cases.push(("older-prefix", apig, "EndpointInvalid", words));
-    let moved = Answer::status(308).header("Location", "/elsewhere");
-    let words = cases[5].3.replace("302", "308");
-    cases.push(("moved", moved, "EndpointInvalid", words));
-    cases
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stands_in_the_way_is_shown_at_once_and_named() {
-    let team = Team::start("refused").await;
-    let cases = standing_in_the_way();
-    // A cloud entry each, so that a rejected token is nobody else's concern.
+async fn a_configuration_error_is_shown_at_once_and_named() {
+    let team = Team::start("misconfigured").await;
+    let cases = misconfigured();
+    // A cloud entry each, so that a rejected token affects no other object.
     let mut clouds = "clouds:\n".to_owned();
     for (job, ..) in &cases {
         let url = team.sim.url();
@@ -231,17 +178,17 @@ async fn what_stands_in_the_way_is_shown_at_once_and_named() {
         team.until_reason(job, "JobRunning").await;
         team.sim.script_forever(key(job), answer.clone());
     }
-    for (job, _, reason, words) in &cases {
+    for (job, _, reason, detail) in &cases {
         let status = team.until_reason(job, reason).await;
         assert_eq!(summary(&status), in_progress(reason), "{job}");
         let me = format!("cloud \"{job}\" in Secret {}/each", team.namespace);
-        let detail = words.replace("{host}", &host(&team)).replace("{me}", &me);
+        let detail = detail.replace("{host}", &host(&team)).replace("{me}", &me);
         assert_eq!(
             message(&status),
             format!("Job {job} cannot be queried: {detail}.")
         );
         assert_still_known(job, &status);
-        mend(&team, job);
+        repair(&team, job);
     }
     for (job, _, reason, _) in &cases {
         team.until_reason(job, "JobSucceeded").await;
@@ -299,7 +246,7 @@ async fn a_job_that_the_cloud_does_not_know_is_lost_only_after_a_grace() {
          credentials are for the job's region."
     );
 
-    // Other trouble says nothing about whether the job is there; an answer does.
+    // Other errors do not show whether the job exists; an answer does.
     team.sim
         .script(key("seen"), vec![Answer::preset("unavailable"); 2]);
     for job in ["seen", "never-seen"] {
@@ -319,13 +266,13 @@ async fn a_job_that_the_cloud_does_not_know_is_lost_only_after_a_grace() {
     .await;
 }
 
-/// Requests to stay away, and for how many seconds.
+/// Answers that throttle, and for how many seconds.
 #[rustfmt::skip]
-fn stay_away() -> Vec<(&'static str, Answer, f64)> {
+fn throttling() -> Vec<(&'static str, Answer, f64)> {
     let over = |seconds: u32| format!("The throttling threshold has been reached: policy ip over ratelimit,limit:5,time:{seconds} second");
     vec![
         ("seconds", Answer::status(429).header("Retry-After", "3"), 3.0),
-        // By the answer's own clock, whatever ours says.
+        // By the answer's own clock, not the local one.
         ("date", Answer::status(429).header("Date", "Wed, 21 Oct 2015 07:28:00 GMT").header("Retry-After", "Wed, 21 Oct 2015 07:28:03 GMT"), 3.0),
         ("text", Answer::gateway_error(429, "APIGW.0308", &over(3)), 3.0),
         ("older-prefix", Answer::gateway_error(403, "APIG.0308", &over(3)), 3.0),
@@ -337,12 +284,16 @@ fn stay_away() -> Vec<(&'static str, Answer, f64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_asks_before_the_time_that_the_cloud_names() {
+async fn no_poll_comes_before_the_time_that_the_cloud_names() {
     let team = Team::start("throttled").await;
     team.sim.add_token(ANY_PROJECT, None);
     team.put_secret("otc", &team.clouds_yaml().replace(TOKEN, ANY_PROJECT));
     let busy = Answer::status(503).header("Retry-After", "3");
-    let cases = || stay_away().into_iter().chain([("busy", busy.clone(), 3.0)]);
+    let cases = || {
+        throttling()
+            .into_iter()
+            .chain([("busy", busy.clone(), 3.0)])
+    };
     // A project each: a pause concerns all jobs of one project.
     let spec = |project: &str| json!({ "projectID": project });
     for (name, ..) in cases() {
@@ -377,8 +328,8 @@ async fn nobody_asks_before_the_time_that_the_cloud_names() {
             .position(|request| request.status.is_some_and(|status| status != 200))
             .expect("one was refused");
         let pause = requests[refused + 1].at_seconds - requests[refused].at_seconds;
-        assert!(pause >= seconds, "{name}: asked again after {pause} s");
-        assert_eq!(team.writes(name), 1, "{name}: no word about it");
+        assert!(pause >= seconds, "{name}: polled again after {pause} s");
+        assert_eq!(team.writes(name), 1, "{name}: no write reports it");
         team.sim.put_job(finished(name).of_project(name));
     }
     for (name, ..) in cases() {
@@ -388,7 +339,7 @@ async fn nobody_asks_before_the_time_that_the_cloud_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_hangs_is_given_up_and_holds_up_nobody() {
+async fn a_request_that_hangs_is_cancelled_and_holds_up_no_other() {
     let team = Team::start("hanging").await;
     team.sim.add_token(ANY_PROJECT, None);
     team.put_secret("otc", &team.clouds_yaml().replace(TOKEN, ANY_PROJECT));
@@ -413,7 +364,7 @@ async fn a_request_that_hangs_is_given_up_and_holds_up_nobody() {
 
     team.follow(finished("neighbour")).await;
     team.until_reason("neighbour", "JobSucceeded").await;
-    assert_eq!(never.waiting(), 1, "one job's trouble is not another's");
+    assert_eq!(never.waiting(), 1, "one job does not hold up another");
     eventually("the operator hangs up", || {
         (never.waiting() == 0).then_some(())
     })
@@ -423,11 +374,11 @@ async fn a_request_that_hangs_is_given_up_and_holds_up_nobody() {
         .polled(&key("drips"), team.polls("drips") + 2)
         .await;
     for job in ["hangs", "drips"] {
-        assert_eq!(team.writes(job), 1, "one time-out is not worth a word");
-        mend(&team, job);
+        assert_eq!(team.writes(job), 1, "one time-out is not reported");
+        repair(&team, job);
     }
 
-    // Being asked to come back later is no trouble, unless it never ends.
+    // Throttling is reported only when it lasts.
     let status = team.until_reason("busy", "PollFailed").await;
     assert_eq!(
         message(&status),

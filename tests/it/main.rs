@@ -12,7 +12,6 @@ mod crash;
 mod crd;
 mod credentials;
 mod deadline_and_ttl;
-mod error_table;
 mod errors;
 mod faults;
 mod harness;

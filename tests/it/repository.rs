@@ -98,7 +98,15 @@ fn the_packages_of_the_core_cannot_do_io() {
             &["kube.", "kube-client", "tokio", "reqwest", "image-export-c"],
         ),
         ("core", &["kube", "tokio", "reqwest", "image-export-cloud"]),
-        ("cloud", &["kube", "image-export-api", "image-export-core"]),
+        (
+            "cloud",
+            &[
+                "kube",
+                "k8s-openapi",
+                "image-export-api",
+                "image-export-core",
+            ],
+        ),
     ] {
         let manifest = read(&format!("crates/{package}/Cargo.toml"));
         let dependencies = manifest.split("[dependencies]").nth(1).expect(package);

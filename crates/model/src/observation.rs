@@ -27,6 +27,21 @@ pub struct Observation {
     pub request_id: Option<Arc<str>>,
 }
 
+impl Observation {
+    /// An outcome of which nothing else is known. `requests`: how many may have been sent.
+    #[must_use]
+    pub fn of(outcome: Outcome, requests: u32) -> Self {
+        Self {
+            outcome,
+            retry_after: None,
+            endpoint: None,
+            requests,
+            signed_in: false,
+            request_id: None,
+        }
+    }
+}
+
 /// How a poll ended. The table of `docs/architecture.md` maps each to a row of the conditions table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

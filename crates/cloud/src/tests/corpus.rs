@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What stands in a folder of `fuzz/`.
+/// The files in a folder of `fuzz/`.
 fn listed(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../fuzz")

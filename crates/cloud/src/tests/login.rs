@@ -1,9 +1,8 @@
-//! Logins: how many there are, for which scope, when they are repeated, and what a failed one says.
+//! Logins: how many there are, for which scope, when they are repeated, and what a failed one means.
 
 use super::{
-    CANARY,
-    cloud::{Cloud, JOB, PROJECT, accept, client, granted, respond, running},
-    credential,
+    CANARY, credential,
+    fake_cloud::{Cloud, JOB, PROJECT, accept, client, granted, query, query_in, respond, running},
 };
 use futures::future::join_all;
 use image_export_model::{
@@ -14,22 +13,22 @@ use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn refusal(observation: &Observation) -> &ConfigurationError {
-    let Outcome::Misconfigured(refusal) = &observation.outcome else {
+fn error_of(observation: &Observation) -> &ConfigurationError {
+    let Outcome::Misconfigured(error) = &observation.outcome else {
         panic!("{observation:?}")
     };
     assert!(
-        !refusal.message.contains(CANARY) && !refusal.message.contains("token-"),
-        "{refusal:?}"
+        !error.message.contains(CANARY) && !error.message.contains("token-"),
+        "{error:?}"
     );
-    refusal
+    error
 }
 
 #[tokio::test]
-async fn g7_many_objects_on_one_credential_cause_one_login() {
+async fn many_objects_on_one_credential_cause_one_login() {
     let cloud = Cloud::start(accept, |_| running()).await;
     let (client, credential) = (client(), cloud.overridden());
-    let polls = join_all((0..100).map(|_| client.query(&credential, PROJECT, JOB))).await;
+    let polls = join_all((0..100).map(|_| query(&client, &credential))).await;
     for poll in polls {
         assert_eq!(
             (poll.outcome.category(), poll.requests),
@@ -46,10 +45,10 @@ async fn many_objects_on_a_broken_credential_share_one_failed_login() {
     let cloud = Cloud::start(|_| respond(401, "{}"), |_| running()).await;
     let (client, credential) = (client(), cloud.overridden());
     for _ in 0..3 {
-        let polls = join_all((0..100).map(|_| client.query(&credential, PROJECT, JOB))).await;
+        let polls = join_all((0..100).map(|_| query(&client, &credential))).await;
         for poll in polls {
             assert_eq!(
-                refusal(&poll).reason,
+                error_of(&poll).reason,
                 ConfigurationReason::CredentialsInvalid
             );
             assert_eq!((poll.requests, poll.endpoint), (0, None));
@@ -62,7 +61,7 @@ async fn many_objects_on_a_broken_credential_share_one_failed_login() {
 #[tokio::test]
 async fn the_query_is_what_the_documentation_says() {
     let cloud = Cloud::start(accept, |_| running()).await;
-    let poll = client().query(&cloud.overridden(), PROJECT, JOB).await;
+    let poll = query(&client(), &cloud.overridden()).await;
     assert_eq!(poll.endpoint.as_deref(), cloud.url.strip_prefix("http://"));
     let query = &cloud.queries()[0];
     assert_eq!(query.uri.path(), format!("/v1/{PROJECT}/jobs/{JOB}"));
@@ -76,7 +75,7 @@ async fn the_query_is_what_the_documentation_says() {
 }
 
 #[tokio::test]
-async fn the_scope_is_the_project_asked_for_with_one_token_each() {
+async fn the_scope_is_the_project_of_the_job_with_one_token_each() {
     let cloud = Cloud::start(
         |n| granted(n, ["p1", "p2"][n - 1], HOUR, &Value::Null),
         |_| running(),
@@ -84,7 +83,7 @@ async fn the_scope_is_the_project_asked_for_with_one_token_each() {
     .await;
     let (client, credential) = (client(), cloud.overridden());
     for project in ["p1", "p2", "p1", "p2"] {
-        client.query(&credential, project, JOB).await;
+        query_in(&client, &credential, project).await;
     }
     let logins = cloud.logins();
     let scopes: Vec<_> = logins
@@ -107,23 +106,23 @@ async fn the_scope_is_the_project_asked_for_with_one_token_each() {
 }
 
 #[tokio::test]
-async fn g6_a_login_for_another_project_is_refused_naming_both() {
+async fn a_login_for_another_project_is_refused_naming_both() {
     let cloud = Cloud::start(|n| granted(n, "other", HOUR, &Value::Null), |_| running()).await;
-    let by_login = client().query(&cloud.overridden(), PROJECT, JOB).await;
+    let by_login = query(&client(), &cloud.overridden()).await;
     let url = &cloud.url;
     let named = credential(&format!(
         "clouds: {{otc: {{auth: {{auth_url: {url}, user_id: u, password: p-canary, project_id: other}}, image_endpoint_override: {url}}}}}"
     ))
     .unwrap();
-    let by_name = client().query(&named, PROJECT, JOB).await;
+    let by_name = query(&client(), &named).await;
     for poll in [by_login, by_name] {
-        let refusal = refusal(&poll);
-        assert_eq!(refusal.reason, ConfigurationReason::CredentialsInvalid);
+        let error = error_of(&poll);
+        assert_eq!(error.reason, ConfigurationReason::CredentialsInvalid);
         assert!(
-            refusal
+            error
                 .message
                 .contains("project other, but spec.projectID is ac234"),
-            "{refusal:?}"
+            "{error:?}"
         );
     }
     assert_eq!(
@@ -135,7 +134,7 @@ async fn g6_a_login_for_another_project_is_refused_naming_both() {
 }
 
 #[tokio::test]
-async fn g1_a_rejected_token_is_replaced_once_within_the_poll() {
+async fn a_rejected_token_is_replaced_once_within_the_poll() {
     for (status, body) in [
         (
             401,
@@ -144,19 +143,19 @@ async fn g1_a_rejected_token_is_replaced_once_within_the_poll() {
         (400, r#"{"error":{"code":"IMG.0030","message":"x"}}"#),
         (400, r#"{"error":{"code":"IMG.0087","message":"x"}}"#),
     ] {
-        let reject_first = move |query: &super::cloud::Seen| match query.token() {
+        let reject_first = move |query: &super::fake_cloud::Seen| match query.token() {
             "token-1" => respond(status, body),
             _ => running(),
         };
         let cloud = Cloud::start(accept, reject_first).await;
         let (client, credential) = (client(), cloud.overridden());
-        let poll = client.query(&credential, PROJECT, JOB).await;
+        let poll = query(&client, &credential).await;
         assert_eq!(
             (poll.outcome.category(), poll.requests),
             ("answered", 2),
             "{status} {body}"
         );
-        let next = client.query(&credential, PROJECT, JOB).await;
+        let next = query(&client, &credential).await;
         assert_eq!((next.requests, cloud.logins().len()), (1, 2));
     }
 }
@@ -165,21 +164,21 @@ async fn g1_a_rejected_token_is_replaced_once_within_the_poll() {
 async fn a_fresh_token_that_is_rejected_too_is_invalid_and_not_replaced_again_at_once() {
     let cloud = Cloud::start(accept, |_| respond(401, r#"{"error_code":"APIGW.0307"}"#)).await;
     let (client, credential) = (client(), cloud.overridden());
-    let first = client.query(&credential, PROJECT, JOB).await;
+    let first = query(&client, &credential).await;
     assert_eq!(first.requests, 2);
-    let said = refusal(&first);
-    assert_eq!(said.reason, ConfigurationReason::CredentialsInvalid);
+    let expected = error_of(&first);
+    assert_eq!(expected.reason, ConfigurationReason::CredentialsInvalid);
     for part in [
         "127.0.0.1",
         "401 APIGW.0307",
         "expired",
         "Secret team-a/otc",
     ] {
-        assert!(said.message.contains(part), "{said:?}");
+        assert!(expected.message.contains(part), "{expected:?}");
     }
-    let polls = join_all((0..20).map(|_| client.query(&credential, PROJECT, JOB))).await;
+    let polls = join_all((0..20).map(|_| query(&client, &credential))).await;
     for next in polls {
-        assert_eq!(refusal(&next), said, "the same words");
+        assert_eq!(error_of(&next), expected, "the same message");
         assert_eq!(next.requests, 1);
     }
     assert_eq!(cloud.logins().len(), 2);
@@ -192,13 +191,13 @@ async fn a_given_token_is_never_replaced() {
     let given = credential(&format!(
         "clouds: {{otc: {{auth_type: token, auth: {{token: {CANARY}}}, image_endpoint_override: {url}}}}}"
     ));
-    let poll = client().query(&given.unwrap(), PROJECT, JOB).await;
-    let refusal = refusal(&poll);
+    let poll = query(&client(), &given.unwrap()).await;
+    let error = error_of(&poll);
     assert_eq!(
-        (refusal.reason, poll.requests),
+        (error.reason, poll.requests),
         (ConfigurationReason::CredentialsInvalid, 1)
     );
-    assert!(refusal.message.contains("write a new token"), "{refusal:?}");
+    assert!(error.message.contains("write a new token"), "{error:?}");
     assert_eq!(cloud.queries()[0].token(), CANARY);
     assert_eq!(cloud.logins().len(), 0);
 }
@@ -210,8 +209,8 @@ async fn a_given_token_without_an_endpoint_is_exchanged_for_one_with_a_catalog()
     let given = credential(&format!(
         "clouds: {{otc: {{auth_type: v3token, auth: {{auth_url: {url}, token: {CANARY}}}}}}}"
     ));
-    let poll = client().query(&given.unwrap(), PROJECT, JOB).await;
-    assert_eq!(refusal(&poll).reason, ConfigurationReason::EndpointInvalid);
+    let poll = query(&client(), &given.unwrap()).await;
+    assert_eq!(error_of(&poll).reason, ConfigurationReason::EndpointInvalid);
     let login = &cloud.logins()[0];
     assert_eq!(login.uri.to_string(), "/v3/auth/tokens", "with a catalog");
     assert_eq!(
@@ -229,7 +228,7 @@ async fn a_token_is_refreshed_at_half_life_and_the_old_one_used_if_that_fails() 
     };
     let cloud = Cloud::start(login, |_| running()).await;
     let (client, credential) = (client(), cloud.overridden());
-    let poll = || client.query(&credential, PROJECT, JOB);
+    let poll = || query(&client, &credential);
     poll().await;
     assert_eq!(
         (poll().await.outcome.category(), cloud.logins().len()),
@@ -274,10 +273,10 @@ async fn what_each_status_of_the_identity_service_means() {
             response
         };
         let cloud = Cloud::start(login, |_| running()).await;
-        let poll = client().query(&cloud.overridden(), PROJECT, JOB).await;
+        let poll = query(&client(), &cloud.overridden()).await;
         let message = match (&poll.outcome, expected) {
-            (Outcome::Misconfigured(refusal), Some(reason)) if refusal.reason == reason => {
-                &refusal.message
+            (Outcome::Misconfigured(error), Some(reason)) if error.reason == reason => {
+                &error.message
             }
             (Outcome::Failed(failure), None) if failure.kind == FailureKind::Http => {
                 assert_eq!(failure.stage, Stage::Login);
@@ -297,19 +296,19 @@ async fn what_each_status_of_the_identity_service_means() {
 }
 
 #[tokio::test]
-async fn a_throttled_login_is_passing_trouble_whatever_its_status() {
+async fn a_throttled_login_is_transient_whatever_its_status() {
     for status in [400, 401, 403, 429] {
         let body =
             r#"{"error_code":"APIGW.0308","error_msg":"over ratelimit,limit:5,time:1 minute"}"#;
         let cloud = Cloud::start(move |_| respond(status, body), |_| running()).await;
-        let poll = client().query(&cloud.overridden(), PROJECT, JOB).await;
+        let poll = query(&client(), &cloud.overridden()).await;
         assert_eq!(poll.outcome.category(), "http_error", "{status}: {poll:?}");
         assert_eq!(poll.retry_after, Some(Duration::from_secs(60)));
     }
 }
 
 #[tokio::test]
-async fn an_accepted_login_must_make_sense() {
+async fn an_accepted_login_must_grant_a_token_for_a_project() {
     for (body, token) in [
         ("{}", Some("t")),
         ("<html>", Some("t")),
@@ -325,7 +324,7 @@ async fn an_accepted_login_must_make_sense() {
             response
         };
         let cloud = Cloud::start(login, |_| running()).await;
-        let poll = client().query(&cloud.overridden(), PROJECT, JOB).await;
+        let poll = query(&client(), &cloud.overridden()).await;
         assert!(
             matches!(&poll.outcome, Outcome::Failed(failure) if failure.kind == FailureKind::Malformed && failure.stage == Stage::Login),
             "{body}: {poll:?}"
@@ -365,7 +364,7 @@ async fn the_endpoint_comes_from_the_catalog() {
         };
         let cloud = Cloud::start(login, |_| running()).await;
         place.set(cloud.url.clone()).unwrap();
-        let poll = client().query(&cloud.credential(more), PROJECT, JOB).await;
+        let poll = query(&client(), &cloud.credential(more)).await;
         match expected {
             Ok(region) => {
                 assert_eq!(poll.outcome.category(), "answered", "{poll:?}");
@@ -375,9 +374,9 @@ async fn the_endpoint_comes_from_the_catalog() {
                 );
             }
             Err(words) => {
-                let refusal = refusal(&poll);
-                assert_eq!(refusal.reason, ConfigurationReason::EndpointInvalid);
-                assert!(refusal.message.contains(words), "{refusal:?}");
+                let error = error_of(&poll);
+                assert_eq!(error.reason, ConfigurationReason::EndpointInvalid);
+                assert!(error.message.contains(words), "{error:?}");
             }
         }
     }

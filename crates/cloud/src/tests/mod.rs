@@ -1,36 +1,31 @@
-//! What this module promises, by topic; `cloud.rs` is the small cloud that the async ones talk to.
+//! What this crate promises, by topic. `error_table` is the one home of what each error of the cloud
+//! means; `fake_cloud` is a server of two endpoints that shows requests as they arrive.
 
-mod answers;
-mod cloud;
+mod auth;
+mod clouds_yaml;
 mod corpus;
-mod errors;
-mod forms;
+mod error_table;
+mod fake_cloud;
+mod job;
 mod login;
-mod secrets;
 mod tls;
 mod transport;
 
-use super::{
-    CloudOptions, Credential, EndpointPolicy, Origin, endpoint::Endpoint, keystone::Grant,
-    text::Redactor, tokens::Session,
+use crate::{
+    CloudOptions, CloudsFile, Credential, EndpointPolicy, Place,
+    auth::keystone::Grant,
+    config::{CloudEntry, Endpoint},
+    wire::text::Redactor,
 };
 use image_export_model::ConfigurationError;
-use k8s_openapi::ByteString;
 use secrecy::SecretString;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// Stands wherever a secret stands; it must come out nowhere.
 pub(super) const CANARY: &str = "canary-7f3a";
 
-fn secret() -> Origin {
-    Origin::Secret {
-        namespace: "team-a".into(),
-        name: "otc".into(),
-    }
-}
-
-fn data(yaml: impl Into<Vec<u8>>) -> BTreeMap<String, ByteString> {
-    BTreeMap::from([("clouds.yaml".to_owned(), ByteString(yaml.into()))])
+fn place() -> Place {
+    Place::KeyOf("Secret team-a/otc".to_owned())
 }
 
 /// Options of a lab: plain http and any host.
@@ -54,15 +49,33 @@ fn strict() -> CloudOptions {
     }
 }
 
-/// Parses entry `otc` of a `clouds.yaml`, in a lab.
-fn credential(yaml: &str) -> Result<Credential, ConfigurationError> {
-    Credential::parse(&secret(), Some(&data(yaml)), "otc", &lab())
+/// Entry `otc` of a `clouds.yaml`, with certificates.
+fn parse(
+    yaml: &[u8],
+    cacert: Option<&str>,
+    options: &CloudOptions,
+) -> Result<Credential, ConfigurationError> {
+    let file = CloudsFile {
+        place: &place(),
+        clouds_yaml: Some(yaml),
+        cacert: cacert.map(str::as_bytes),
+    };
+    Credential::parse(&file, "otc", options)
 }
 
-/// A session as a login gives it, with the canary as its token.
-fn session() -> Session {
+/// The same in a lab.
+fn credential(yaml: &str) -> Result<Credential, ConfigurationError> {
+    parse(yaml.as_bytes(), None, &lab())
+}
+
+/// Entry `otc` of a `clouds.yaml` in production.
+fn entry(yaml: &[u8]) -> Result<CloudEntry, ConfigurationError> {
+    parse(yaml, None, &strict()).map(|credential| credential.entry)
+}
+
+/// What a login grants, with the canary as its token.
+fn grant() -> Grant {
     let endpoint = Endpoint::parse("https://ims.example.com", &lab().policy).unwrap();
     let token = SecretString::from(CANARY);
-    let grant = Grant::new(&token, None, endpoint, Duration::MAX, Redactor::default()).unwrap();
-    Session::given(grant)
+    Grant::new(&token, None, endpoint, Duration::MAX, Redactor::default()).unwrap()
 }

@@ -1,14 +1,13 @@
-//! TLS and HTTP/2, against a server of this file's own: faults E12 and E13.
+//! TLS and HTTP/2, against a server of this file's own.
 
 use super::{
-    cloud::{JOB, PROJECT, client},
-    data, lab, secret,
+    fake_cloud::{JOB, client, query},
+    lab, parse,
 };
-use crate::{CloudClient, Credential};
+use crate::Credential;
 use h2::{Reason, server::SendResponse};
 use http::Response;
 use image_export_model::{FailureKind, Observation, Outcome};
-use k8s_openapi::ByteString;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::{
     ServerConfig,
@@ -110,17 +109,10 @@ async fn http1(mut stream: TlsStream<TcpStream>) {
 
 /// An entry with a token for `https://{host}:{port}`.
 fn credential(host: &str, port: u16, cacert: Option<&str>, more: &str) -> Credential {
-    let mut data = data(format!(
+    let yaml = format!(
         "clouds: {{otc: {{auth_type: token, auth: {{token: t}}, image_endpoint_override: 'https://{host}:{port}'{more}}}}}"
-    ));
-    if let Some(pem) = cacert {
-        data.insert("cacert".to_owned(), ByteString(pem.into()));
-    }
-    Credential::parse(&secret(), Some(&data), "otc", &lab()).unwrap()
-}
-
-async fn ask(client: &CloudClient, credential: &Credential) -> Observation {
-    client.query(credential, PROJECT, JOB).await
+    );
+    parse(yaml.as_bytes(), cacert, &lab()).unwrap()
 }
 
 fn network_failure(observation: &Observation) -> &str {
@@ -131,7 +123,7 @@ fn network_failure(observation: &Observation) -> &str {
 }
 
 #[tokio::test]
-async fn e13_certificates_that_cannot_be_trusted_are_told_apart() {
+async fn certificates_that_cannot_be_trusted_are_told_apart() {
     let authority = Authority::new();
     let pem = authority.pem();
     let good = authority.certifies("127.0.0.1", |_| {});
@@ -151,39 +143,39 @@ async fn e13_certificates_that_cannot_be_trusted_are_told_apart() {
         (
             good,
             None,
-            "unknown authority; put that authority's certificate into key cacert",
+            "unknown authority; add that authority's certificate as cacert",
         ),
     ] {
         let port = start(identity, &[], http1).await;
-        let poll = ask(&client(), &credential("127.0.0.1", port, cacert, "")).await;
+        let poll = query(&client(), &credential("127.0.0.1", port, cacert, "")).await;
         let message = network_failure(&poll);
         assert!(message.contains(expected), "{message}");
     }
 }
 
 #[tokio::test]
-async fn e13_an_authority_of_the_secret_is_trusted_and_so_is_anybody_without_verification() {
+async fn a_given_authority_is_trusted_and_so_is_any_without_verification() {
     let authority = Authority::new();
     let port = start(authority.certifies("127.0.0.1", |_| {}), &[], http1).await;
     let trusting = credential("127.0.0.1", port, Some(&authority.pem()), "");
     assert_eq!(
-        ask(&client(), &trusting).await.outcome.category(),
+        query(&client(), &trusting).await.outcome.category(),
         "answered"
     );
     let careless = credential("127.0.0.1", port, None, ", verify: false");
     assert_eq!(
-        ask(&client(), &careless).await.outcome.category(),
+        query(&client(), &careless).await.outcome.category(),
         "answered"
     );
 
-    // What one Secret trusts is no other's business.
+    // The trust of one credential does not extend to another.
     let client = client();
-    ask(&client, &trusting).await;
-    network_failure(&ask(&client, &credential("127.0.0.1", port, None, "")).await);
+    query(&client, &trusting).await;
+    network_failure(&query(&client, &credential("127.0.0.1", port, None, "")).await);
 }
 
 #[tokio::test]
-async fn e13_a_server_that_speaks_no_tls_is_a_failure_of_the_handshake() {
+async fn a_server_that_speaks_no_tls_is_a_failure_of_the_handshake() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -193,7 +185,7 @@ async fn e13_a_server_that_speaks_no_tls_is_a_failure_of_the_handshake() {
                 .await;
         }
     });
-    let poll = ask(&client(), &credential("127.0.0.1", port, None, "")).await;
+    let poll = query(&client(), &credential("127.0.0.1", port, None, "")).await;
     assert!(
         network_failure(&poll).contains("TLS handshake failed"),
         "{poll:?}"
@@ -260,10 +252,10 @@ async fn many_polls_share_one_http2_connection_where_it_is_offered() {
         credential("127.0.0.1", port, Some(&authority.pem()), ""),
     );
     assert_eq!(
-        ask(&client, &credential).await.outcome.category(),
+        query(&client, &credential).await.outcome.category(),
         "answered"
     );
-    let polls = (0..50).map(|_| ask(&client, &credential));
+    let polls = (0..50).map(|_| query(&client, &credential));
     for poll in futures::future::join_all(polls).await {
         assert_eq!(poll.outcome.category(), "answered");
     }
@@ -271,7 +263,7 @@ async fn many_polls_share_one_http2_connection_where_it_is_offered() {
 }
 
 #[tokio::test]
-async fn e12_after_a_goaway_the_next_poll_opens_another_connection() {
+async fn after_a_goaway_the_next_poll_opens_another_connection() {
     let authority = Authority::new();
     let (port, count) = http2(&authority, Does::GoAway).await;
     let (client, credential) = (
@@ -280,7 +272,7 @@ async fn e12_after_a_goaway_the_next_poll_opens_another_connection() {
     );
     for _ in 0..5 {
         assert_eq!(
-            ask(&client, &credential).await.outcome.category(),
+            query(&client, &credential).await.outcome.category(),
             "answered"
         );
     }
@@ -288,7 +280,7 @@ async fn e12_after_a_goaway_the_next_poll_opens_another_connection() {
 }
 
 #[tokio::test]
-async fn e12_a_storm_of_resets_costs_two_requests_a_poll_and_is_passing_trouble() {
+async fn resets_cost_two_requests_a_poll_and_are_transient() {
     let authority = Authority::new();
     for reason in [
         Reason::REFUSED_STREAM,
@@ -301,7 +293,7 @@ async fn e12_a_storm_of_resets_costs_two_requests_a_poll_and_is_passing_trouble(
             credential("127.0.0.1", port, Some(&authority.pem()), ""),
         );
         for n in 1..=10 {
-            let poll = ask(&client, &credential).await;
+            let poll = query(&client, &credential).await;
             network_failure(&poll);
             assert_eq!(poll.requests, 2);
             assert_eq!(count.requests.load(Ordering::Relaxed), 2 * n, "{reason:?}");

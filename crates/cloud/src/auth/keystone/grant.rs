@@ -1,0 +1,119 @@
+//! What an accepted login grants.
+
+use super::{Keystone, error::failed};
+use crate::{
+    config::{Endpoint, MAX_TOKEN_BYTES},
+    http::Answer,
+    wire::{json, text::Redactor, timestamp},
+};
+use image_export_model::{FailureKind, Outcome};
+use jiff::Timestamp;
+use reqwest::header::HeaderValue;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use std::time::Duration;
+
+/// The lifetime of a token whose answer does not say it.
+const ASSUMED_LIFETIME: Duration = Duration::from_secs(3600);
+/// Bounds of the lifetime in an answer. The lower one keeps a cloud with a wrong clock from causing a
+/// login for each poll.
+const LIFETIME_BOUNDS: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+
+/// A token and where it may be used.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    /// For `X-Auth-Token`; marked sensitive.
+    pub(crate) token: HeaderValue,
+    /// The project of the token; `None` for a token that the user gave.
+    pub(crate) project_id: Option<String>,
+    /// The image service.
+    pub(crate) endpoint: Endpoint,
+    /// From the login on.
+    pub(crate) lifetime: Duration,
+    /// Knows the token and the secrets that it was obtained with.
+    pub(crate) redactor: Redactor,
+}
+
+impl Grant {
+    /// `None` if `token` fits into no header.
+    pub(crate) fn new(
+        token: &SecretString,
+        project_id: Option<String>,
+        endpoint: Endpoint,
+        lifetime: Duration,
+        mut redactor: Redactor,
+    ) -> Option<Self> {
+        let mut header = HeaderValue::from_str(token.expose_secret()).ok()?;
+        header.set_sensitive(true);
+        redactor.push(token);
+        Some(Self {
+            token: header,
+            project_id,
+            endpoint,
+            lifetime,
+            redactor,
+        })
+    }
+}
+
+impl Keystone<'_> {
+    /// Reads an accepted answer.
+    pub(super) fn grant(self, answer: &Answer, redactor: Redactor) -> Result<Grant, Outcome> {
+        let token = self.token(answer)?;
+        let body = answer.body.as_ref().map_err(|error| {
+            let message = format!("the answer of identity service {} {error}", self.host());
+            failed(error.kind(), message)
+        })?;
+        let body = json::parse(body).ok_or_else(|| self.malformed("without JSON"))?;
+        let body = &body["token"];
+        let project = body["project"]["id"]
+            .as_str()
+            .ok_or_else(|| self.malformed("with a token for no project"))?;
+        let endpoint = match &self.entry.image_endpoint {
+            Some(endpoint) => endpoint.clone(),
+            None => self.image_endpoint(body, project)?,
+        };
+        let lifetime = lifetime(body, Timestamp::now());
+        Grant::new(
+            &token,
+            Some(project.to_owned()),
+            endpoint,
+            lifetime,
+            redactor,
+        )
+        .ok_or_else(|| self.malformed("with an unusable token"))
+    }
+
+    pub(super) fn token(self, answer: &Answer) -> Result<SecretString, Outcome> {
+        let token = answer
+            .headers
+            .get("x-subject-token")
+            .and_then(|token| token.to_str().ok())
+            .filter(|token| !token.is_empty())
+            .ok_or_else(|| self.malformed("without a token"))?;
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(
+                self.malformed("with a token of more than 32 KiB, which fits into no header")
+            );
+        }
+        Ok(token.into())
+    }
+
+    fn malformed(self, what: &str) -> Outcome {
+        let message = format!("identity service {} answered {what}", self.host());
+        failed(FailureKind::Malformed, message)
+    }
+}
+
+/// From the two times of the answer, so that a skewed local clock does not matter.
+fn lifetime(token: &Value, now: Timestamp) -> Duration {
+    let time = |name: &str| token[name].as_str().and_then(timestamp::parse);
+    let Some(expires_at) = time("expires_at") else {
+        return ASSUMED_LIFETIME;
+    };
+    let lifetime = expires_at.duration_since(time("issued_at").unwrap_or(now));
+    Duration::try_from(lifetime)
+        .unwrap_or_default()
+        .clamp(LIFETIME_BOUNDS.0, LIFETIME_BOUNDS.1)
+}

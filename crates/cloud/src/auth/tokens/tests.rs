@@ -1,0 +1,198 @@
+//! How tokens are shared, refreshed and replaced, in virtual time.
+
+use super::*;
+use crate::{
+    config::{Endpoint, EndpointPolicy},
+    outcome,
+    wire::text::Redactor,
+};
+use futures::future::join_all;
+use image_export_model::{ConfigurationReason, FailureKind, Stage};
+use std::cell::Cell;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn grant() -> Grant {
+    let policy = EndpointPolicy::default();
+    let endpoint = Endpoint::parse("https://ims.eu-de.otc.t-systems.com", &policy).unwrap();
+    Grant::new(&"token".into(), None, endpoint, HOUR, Redactor::default()).unwrap()
+}
+
+fn failed(retry_after: Option<Duration>) -> LoginError {
+    LoginError {
+        retry_after,
+        ..outcome::failed(Stage::Login, FailureKind::Http, "503".to_owned()).into()
+    }
+}
+
+fn wrong_password() -> LoginError {
+    outcome::misconfigured(ConfigurationReason::CredentialsInvalid, "401".to_owned()).into()
+}
+
+/// A slot and the number of logins it caused.
+struct Counted {
+    slot: Slot,
+    logins: Cell<u32>,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self {
+            slot: Slot::new(Arc::default()),
+            logins: Cell::default(),
+        }
+    }
+}
+
+impl Counted {
+    async fn get(
+        &self,
+        rejected: Option<&Session>,
+        answer: Result<Grant, LoginError>,
+    ) -> Result<Arc<Session>, NoToken> {
+        self.slot
+            .session(rejected, true, || async {
+                self.logins.set(self.logins.get() + 1);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                answer
+            })
+            .await
+    }
+
+    /// Seconds from now until a login is tried again.
+    async fn pause(&self, error: &LoginError) -> u64 {
+        let (started, before) = (Instant::now(), self.logins.get());
+        loop {
+            let _ = self.get(None, Err(error.clone())).await;
+            if self.logins.get() > before {
+                return started.elapsed().as_secs() - 1;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_callers_share_one_login_also_a_failed_one() {
+    for answer in [Ok(grant()), Err(failed(None)), Err(wrong_password())] {
+        let counted = Counted::default();
+        let all = join_all((0..1000).map(|_| counted.get(None, answer.clone()))).await;
+        assert!(all.iter().all(|one| one.is_ok() == answer.is_ok()));
+        assert_eq!(counted.logins.get(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_logins_pause_for_5_seconds_doubling_to_60() {
+    let counted = Counted::default();
+    let mut pauses = Vec::new();
+    for _ in 0..7 {
+        pauses.push(counted.pause(&failed(None)).await);
+    }
+    assert_eq!(pauses, [0, 5, 10, 20, 40, 60, 60]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_login_is_not_repeated_for_5_minutes() {
+    let counted = Counted::default();
+    counted.pause(&wrong_password()).await;
+    assert_eq!(counted.pause(&wrong_password()).await, 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_obeyed_up_to_15_minutes_and_passed_on_as_what_is_left() {
+    let counted = Counted::default();
+    counted.pause(&failed(Some(HOUR))).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let Err(NoToken::Login(remembered)) = counted.get(None, Ok(grant())).await else {
+        panic!("not paused");
+    };
+    assert_eq!(remembered.retry_after, Some(Duration::from_secs(800)));
+    assert_eq!(counted.pause(&failed(None)).await, 800);
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_half_life_one_caller_refreshes_and_the_others_do_not_wait() {
+    let counted = Counted::default();
+    let old = counted.get(None, Ok(grant())).await.unwrap();
+    tokio::time::advance(HOUR / 2).await;
+    let all = join_all((0..10).map(|_| counted.get(None, Ok(grant())))).await;
+    let still_old = all
+        .iter()
+        .filter(|one| Arc::ptr_eq(one.as_ref().unwrap(), &old))
+        .count();
+    assert_eq!((still_old, counted.logins.get()), (9, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_refresh_leaves_the_old_token_in_use_until_it_expires() {
+    let counted = Counted::default();
+    let old = counted.get(None, Ok(grant())).await.unwrap();
+    tokio::time::advance(HOUR / 2).await;
+    for _ in 0..3 {
+        let still = counted.get(None, Err(failed(None))).await.unwrap();
+        assert!(Arc::ptr_eq(&still, &old));
+    }
+    assert_eq!(counted.logins.get(), 2);
+    tokio::time::advance(HOUR / 2).await;
+    assert!(counted.get(None, Err(failed(None))).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_refresh_ends_the_old_token() {
+    let counted = Counted::default();
+    counted.get(None, Ok(grant())).await.unwrap();
+    tokio::time::advance(HOUR / 2).await;
+    assert!(counted.get(None, Err(wrong_password())).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_callers_with_a_rejected_token_share_one_fresh_one() {
+    let counted = Counted::default();
+    let old = counted.get(None, Ok(grant())).await.unwrap();
+    let all = join_all((0..1000).map(|_| counted.get(Some(&old), Ok(grant())))).await;
+    assert!(
+        all.iter()
+            .all(|fresh| !Arc::ptr_eq(fresh.as_ref().unwrap(), &old))
+    );
+    assert_eq!(counted.logins.get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fresh_tokens_rejected_in_a_row_are_replaced_ever_more_slowly_until_one_is_accepted() {
+    let counted = Counted::default();
+    let mut token = counted.get(None, Ok(grant())).await.unwrap();
+    for seconds in [0, 5, 10, 20, 40, 60, 60] {
+        if seconds > 0 {
+            tokio::time::advance(Duration::from_secs(seconds - 2)).await;
+            let early = counted.get(Some(&token), Ok(grant())).await;
+            assert_eq!(early.unwrap_err(), NoToken::NotReplaced);
+            tokio::time::advance(Duration::from_secs(2)).await;
+        }
+        token = counted.get(Some(&token), Ok(grant())).await.unwrap();
+    }
+    token.accept();
+    assert!(counted.get(Some(&token), Ok(grant())).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_is_cancelled_leaves_the_login_to_the_next() {
+    let counted = Counted::default();
+    let impatient =
+        tokio::time::timeout(Duration::from_millis(500), counted.get(None, Ok(grant())));
+    assert!(impatient.await.is_err());
+    assert!(counted.get(None, Ok(grant())).await.is_ok());
+    assert_eq!(counted.logins.get(), 2);
+}
+
+#[test]
+fn slots_of_projects_that_are_not_polled_any_more_are_dropped() {
+    let tokens = Tokens::new(Arc::default());
+    let project = |name: &str| name.parse::<ProjectId>().unwrap();
+    let kept = tokens.slot(Some(&project("kept")));
+    for number in 0..10 * PURGE_FROM {
+        tokens.slot(Some(&project(&number.to_string())));
+    }
+    assert!(lock(&tokens.slots).len() <= PURGE_FROM);
+    assert!(Arc::ptr_eq(&kept, &tokens.slot(Some(&project("kept")))));
+}

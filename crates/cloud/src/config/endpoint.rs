@@ -1,0 +1,346 @@
+//! Addresses: what a URL of a user or of a catalog may look like, and the URL of a job.
+
+use super::EndpointPolicy;
+use crate::outcome::configuration_error;
+use image_export_model::{ConfigurationError, ConfigurationReason, JobId, ProjectId};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
+use url::{Host, Url};
+
+/// Longest name in DNS, in bytes. The URL parser permits longer ones, and messages name hosts.
+const MAX_HOST_BYTES: usize = 253;
+
+/// Under which path an endpoint answers the job query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JobPath {
+    /// `/v1/{project_id}/jobs/{job_id}`
+    #[default]
+    V1Jobs,
+    /// `/v1/cloudimages/job/{job_id}`
+    Cloudimages,
+}
+
+impl JobPath {
+    /// The names of the variants in command lines and cloud entries.
+    pub const NAMES: [&str; 2] = ["v1-jobs", "cloudimages"];
+}
+
+impl FromStr for JobPath {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "v1-jobs" => Ok(Self::V1Jobs),
+            "cloudimages" => Ok(Self::Cloudimages),
+            _ => Err(format!("neither {}", Self::NAMES.join(" nor "))),
+        }
+    }
+}
+
+/// A base URL that passed the checks: http(s), a host, no user info, query or fragment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    url: Url,
+    host: Arc<str>,
+}
+
+/// Why a URL is not accepted. The URL itself is not repeated: it may hold a password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidUrl {
+    #[error("is not a URL such as https://ims.eu-de.otc.t-systems.com")]
+    NotAUrl,
+    #[error("holds user info (user:password@), which is not allowed; remove it")]
+    UserInfo,
+    #[error("uses plain http with host {0}; use https, or start the operator with --allow-http")]
+    PlainHttp(Arc<str>),
+    #[error(
+        "leads to host {0}, which is not allowed; an administrator can permit it with --allow-host"
+    )]
+    HostNotAllowed(Arc<str>),
+    #[error("leads to {0}, a loopback, link-local or metadata address, which is never contacted")]
+    InternalAddress(Arc<str>),
+}
+
+impl InvalidUrl {
+    /// An error that names the field that holds the URL, and the place of that field.
+    pub(crate) fn into_error(self, field: &str, place: &dyn fmt::Display) -> ConfigurationError {
+        let reason = match self {
+            Self::PlainHttp(_) | Self::HostNotAllowed(_) | Self::InternalAddress(_) => {
+                ConfigurationReason::EndpointNotAllowed
+            }
+            Self::NotAUrl | Self::UserInfo => ConfigurationReason::EndpointInvalid,
+        };
+        configuration_error(reason, format!("{field} in {place} {self}"))
+    }
+}
+
+impl Endpoint {
+    /// Checks `raw` against `policy`. An address behind a name is checked when it is resolved.
+    pub(crate) fn parse(raw: &str, policy: &EndpointPolicy) -> Result<Self, InvalidUrl> {
+        let mut url = Url::parse(raw.trim()).map_err(|_| InvalidUrl::NotAUrl)?;
+        let host = url
+            .host_str()
+            .filter(|host| (1..=MAX_HOST_BYTES).contains(&host.len()))
+            .ok_or(InvalidUrl::NotAUrl)?;
+        let host: Arc<str> = match url.port() {
+            Some(port) => format!("{host}:{port}").into(),
+            None => host.into(),
+        };
+        match url.scheme() {
+            "https" => {}
+            "http" if policy.allow_http => {}
+            "http" => return Err(InvalidUrl::PlainHttp(host)),
+            _ => return Err(InvalidUrl::NotAUrl),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(InvalidUrl::UserInfo);
+        }
+        if !policy.allows_host(url.host_str().unwrap_or_default()) {
+            return Err(InvalidUrl::HostNotAllowed(host));
+        }
+        let address: Option<IpAddr> = match url.host() {
+            Some(Host::Ipv4(ip)) => Some(ip.into()),
+            Some(Host::Ipv6(ip)) => Some(ip.into()),
+            Some(Host::Domain(_)) | None => None,
+        };
+        if address.is_some_and(|address| !policy.allows_address(address)) {
+            return Err(InvalidUrl::InternalAddress(host));
+        }
+        url.set_query(None);
+        url.set_fragment(None);
+        Ok(Self { url, host })
+    }
+
+    /// An identity service: the path ends in `/v3`, whether the user wrote that or not.
+    pub(crate) fn keystone(raw: &str, policy: &EndpointPolicy) -> Result<Self, InvalidUrl> {
+        let mut endpoint = Self::parse(raw, policy)?;
+        endpoint.pop_trailing_slashes();
+        if endpoint.last_segment() != Some("v3") {
+            endpoint.extend(&["v3"]);
+        }
+        Ok(endpoint)
+    }
+
+    /// An image service: the version (`/v1`, `/v2`, also before `project_id`) is taken off, as
+    /// catalogs carry either of them or none.
+    pub(crate) fn image(
+        raw: &str,
+        project_id: Option<&str>,
+        policy: &EndpointPolicy,
+    ) -> Result<Self, InvalidUrl> {
+        let mut endpoint = Self::parse(raw, policy)?;
+        endpoint.pop_trailing_slashes();
+        if project_id.is_some() && endpoint.last_segment() == project_id {
+            endpoint.pop();
+        }
+        if endpoint.last_segment().is_some_and(is_version) {
+            endpoint.pop();
+        }
+        Ok(endpoint)
+    }
+
+    /// `host[:port]`, the port only where it is not the scheme's own.
+    pub(crate) fn host(&self) -> &Arc<str> {
+        &self.host
+    }
+
+    /// The image service of `region` beside this identity service, in the naming scheme of the
+    /// public clouds: `iam.{region}.{domain}` or `iam.{domain}` has `ims.{region}.{domain}`. `None`
+    /// for an identity service of another name, or what cannot be a region.
+    pub(crate) fn sibling_image_service(
+        &self,
+        region: &str,
+        policy: &EndpointPolicy,
+    ) -> Option<Result<Self, InvalidUrl>> {
+        let host = self.url.host_str()?;
+        let domain = host
+            .strip_prefix("iam.")
+            .or_else(|| host.strip_prefix("iam-pub."))?;
+        let domain = domain
+            .strip_prefix(region)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .unwrap_or(domain);
+        Self::image_service(region, domain, policy)
+    }
+
+    /// The image service of a region of Open Telekom Cloud; `None` for what cannot be a region.
+    pub(crate) fn otc_image_service(
+        region: &str,
+        policy: &EndpointPolicy,
+    ) -> Option<Result<Self, InvalidUrl>> {
+        Self::image_service(region, "otc.t-systems.com", policy)
+    }
+
+    fn image_service(
+        region: &str,
+        domain: &str,
+        policy: &EndpointPolicy,
+    ) -> Option<Result<Self, InvalidUrl>> {
+        let is_label = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        let sound = !region.is_empty() && region.bytes().all(is_label);
+        sound.then(|| Self::parse(&format!("https://ims.{region}.{domain}"), policy))
+    }
+
+    /// The URL of the job query.
+    pub(crate) fn job_url(&self, path: JobPath, project_id: &ProjectId, job_id: &JobId) -> Url {
+        match path {
+            JobPath::V1Jobs => self.join(&["v1", project_id.as_str(), "jobs", job_id.as_str()]),
+            JobPath::Cloudimages => self.join(&["v1", "cloudimages", "job", job_id.as_str()]),
+        }
+    }
+
+    /// `{auth_url}/auth/tokens`, with `?nocatalog` where no catalog is needed.
+    pub(crate) fn tokens_url(&self, with_catalog: bool) -> Url {
+        let mut url = self.join(&["auth", "tokens"]);
+        if !with_catalog {
+            url.set_query(Some("nocatalog"));
+        }
+        url
+    }
+
+    /// Appends segments, each percent-encoded.
+    fn join(&self, segments: &[&str]) -> Url {
+        let mut joined = self.clone();
+        joined.extend(segments);
+        joined.url
+    }
+
+    fn last_segment(&self) -> Option<&str> {
+        self.url.path_segments()?.next_back()
+    }
+
+    // http(s) URLs always have a path to change; for others these do nothing.
+    fn extend(&mut self, segments: &[&str]) {
+        if let Ok(mut path) = self.url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+    }
+
+    fn pop(&mut self) {
+        if let Ok(mut path) = self.url.path_segments_mut() {
+            path.pop();
+        }
+    }
+
+    fn pop_trailing_slashes(&mut self) {
+        let path = self.url.path().trim_end_matches('/').to_owned();
+        self.url.set_path(&path);
+    }
+}
+
+fn is_version(segment: &str) -> bool {
+    segment.strip_prefix('v').is_some_and(|number| {
+        number.starts_with(|c: char| c.is_ascii_digit())
+            && number.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Place;
+
+    fn lab() -> EndpointPolicy {
+        EndpointPolicy {
+            allow_http: true,
+            ..EndpointPolicy::default()
+        }
+    }
+
+    /// Everything below `example.com`, by https.
+    fn example() -> EndpointPolicy {
+        EndpointPolicy {
+            allow_http: false,
+            allowed_hosts: vec!["example.com".to_owned()],
+        }
+    }
+
+    fn secret() -> Place {
+        Place::KeyOf("Secret team-a/otc".to_owned())
+    }
+
+    fn job_url(endpoint: &Endpoint) -> String {
+        let (project, job) = ("p1".parse().unwrap(), "j1".parse().unwrap());
+        let url = endpoint.job_url(JobPath::V1Jobs, &project, &job);
+        url.to_string()
+    }
+
+    #[test]
+    fn versions_of_a_catalog_url_are_normalised_away() {
+        for url in [
+            "https://ims.eu-de.otc.t-systems.com",
+            "https://ims.eu-de.otc.t-systems.com/",
+            "https://ims.eu-de.otc.t-systems.com/v1",
+            "https://ims.eu-de.otc.t-systems.com/v2/",
+            "https://ims.eu-de.otc.t-systems.com/v2/p1",
+            "https://ims.eu-de.otc.t-systems.com:443//?x=1#y",
+        ] {
+            let endpoint = Endpoint::image(url, Some("p1"), &EndpointPolicy::default()).unwrap();
+            assert_eq!(
+                job_url(&endpoint),
+                "https://ims.eu-de.otc.t-systems.com/v1/p1/jobs/j1",
+                "{url}"
+            );
+            assert_eq!(&**endpoint.host(), "ims.eu-de.otc.t-systems.com");
+        }
+        let behind_a_path =
+            Endpoint::image("https://gw.example.com:8443/ims/v2", None, &example()).unwrap();
+        assert_eq!(
+            job_url(&behind_a_path),
+            "https://gw.example.com:8443/ims/v1/p1/jobs/j1"
+        );
+        assert_eq!(&**behind_a_path.host(), "gw.example.com:8443");
+    }
+
+    #[test]
+    fn an_auth_url_gets_its_version_once() {
+        for url in [
+            "https://iam.example.com",
+            "https://iam.example.com/v3",
+            "https://iam.example.com/v3/",
+        ] {
+            let keystone = Endpoint::keystone(url, &example()).unwrap();
+            assert_eq!(
+                keystone.tokens_url(true).as_str(),
+                "https://iam.example.com/v3/auth/tokens"
+            );
+            assert_eq!(keystone.tokens_url(false).query(), Some("nocatalog"));
+        }
+    }
+
+    #[test]
+    fn no_text_leaves_its_path_segment() {
+        let endpoint = Endpoint::parse("https://ims.example.com", &example()).unwrap();
+        for id in ["../x", "a/b", "a?b", "a#b", "a%2fb", "a\\b"] {
+            let url = endpoint.join(&["v1", "p", "jobs", id]);
+            assert_eq!(url.path_segments().unwrap().count(), 4, "{url}");
+            assert_eq!((url.query(), url.fragment()), (None, None), "{url}");
+        }
+    }
+
+    #[test]
+    fn plain_http_needs_the_flag_and_the_error_names_it() {
+        let invalid = Endpoint::parse("http://ims.example.com", &example()).unwrap_err();
+        let error = invalid.into_error("clouds.otc.auth.auth_url", &secret());
+        assert_eq!(error.reason, ConfigurationReason::EndpointNotAllowed);
+        assert!(error.message.contains("--allow-http"), "{error:?}");
+        assert!(Endpoint::parse("http://ims.example.com", &lab()).is_ok());
+    }
+
+    #[test]
+    fn an_unusable_url_is_refused_and_not_repeated() {
+        for url in [
+            "",
+            "ims.example.com",
+            "ftp://ims.example.com",
+            "https://",
+            "canary",
+            "https://u:canary@h",
+            "https://canary@h",
+        ] {
+            let invalid = Endpoint::parse(url, &lab()).unwrap_err();
+            let error = invalid.into_error("f", &secret());
+            assert_eq!(error.reason, ConfigurationReason::EndpointInvalid, "{url}");
+            assert!(!error.message.contains("canary"), "{error:?}");
+        }
+    }
+}

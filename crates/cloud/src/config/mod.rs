@@ -1,0 +1,92 @@
+//! From a `clouds.yaml` to a checked [`CloudEntry`]: plain data: how requests are authorised
+//! and where they go. Nothing in here sends a request.
+
+pub(crate) mod auth;
+pub(crate) mod clouds_yaml;
+pub(crate) mod endpoint;
+pub(crate) mod entry;
+mod login;
+mod parser;
+pub(crate) mod policy;
+
+pub(crate) use auth::{
+    Agency, ApplicationCredentialRef, Auth, DomainRef, Identity, Keys, KeystoneLogin, ProjectRef,
+    UserRef,
+};
+pub(crate) use endpoint::{Endpoint, JobPath};
+pub(crate) use entry::CloudEntry;
+pub(crate) use policy::EndpointPolicy;
+
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+/// Longer tokens, in bytes, fit into no gateway's header limit.
+pub(crate) const MAX_TOKEN_BYTES: usize = 32 * 1024;
+
+/// The content of a `clouds.yaml`, with the certificates that belong to it.
+#[derive(Clone, Copy, Debug)]
+pub struct CloudsFile<'a> {
+    /// Names the place in messages.
+    pub place: &'a Place,
+    /// The file; `None` where the place has none.
+    pub clouds_yaml: Option<&'a [u8]>,
+    /// Certificates (PEM) of authorities to trust beside the system's.
+    pub cacert: Option<&'a [u8]>,
+}
+
+impl CloudsFile<'_> {
+    /// A hash of what entry `cloud` is parsed from, also of content that is refused. Equal content has
+    /// an equal version within one build of the program; nothing else is promised.
+    #[must_use]
+    pub fn version(&self, cloud: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.clouds_yaml, self.cacert, cloud).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// Where a `clouds.yaml` is, for messages.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Something that holds it as its key `clouds.yaml`, and certificates as its key `cacert`: for
+    /// example "Secret team-a/otc".
+    KeyOf(String),
+    /// A file, by its path.
+    File(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeyOf(holder) => f.write_str(holder),
+            Self::File(path) => write!(f, "file {path}"),
+        }
+    }
+}
+
+impl Place {
+    /// The document as a whole.
+    pub(crate) fn document(&self) -> String {
+        match self {
+            Self::KeyOf(holder) => format!("key clouds.yaml of {holder}"),
+            Self::File(_) => self.to_string(),
+        }
+    }
+
+    /// What is in the document.
+    pub(crate) fn content(&self) -> String {
+        match self {
+            Self::KeyOf(holder) => format!("clouds.yaml of {holder}"),
+            Self::File(_) => self.to_string(),
+        }
+    }
+
+    pub(crate) fn cacert(&self) -> String {
+        match self {
+            Self::KeyOf(holder) => format!("key cacert of {holder}"),
+            Self::File(_) => format!("cacert in {self}"),
+        }
+    }
+}

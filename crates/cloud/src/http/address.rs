@@ -1,0 +1,158 @@
+//! Which addresses a connection may lead to: names are resolved, addresses checked, and the connection
+//! goes to the very addresses that were checked.
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+use url::Url;
+
+/// Metadata services of other clouds, outside of the link-local range: Alibaba, Azure, Oracle.
+const METADATA: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
+
+/// Whether an address belongs to this machine, its link or a metadata service, or cannot be a
+/// server's. Private networks are not internal: clouds are reached through them.
+pub(crate) fn is_internal(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+                // 0.0.0.0/8 reaches the machine itself on Linux.
+                || v4.octets()[0] == 0
+                || METADATA.contains(&v4)
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local()
+                // The local-use range of NAT64, where each network chooses its own form.
+                || v6.segments()[..3] == [0x64, 0xff9b, 1]
+                || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
+                || embedded_v4(v6).is_some_and(|v4| is_internal(IpAddr::V4(v4)))
+        }
+    }
+}
+
+/// The IPv4 address in a mapped, compatible, NAT64 or 6to4 one.
+fn embedded_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    let v4 = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        Ipv4Addr::new(a, b, c, d)
+    };
+    match v6.segments() {
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            Some(v4(high, low))
+        }
+        [0x2002, high, low, ..] => Some(v4(high, low)),
+        _ => None,
+    }
+}
+
+/// All addresses of a host are internal ones.
+#[derive(Debug, thiserror::Error)]
+#[error("leads to a loopback, link-local or metadata address")]
+pub(super) struct InternalAddress;
+
+/// Resolves names as the system does and passes on only the permitted addresses.
+#[derive(Clone)]
+pub(super) struct CheckedResolver {
+    allow_internal: bool,
+    /// Hosts of the environment's proxies. The administrator chooses them, often on loopback; the
+    /// proxy resolves the names behind it.
+    proxies: Arc<HashSet<String>>,
+}
+
+impl CheckedResolver {
+    pub(super) fn new(allow_internal: bool) -> Self {
+        Self {
+            allow_internal,
+            proxies: Arc::new(proxy_hosts()),
+        }
+    }
+}
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let resolver = self.clone();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let all_pass = resolver.allow_internal || resolver.proxies.contains(name.as_str());
+            let mut found = found.peekable();
+            let any = found.peek().is_some();
+            let checked: Vec<_> = found
+                .filter(|address| all_pass || !is_internal(address.ip()))
+                .collect();
+            if any && checked.is_empty() {
+                return Err(InternalAddress.into());
+            }
+            Ok(Box::new(checked.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn proxy_hosts() -> HashSet<String> {
+    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
+        .into_iter()
+        .flat_map(|name| [name.to_owned(), name.to_lowercase()])
+        .filter_map(|name| std::env::var(name).ok())
+        .filter_map(|proxy| {
+            let url = Url::parse(&proxy)
+                .ok()
+                .filter(Url::has_host)
+                .or_else(|| Url::parse(&format!("http://{proxy}")).ok())?;
+            url.host_str().map(str::to_owned)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn internal_addresses_are_recognised_in_every_notation_and_private_ones_pass() {
+        for internal in [
+            "127.0.0.1",
+            "127.8.9.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "64:ff9b:1::a9fe:a9fe",
+            "255.255.255.255",
+            "224.0.0.1",
+            "::",
+            "::1",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::127.0.0.1",
+            "64:ff9b::a9fe:a9fe",
+            "2002:7f00:1::1",
+        ] {
+            assert!(is_internal(internal.parse().unwrap()), "{internal}");
+        }
+        for outside in [
+            "10.1.2.3",
+            "192.168.1.1",
+            "100.125.1.1",
+            "80.158.1.1",
+            "2003::1",
+        ] {
+            assert!(!is_internal(outside.parse().unwrap()), "{outside}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Why a request got no answer, in fixed texts: the library's own name addresses, times and other
+//! things that change from poll to poll.
+
+use super::{Settings, address::InternalAddress};
+use image_export_model::FailureKind;
+use std::{error::Error, io};
+
+/// Why there is no answer: half a sentence after the host's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    #[error("{1}")]
+    Failed(FailureKind, String),
+    /// The host's addresses are not permitted.
+    #[error("{0}, which is never contacted")]
+    NotAllowed(&'static str),
+}
+
+pub(super) fn no_answer(error: &reqwest::Error, settings: &Settings) -> NoAnswer {
+    if find::<InternalAddress>(error).is_some() {
+        return NoAnswer::NotAllowed("leads to a loopback, link-local or metadata address");
+    }
+    let (kind, text) = if error.is_timeout() && error.is_connect() {
+        let seconds = settings.connect_timeout.as_secs_f32();
+        (
+            FailureKind::Timeout,
+            format!("did not accept a connection within {seconds} s"),
+        )
+    } else if error.is_timeout() {
+        let seconds = settings.request_timeout.as_secs_f32();
+        (
+            FailureKind::Timeout,
+            format!("did not answer within {seconds} s"),
+        )
+    } else if error.is_builder() {
+        (
+            FailureKind::Internal,
+            "cannot be queried: the request could not be built".to_owned(),
+        )
+    } else {
+        (FailureKind::Network, network_text(error))
+    };
+    NoAnswer::Failed(kind, text)
+}
+
+fn network_text(error: &reqwest::Error) -> String {
+    if error.is_dns() {
+        "cannot be resolved to an address".to_owned()
+    } else if let Some(tls) = find::<rustls::Error>(error) {
+        format!("cannot be trusted: {}", tls_text(tls))
+    } else if let Some(io) = find::<io::Error>(error) {
+        format!("cannot be reached: {}", io.kind())
+    } else if error.is_connect() {
+        "cannot be reached".to_owned()
+    } else {
+        "broke the connection without an answer".to_owned()
+    }
+}
+
+/// Whether the connection was established and broke before an answer began.
+pub(super) fn broke_after_connecting(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_connect() && !error.is_timeout()
+}
+
+fn tls_text(error: &rustls::Error) -> &'static str {
+    use rustls::{CertificateError as Certificate, Error as Tls};
+    match error {
+        Tls::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
+            "its certificate has expired"
+        }
+        Tls::InvalidCertificate(
+            Certificate::NotValidYet | Certificate::NotValidYetContext { .. },
+        ) => "its certificate is not valid yet",
+        Tls::InvalidCertificate(Certificate::UnknownIssuer) => {
+            "its certificate comes from an unknown authority; add that authority's certificate as cacert"
+        }
+        Tls::InvalidCertificate(
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
+        ) => "its certificate is for another host name",
+        Tls::InvalidCertificate(_) => "its certificate is not valid",
+        _ => "the TLS handshake failed",
+    }
+}
+
+/// The first cause of type `E`. An [`io::Error`] that wraps another error hides it from
+/// `source()`, so its inner error is searched as well.
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        let wrapped = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        if let Some(wrapped) = wrapped
+            && let Some(found) = find::<E>(wrapped)
+        {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,252 @@
+//! HTTP as this client needs it: no redirects, bounded time and size, a fresh connection where a
+//! pooled one is dead. Knows neither jobs nor tokens.
+
+mod address;
+mod body;
+mod clients;
+mod error;
+
+pub(crate) use address::is_internal;
+pub(crate) use body::BodyError;
+pub(crate) use clients::{Clients, Trust};
+pub(crate) use error::NoAnswer;
+
+use address::CheckedResolver;
+use clients::Kind;
+use reqwest::{Client, RequestBuilder, Response, header::HeaderMap};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tracing::Instrument;
+use url::Url;
+
+/// Receives a report of each HTTP request, for metrics.
+pub trait Observer: fmt::Debug + Send + Sync {
+    /// A request ended after `took`. `class` is one of a few words: the kind of answer, or why there
+    /// is none.
+    fn request(&self, operation: Operation, class: &'static str, took: Duration);
+}
+
+/// Drops all reports.
+impl Observer for () {
+    fn request(&self, _: Operation, _: &'static str, _: Duration) {}
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Getting a token from the identity service.
+    Login,
+    /// Querying a job at the image service.
+    JobQuery,
+}
+
+impl Operation {
+    /// Bounded label for metrics and logs.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::JobQuery => "job_query",
+        }
+    }
+}
+
+/// How connections are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) connect_timeout: Duration,
+    /// Bounds a whole request, connection and body included.
+    pub(crate) request_timeout: Duration,
+    pub(crate) user_agent: String,
+    /// Permits loopback, link-local and metadata addresses.
+    pub(crate) allow_internal: bool,
+    pub(crate) observer: Arc<dyn Observer>,
+}
+
+/// The transport, with the clients for all who trust the system's authorities only.
+pub(crate) struct Http {
+    settings: Settings,
+    resolver: CheckedResolver,
+    shared: Clients,
+}
+
+/// Where and how one request is sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Route<'a> {
+    pub(crate) url: &'a Url,
+    pub(crate) operation: Operation,
+    /// Those of a credential with authorities of its own; `None`: the shared ones.
+    pub(crate) clients: Option<&'a Clients>,
+    /// Longest body that is read, in bytes, packed and unpacked.
+    pub(crate) body_limit: usize,
+}
+
+/// An HTTP answer with as much of its body as was allowed.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Result<Vec<u8>, BodyError>,
+}
+
+/// The requests of one poll or login: how many were sent, and whether one may be repeated.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    pub(crate) sent: u32,
+    fresh_left: bool,
+}
+
+impl Attempts {
+    /// Permits one repetition over a fresh connection.
+    pub(crate) fn new() -> Self {
+        Self {
+            sent: 0,
+            fresh_left: true,
+        }
+    }
+
+    /// Permits no repetition.
+    pub(crate) fn single() -> Self {
+        Self {
+            sent: 0,
+            fresh_left: false,
+        }
+    }
+}
+
+impl Http {
+    pub(crate) fn new(settings: Settings) -> Result<Self, reqwest::Error> {
+        let http = Self {
+            resolver: CheckedResolver::new(settings.allow_internal),
+            settings,
+            shared: Clients::default(),
+        };
+        let kind = Kind {
+            direct: false,
+            fresh: false,
+        };
+        http.shared.get(&http.settings, &http.resolver, kind)?;
+        Ok(http)
+    }
+
+    /// Sends a request that may safely be sent twice: pooled connections die unnoticed, so if one
+    /// breaks before an answer begins, the request is sent once more over a fresh connection.
+    /// `request` builds each attempt.
+    pub(crate) async fn send(
+        &self,
+        route: Route<'_>,
+        attempts: &mut Attempts,
+        request: impl Fn(&Client) -> RequestBuilder,
+    ) -> Result<Answer, NoAnswer> {
+        let span = tracing::debug_span!(
+            "request",
+            operation = route.operation.label(),
+            host = route.url.authority()
+        );
+        let clients = route.clients.unwrap_or(&self.shared);
+        let mut kind = Kind {
+            direct: is_loopback(route.url),
+            fresh: false,
+        };
+        loop {
+            let client = clients
+                .get(&self.settings, &self.resolver, kind)
+                .map_err(|error| error::no_answer(&error, &self.settings))?;
+            attempts.sent += 1;
+            let (result, broke) = self
+                .attempt(request(&client), route)
+                .instrument(span.clone())
+                .await;
+            if !broke || kind.fresh || !attempts.fresh_left {
+                return result;
+            }
+            attempts.fresh_left = false;
+            kind.fresh = true;
+        }
+    }
+
+    /// Sends one request; also returns whether its connection broke before an answer began.
+    async fn attempt(
+        &self,
+        request: RequestBuilder,
+        route: Route<'_>,
+    ) -> (Result<Answer, NoAnswer>, bool) {
+        let started = Instant::now();
+        let result = request.send().await;
+        let broke = result
+            .as_ref()
+            .err()
+            .is_some_and(error::broke_after_connecting);
+        let result = match result {
+            Ok(response) => Ok(self.read(response, route.body_limit).await),
+            Err(error) => Err(error::no_answer(&error, &self.settings)),
+        };
+        let (class, took) = (class(&result), started.elapsed());
+        let observer = &self.settings.observer;
+        observer.request(route.operation, class, took);
+        tracing::debug!(class, milliseconds = took.as_millis(), "request ended");
+        (result, broke)
+    }
+
+    async fn read(&self, mut response: Response, limit: usize) -> Answer {
+        let status = response.status().as_u16();
+        let headers = std::mem::take(response.headers_mut());
+        let body = body::read(response, &headers, limit, self.settings.request_timeout).await;
+        Answer {
+            status,
+            headers,
+            body,
+        }
+    }
+}
+
+/// Bounded label for metrics and logs.
+fn class(result: &Result<Answer, NoAnswer>) -> &'static str {
+    match result {
+        Err(NoAnswer::Failed(kind, _)) => kind.category(),
+        Err(NoAnswer::NotAllowed(_)) => "not_allowed",
+        Ok(answer) => match answer.status {
+            200..=299 => "success",
+            300..=399 => "redirect",
+            401 => "unauthorized",
+            403 => "forbidden",
+            404 => "not_found",
+            429 => "throttled",
+            400..=499 => "client_error",
+            500..=599 => "server_error",
+            _ => "other",
+        },
+    }
+}
+
+/// Whether the URL leads to this machine, which no proxy can reach.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_recognised_in_all_its_spellings() {
+        for (url, loopback) in [
+            ("http://127.0.0.1:1", true),
+            ("http://127.9.9.9", true),
+            ("http://[::1]:1", true),
+            ("http://localhost", true),
+            ("http://10.0.0.1", false),
+            ("http://localhost.example.com", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), loopback, "{url}");
+        }
+    }
+}

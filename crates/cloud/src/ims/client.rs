@@ -1,0 +1,77 @@
+//! The client: what all polls share.
+
+use super::poll::Poll;
+use crate::{
+    CloudOptions, Credential,
+    auth::breaker::Breakers,
+    config::CloudsFile,
+    http::{Http, Settings},
+};
+use image_export_model::{ConfigurationError, JobId, Observation, ProjectId};
+use std::sync::Arc;
+
+/// Why a client cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// TLS or the system's root certificates.
+    #[error("cannot set up the HTTP client for the cloud; check the system's CA certificates")]
+    Http(#[from] reqwest::Error),
+}
+
+/// Queries clouds about jobs. Cheap to clone; clones share their connections and circuit breakers.
+#[derive(Clone)]
+pub struct CloudClient(Arc<Shared>);
+
+/// What all polls of a client share.
+pub(super) struct Shared {
+    pub(super) http: Http,
+    pub(super) breakers: Breakers,
+    pub(super) options: CloudOptions,
+}
+
+impl CloudClient {
+    /// A client without connections. The process must have installed its rustls provider.
+    pub fn new(options: CloudOptions) -> Result<Self, ClientError> {
+        let settings = Settings {
+            connect_timeout: options.connect_timeout,
+            request_timeout: options.request_timeout,
+            user_agent: options.user_agent.clone(),
+            allow_internal: options.policy.allow_http,
+            observer: options.observer.clone(),
+        };
+        Ok(Self(Arc::new(Shared {
+            http: Http::new(settings)?,
+            breakers: Breakers::new(options.pacing.clone()),
+            options,
+        })))
+    }
+
+    /// [`Credential::parse`] under this client's options.
+    pub fn credential(
+        &self,
+        file: &CloudsFile<'_>,
+        cloud: &str,
+    ) -> Result<Credential, ConfigurationError> {
+        Credential::parse(file, cloud, &self.0.options)
+    }
+
+    /// Number of login identities whose circuit is open: they were rejected too often.
+    #[must_use]
+    pub fn open_breakers(&self) -> usize {
+        self.0.breakers.open()
+    }
+
+    /// Polls a job once: logs in if need be, then queries. A poll takes at most one re-authentication
+    /// and one fresh connection; all its failures are outcomes of the observation. `endpoint` of the
+    /// observation is that of the image service, `None` where only a login was tried.
+    pub async fn query(
+        &self,
+        credential: &Credential,
+        project_id: &ProjectId,
+        job_id: &JobId,
+    ) -> Observation {
+        Poll::new(&self.0, credential, project_id, job_id)
+            .run()
+            .await
+    }
+}

@@ -1,0 +1,123 @@
+//! What an answer means that is not a well-formed 200: by HTTP status **and** code.
+//!
+//! Statuses and codes are those of the public documentation of IMS and of the API gateway; all others
+//! count as transient. `tests/error_table.rs` has the table.
+
+use crate::{
+    outcome::{failed, misconfigured},
+    wire::error_body::ErrorBody,
+};
+use image_export_model::{ConfigurationReason, FailureKind, Outcome, Stage};
+use std::fmt;
+
+/// A token or signature that was not accepted, in the cloud's terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    /// For example "401 APIGW.0307".
+    pub(crate) answer: String,
+    /// The cause, as far as code and text report it.
+    pub(crate) cause: Option<&'static str>,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.answer)?;
+        self.cause.map_or(Ok(()), |cause| write!(f, ": {cause}"))
+    }
+}
+
+/// Classifies an answer that is not a well-formed 200. `host` names the endpoint in messages. An `Err` is a
+/// token or signature that was not accepted.
+pub(crate) fn classify(host: &str, status: u16, error: &ErrorBody) -> Result<Outcome, Rejection> {
+    use ConfigurationReason::{AccessDenied, EndpointInvalid, RequestRejected};
+    let answer = error.describe(status);
+    if error.is_throttling(status) {
+        return Ok(Outcome::Throttled);
+    }
+    let (reason, message) = match status {
+        401 => return Err(rejection(answer, error)),
+        400 if error.is("IMG.0030") || error.is("IMG.0087") => {
+            return Err(rejection(answer, error));
+        }
+        // "Exception inside the job query": by its documentation an error of the cloud.
+        400 if error.is("IMG.0023") => return Ok(transient(host, &answer)),
+        // The published table of codes lists this one with 400 as well.
+        400 | 403 if status == 403 || error.is("IMG.0026") => (
+            AccessDenied,
+            format!(
+                "{host} denies access ({answer}); grant the user a role that may read IMS jobs in this project"
+            ),
+        ),
+        404 if error.is("APIGW.0101") => (
+            EndpointInvalid,
+            format!(
+                "{host} does not offer the image job API ({answer}); check the endpoint, image_endpoint_override and the region"
+            ),
+        ),
+        // Any other 404, also without a readable body: the API was found, the job was not.
+        404 => return Ok(Outcome::JobNotFound),
+        300..=399 => (
+            EndpointInvalid,
+            format!(
+                "{host} redirects to another address ({answer}), which is never followed; name the final endpoint"
+            ),
+        ),
+        431 => (
+            RequestRejected,
+            format!(
+                "{host} finds the request's headers too long ({answer}), most likely for its token; set image_endpoint_override, with which the login requests a token without a catalog"
+            ),
+        ),
+        407 | 408 => return Ok(transient(host, &answer)),
+        400..=499 | 501 => (
+            RequestRejected,
+            format!("{host} refused the request ({answer}); check projectID and jobID"),
+        ),
+        _ => return Ok(transient(host, &answer)),
+    };
+    Ok(misconfigured(reason, message))
+}
+
+fn transient(host: &str, answer: &str) -> Outcome {
+    let message = format!("{host} answered {answer}");
+    failed(Stage::Query, FailureKind::Http, message)
+}
+
+fn rejection(answer: String, error: &ErrorBody) -> Rejection {
+    Rejection {
+        answer,
+        cause: rejection_cause(error),
+    }
+}
+
+/// Several causes share `APIGW.0301`; only the text distinguishes them.
+fn rejection_cause(error: &ErrorBody) -> Option<&'static str> {
+    let text = error.text.to_ascii_lowercase();
+    match error.code.as_deref()? {
+        "IMG.0030" => Some("project id and token do not match"),
+        "IMG.0087" => Some("the token is wrong"),
+        "APIGW.0307" => Some("the token has expired or belongs to another region"),
+        "APIGW.0301" => [
+            (
+                "signature expired",
+                "the clock of this cluster and the cloud's differ by more than 15 minutes",
+            ),
+            ("not exist", "the access key does not exist"),
+            (
+                "verify aksk signature fail",
+                "the secret key does not fit the access key",
+            ),
+            (
+                "failed to reach the limit",
+                "the access key is locked for some minutes after too many wrong signatures",
+            ),
+            (
+                "decrypt token fail",
+                "the token is dead or belongs to another cloud",
+            ),
+        ]
+        .into_iter()
+        .find_map(|(part, cause)| text.contains(part).then_some(cause)),
+        _ => None,
+    }
+}

@@ -1,0 +1,443 @@
+//! `clouds.yaml`: what is understood, and the error of each mistake.
+
+use super::{CANARY, credential, grant, parse, place, strict};
+use crate::{
+    CloudsFile, Credential, JobPath, Place,
+    config::{Auth, CloudEntry, DomainRef, Identity, KeystoneLogin, ProjectRef, UserRef},
+};
+use image_export_model::ConfigurationReason::{
+    self, CredentialsInvalid, CredentialsNotFound, EndpointInvalid, EndpointNotAllowed,
+};
+use secrecy::ExposeSecret;
+
+fn entry(yaml: &str) -> CloudEntry {
+    super::entry(yaml.as_bytes()).unwrap()
+}
+
+/// User and password of an entry.
+fn password(entry: &CloudEntry) -> (&UserRef, &str) {
+    match &entry.auth {
+        Auth::Keystone(KeystoneLogin {
+            identity: Identity::Password { user, password },
+            ..
+        }) => (user, password.expose_secret()),
+        other => panic!("not a password: {other:?}"),
+    }
+}
+
+/// An entry `otc` with these lines.
+fn otc(lines: &[&str]) -> String {
+    format!("clouds:\n  otc:\n    {}\n", lines.join("\n    "))
+}
+
+const AUTH: &str = "auth: {auth_url: https://iam.example.com/v3, username: u, password: canary-7f3a, user_domain_name: OTC1, project_name: eu-de_x}";
+
+#[test]
+fn a_password_entry_as_otc_users_write_it() {
+    let entry = entry(
+        "clouds:
+  otc:
+    profile: otc
+    identity_api_version: 3
+    region_name: eu-de
+    interface: publicURL
+    auth:
+      auth_url: https://iam.{region_name}.otc.t-systems.com/v3
+      username: alice
+      password: s3cret
+      domain_name: OTC00000000001000000447
+      project_name: eu-de_team
+  other: {auth: [not, ours]}
+",
+    );
+    let Auth::Keystone(KeystoneLogin {
+        auth_url,
+        identity: Identity::Password { user, password },
+        agency: None,
+    }) = entry.auth
+    else {
+        panic!("not a password")
+    };
+    let domain = DomainRef::Name("OTC00000000001000000447".into());
+    assert_eq!(
+        auth_url.tokens_url(true).as_str(),
+        "https://iam.eu-de.otc.t-systems.com/v3/auth/tokens"
+    );
+    assert_eq!(
+        user,
+        UserRef::Name {
+            name: "alice".into(),
+            domain: domain.clone()
+        }
+    );
+    assert_eq!(password.expose_secret(), "s3cret");
+    assert_eq!(
+        entry.project,
+        Some(ProjectRef::Name {
+            name: "eu-de_team".into(),
+            domain
+        })
+    );
+    assert_eq!(
+        (entry.region.as_deref(), &*entry.interface),
+        (Some("eu-de"), "public")
+    );
+    assert_eq!(entry.image_endpoint, None);
+}
+
+#[test]
+fn ids_go_before_names_and_the_project_may_be_left_out() {
+    let entry = entry(&otc(&[
+        "auth_type: v3password",
+        "auth: {auth_url: https://iam.example.com, user_id: u1, username: u, password: p}",
+        "image_endpoint_override: https://ims.example.com/v2",
+    ]));
+    assert!(matches!(password(&entry).0, UserRef::Id(id) if id == "u1"));
+    assert_eq!(entry.project, None);
+    let endpoint = entry.image_endpoint.unwrap();
+    assert_eq!(
+        endpoint
+            .job_url(
+                JobPath::V1Jobs,
+                &"p".parse().unwrap(),
+                &"j".parse().unwrap()
+            )
+            .as_str(),
+        "https://ims.example.com/v1/p/jobs/j"
+    );
+}
+
+#[test]
+fn numbers_and_booleans_are_text_in_their_own_spelling() {
+    for (spelling, text) in [
+        ("12345", "12345"),
+        ("123e4", "123e4"),
+        ("0012", "0012"),
+        ("0x1F", "0x1F"),
+        ("1_000", "1_000"),
+        ("1.50", "1.50"),
+        ("true", "true"),
+        ("No", "No"),
+        ("'null'", "null"),
+        ("2024-01-01", "2024-01-01"),
+        ("' spaced '", " spaced "),
+    ] {
+        let auth = format!(
+            "auth: {{auth_url: https://iam.example.com, user_id: 7, password: {spelling}, project_id: 123e4}}"
+        );
+        let entry = entry(&otc(&[&auth]));
+        assert_eq!(password(&entry).1, text);
+        assert_eq!(entry.project, Some(ProjectRef::Id("123e4".into())));
+    }
+}
+
+#[test]
+fn anchors_and_merge_keys_work() {
+    let yaml = "x: &d {auth_url: https://iam.example.com, password: p}\nclouds: {otc: {auth: {<<: *d, user_id: u}}}";
+    assert_eq!(password(&entry(yaml)).1, "p");
+}
+
+/// Found by fuzzing: a few lines that unfold to 8⁵ values.
+#[test]
+fn aliases_that_multiply_are_refused() {
+    let mut lines = vec!["a0: &a0 [x, x, x, x, x, x, x, x]".to_owned()];
+    for n in 1..5 {
+        let before = vec![format!("*a{}", n - 1); 8].join(", ");
+        lines.push(format!("a{n}: &a{n} [{before}]"));
+    }
+    lines.push("clouds: {otc: *a4}".to_owned());
+    let yaml = lines.join("\n");
+    let error = credential(&yaml).unwrap_err();
+    assert_eq!(error.reason, CredentialsInvalid);
+}
+
+#[test]
+fn a_token_needs_an_identity_service_or_an_endpoint() {
+    for (lines, good) in [
+        (
+            &[
+                "auth_type: token",
+                "auth: {auth_url: https://iam.example.com, token: t}",
+            ][..],
+            true,
+        ),
+        (
+            &[
+                "auth_type: v3token",
+                "auth: {token: t}",
+                "image_endpoint_override: https://ims.example.com",
+            ],
+            true,
+        ),
+        (&["auth_type: token", "auth: {token: t}"], false),
+        (
+            &[
+                "auth_type: token",
+                "auth: {auth_url: https://iam.example.com}",
+            ],
+            false,
+        ),
+        (
+            &[
+                "auth_type: token",
+                "auth: {auth_url: https://iam.example.com, token: \"a b\"}",
+            ],
+            false,
+        ),
+    ] {
+        assert_eq!(credential(&otc(lines)).is_ok(), good, "{lines:?}");
+    }
+}
+
+/// Parses each document and expects its error: the reason, words that help, and no value.
+fn expect_errors(cases: &[(String, ConfigurationReason, &[&str])]) {
+    for (yaml, reason, words) in cases {
+        let error = parse(yaml.as_bytes(), None, &strict()).unwrap_err();
+        let message = &*error.message;
+        assert_eq!(error.reason, *reason, "{yaml}\n{message}");
+        for word in ["Secret team-a/otc"].iter().chain(*words) {
+            assert!(message.contains(word), "{yaml}\n{message} lacks {word}");
+        }
+        assert!(!message.contains(CANARY), "{message}");
+        assert!(!message.ends_with('.') && message.len() <= 512, "{message}");
+    }
+}
+
+#[test]
+fn a_document_that_cannot_be_read_is_named_with_the_place_but_not_the_content() {
+    let clouds = |entry: &str| format!("clouds: {{otc: {entry}}}");
+    let unreadable: &[&str] = &["not valid YAML"];
+    expect_errors(&[
+        (String::new(), CredentialsInvalid, &["empty"]),
+        (" \n".into(), CredentialsInvalid, &["empty"]),
+        ("null".into(), CredentialsInvalid, &["clouds.yaml"]),
+        (CANARY.into(), CredentialsInvalid, unreadable),
+        ("other: 1".into(), CredentialsInvalid, &["\"clouds\""]),
+        (
+            format!("clouds:\n  otc:\n  - {CANARY}: [\n"),
+            CredentialsInvalid,
+            &["at line"],
+        ),
+        (
+            clouds("{auth: {password: [canary-7f3a]}}"),
+            CredentialsInvalid,
+            &["at line 1, column"],
+        ),
+        (
+            clouds("{auth: canary-7f3a}"),
+            CredentialsInvalid,
+            unreadable,
+        ),
+        (
+            clouds("{auth: {password: \"canary-7f3a}}"),
+            CredentialsInvalid,
+            unreadable,
+        ),
+        (
+            clouds("{auth: {password: canary-7f3a, password: canary-7f3a}}"),
+            CredentialsInvalid,
+            unreadable,
+        ),
+        (clouds("*canary-7f3a"), CredentialsInvalid, unreadable),
+    ]);
+}
+
+#[test]
+fn a_missing_entry_names_those_that_are_there() {
+    let six = "clouds: {a: {}, b: {}, c: {}, d: {}, e: {}, f: {}}";
+    expect_errors(&[
+        (
+            "clouds: {}".into(),
+            CredentialsNotFound,
+            &["\"otc\"", "it has none"],
+        ),
+        (six.into(), CredentialsNotFound, &["a, b, c, d, e and more"]),
+    ]);
+}
+
+#[test]
+fn a_missing_or_wrong_field_is_named() {
+    let with = |line| otc(&[AUTH, line]);
+    let without = |key: &str| otc(&[&AUTH.replace(&format!("{key}:"), "unknown:")]);
+    let auth_url = |url: &str| otc(&[&AUTH.replace("https://iam.example.com/v3", url)]);
+    expect_errors(&[
+        (
+            "clouds: {otc: }".into(),
+            CredentialsInvalid,
+            &["clouds.otc.auth.auth_url is missing"],
+        ),
+        (
+            without("auth_url"),
+            CredentialsInvalid,
+            &["clouds.otc.auth.auth_url is missing"],
+        ),
+        (
+            without("username"),
+            CredentialsInvalid,
+            &["clouds.otc.auth.username is missing"],
+        ),
+        (
+            without("password"),
+            CredentialsInvalid,
+            &["clouds.otc.auth.password is missing"],
+        ),
+        (
+            without("user_domain_name"),
+            CredentialsInvalid,
+            &["domain_name is missing"],
+        ),
+        (
+            with("auth_type: v3oidcpassword"),
+            CredentialsInvalid,
+            &[
+                "clouds.otc.auth_type",
+                "write password, token, v3applicationcredential or aksk",
+            ],
+        ),
+        (
+            with("auth_type: canary-7f3a"),
+            CredentialsInvalid,
+            &["not supported"],
+        ),
+        (
+            auth_url("'https://iam.{region_name}.example.com'"),
+            CredentialsInvalid,
+            &["clouds.otc.region_name is missing"],
+        ),
+    ]);
+}
+
+#[test]
+fn an_address_that_must_not_be_used_is_named_with_its_field() {
+    let image = |url: &str| otc(&[AUTH, &format!("image_endpoint_override: {url}")]);
+    let auth_url = |url: &str| otc(&[&AUTH.replace("https://iam.example.com/v3", url)]);
+    expect_errors(&[
+        (
+            image("canary-7f3a"),
+            EndpointInvalid,
+            &["clouds.otc.image_endpoint_override"],
+        ),
+        (
+            image("https://u:canary-7f3a@h"),
+            EndpointInvalid,
+            &["user info"],
+        ),
+        (
+            image("http://ims.example.com"),
+            EndpointNotAllowed,
+            &["ims.example.com", "--allow-http"],
+        ),
+        (
+            auth_url("http://iam.example.com"),
+            EndpointNotAllowed,
+            &["clouds.otc.auth.auth_url", "--allow-http"],
+        ),
+    ]);
+}
+
+#[test]
+fn a_cloud_name_is_shown_without_control_characters() {
+    let file = CloudsFile {
+        place: &place(),
+        clouds_yaml: Some(b"clouds: {}"),
+        cacert: None,
+    };
+    let error = Credential::parse(&file, "o\u{202e}t\u{1b}c\n", &strict()).unwrap_err();
+    assert!(
+        error.message.contains("no cloud \"otc\""),
+        "{}",
+        error.message
+    );
+}
+
+#[test]
+fn a_secret_without_the_key_or_not_utf_8() {
+    let file = CloudsFile {
+        place: &place(),
+        clouds_yaml: None,
+        cacert: None,
+    };
+    let error = Credential::parse(&file, "otc", &strict()).unwrap_err();
+    assert_eq!(error.reason, CredentialsNotFound);
+    assert_eq!(&*error.message, "Secret team-a/otc has no key clouds.yaml");
+    let error = parse(b"\xff\xfe", None, &strict()).unwrap_err();
+    assert_eq!(error.reason, CredentialsInvalid);
+    assert!(error.message.contains("UTF-8"), "{}", error.message);
+}
+
+/// A file has no keys, and a user of `query` no Secret.
+#[test]
+fn a_message_about_a_file_names_the_file() {
+    let place = Place::File("my/clouds.yaml".to_owned());
+    for (yaml, cacert, message) in [
+        ("", None, "file my/clouds.yaml is empty"),
+        (
+            "clouds: {}",
+            None,
+            "file my/clouds.yaml has no cloud \"otc\"; it has none",
+        ),
+        (
+            "clouds: {otc: {sk: s}}",
+            None,
+            "in file my/clouds.yaml, clouds.otc.ak is missing or empty",
+        ),
+        (
+            "clouds: {otc: {ak: A, sk: s, region_name: eu-de}}",
+            Some(&b"x"[..]),
+            "cacert in file my/clouds.yaml is not a list of certificates in PEM",
+        ),
+    ] {
+        let file = CloudsFile {
+            place: &place,
+            clouds_yaml: Some(yaml.as_bytes()),
+            cacert,
+        };
+        let error = Credential::parse(&file, "otc", &strict()).unwrap_err();
+        assert_eq!(&*error.message, message);
+    }
+}
+
+#[test]
+fn equal_content_has_an_equal_version() {
+    let (one, same) = (
+        credential(&otc(&[AUTH])).unwrap(),
+        credential(&otc(&[AUTH])).unwrap(),
+    );
+    let other = credential(&otc(&[AUTH, "region_name: eu-nl"])).unwrap();
+    assert_eq!(one.version(), same.version());
+    assert_ne!(one.version(), other.version());
+    let version = |clouds_yaml: Option<&[u8]>| {
+        let file = CloudsFile {
+            place: &place(),
+            clouds_yaml,
+            cacert: None,
+        };
+        file.version("otc")
+    };
+    assert_eq!(one.version(), version(Some(otc(&[AUTH]).as_bytes())));
+    assert_ne!(version(None), version(Some(b"")));
+}
+
+#[test]
+fn no_debug_form_shows_a_secret() {
+    let token = [
+        "auth_type: token",
+        "auth: {token: canary-7f3a}",
+        "image_endpoint_override: https://ims.example.com",
+    ];
+    for yaml in [otc(&[AUTH]), otc(&token)] {
+        let credential = credential(&yaml).unwrap();
+        let entry = &credential.entry;
+        let shown = format!("{credential:?} {entry:#?} {:?}", entry.redactor);
+        assert!(!shown.contains(CANARY), "{shown}");
+    }
+    assert!(!format!("{:?}", grant()).contains(CANARY));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), text in "[a-z:{}\\[\\]&*<|>!'\"\n -]{0,80}") {
+        let _ = super::entry(&bytes);
+        let _ = super::entry(format!("clouds:\n  otc: {text}").as_bytes());
+    }
+}
