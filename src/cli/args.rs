@@ -61,7 +61,7 @@ Exit codes:
   2  wrong usage
   3  the job has failed
   4  the job has not ended
-  5  the cloud knows no such job
+  5  the cloud finds no such job
   6  credentials are missing, wrong or not sufficient
   7  the cloud cannot be reached, fails or throttles
   8  the endpoint or the request is invalid

@@ -18,7 +18,7 @@ pub enum Exit {
     Failed = 3,
     /// The job has not ended, or its status is undocumented.
     Running = 4,
-    /// The cloud knows no such job.
+    /// The cloud finds no such job.
     NotFound = 5,
     /// Credentials are missing, wrong or not sufficient.
     NotAuthorized = 6,

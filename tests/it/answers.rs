@@ -51,7 +51,7 @@ impl Shown {
 
     fn unrecognized(job: &str, word: &str) -> Self {
         let message = format!(
-            "Job {job} has a status that this version of the operator does not know: {word}."
+            "Job {job} has a status that this version of the operator does not recognize: {word}."
         );
         Self::new(in_progress("JobStatusUnrecognized"), word, message)
     }
@@ -99,6 +99,13 @@ impl Shown {
     fn of_type(mut self, job_type: &str) -> Self {
         self.fields.job_type = Some(job_type.to_owned());
         self
+    }
+
+    /// The job is an export, whose image is the source.
+    fn exported(mut self, job: &str) -> Self {
+        let image = self.fields.image_id.as_deref().expect("an image id");
+        self.message = format!("Job {job} has succeeded: source image {image} is exported.");
+        self.of_type("imsNativeExportImageJob")
     }
 
     fn at(mut self, percent: i32) -> Self {
@@ -158,7 +165,7 @@ fn published() -> Vec<Case> {
             export,
             r#"{"job_id":"9a175ac892fa134201930039db1a27b1","job_type":"imsNativeExportImageJob","begin_time":"2024-11-06T06:46:51.929Z","end_time":"2024-11-06T06:49:53.657Z","status":"SUCCESS","error_code":null,"fail_reason":null,"entities":{"image_id":"1ab4df10-fe18-48b7-91c9-53695fcd9df5"}}"#,
             Shown::succeeded(export, "1ab4df10-fe18-48b7-91c9-53695fcd9df5")
-                .of_type("imsNativeExportImageJob")
+                .exported(export)
                 .began("2024-11-06T06:46:51Z")
                 .ended("2024-11-06T06:49:53Z"),
         ),
@@ -166,7 +173,7 @@ fn published() -> Vec<Case> {
             named,
             r#"{"job_id":"9a175ac79d2a54ad019d2d0a1f074696","job_type":"imsNativeExportImageJob","begin_time":"2026-03-27T01:17:50.446Z","end_time":"2026-03-27T01:57:11.143Z","status":"SUCCESS","error_code":null,"fail_reason":null,"entities":{"image_name":"name","image_id":"698a61e2-abde-4151-a778-f9035e214c92","process_percent":1,"current_task":""}}"#,
             Shown::succeeded(named, "698a61e2-abde-4151-a778-f9035e214c92")
-                .of_type("imsNativeExportImageJob")
+                .exported(named)
                 .began("2026-03-27T01:17:50Z")
                 .ended("2026-03-27T01:57:11Z")
                 .at(100),
@@ -348,8 +355,8 @@ async fn a_missing_image_id_is_polled_for_and_then_reported_missing() {
         assert_eq!(
             message(&status),
             format!(
-                "Job {job} has succeeded, but the cloud gave no image id: look the image up in the \
-                 cloud, or change the annotation imageexport.dev/poll-requested-at to ask once more."
+                "Job {job} has succeeded, but the cloud reported no image id: look the image up in the \
+                 cloud, or change the annotation imageexport.dev/poll-requested-at to poll once more."
             )
         );
         assert!(status.completion_time.is_some(), "{job}");

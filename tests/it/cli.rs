@@ -266,7 +266,9 @@ async fn everything_may_be_given_by_environment_variables() {
         " INFO image_export_operator",
         "starting version=",
         "watch{scope=\"namespace default\"}: image_export_operator::controller::watch: listed",
-        &format!(" poll{{object={namespace}/by-environment credential={namespace}/otc/otc}}: "),
+        &format!(
+            " poll{{object={namespace}/by-environment credential={namespace}/otc/otc job=by-environment}}: "
+        ),
     ] {
         assert!(text.contains(words), "{words} in\n{text}");
     }

@@ -3,16 +3,10 @@
 
 use crate::harness::{
     Launch, Operator, PASSWORD, PROJECT, SCALE, TOKEN, Team, cluster, eventually, in_progress, key,
-    message, summary,
+    message, own_secret, running, summary,
 };
 use std::time::{Duration, Instant};
 use testbed::ims::{self, User};
-
-// TODO(merge): `faults/credentials.rs` imports these from here; let it use the harness.
-pub use crate::harness::{own_secret, running};
-pub async fn put(team: &Team, name: &str, key: &str, value: impl Into<Vec<u8>>) {
-    team.put_secret_key(name, key, value).await;
-}
 
 /// Reads of Secrets so far, whatever their result.
 async fn reads(operator: &Operator) -> f64 {

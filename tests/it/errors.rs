@@ -224,7 +224,7 @@ async fn a_job_that_the_cloud_does_not_know_is_lost_only_after_a_grace() {
     for job in ["seen", "never-seen"] {
         let status = team.until_reason(job, "JobNotFound").await;
         assert_eq!(summary(&status), in_progress("JobNotFound"), "{job}");
-        let expected = format!("The cloud does not know job {job} at the moment.");
+        let expected = format!("The cloud currently finds no job {job}.");
         assert_eq!(message(&status), expected);
     }
 
@@ -233,8 +233,8 @@ async fn a_job_that_the_cloud_does_not_know_is_lost_only_after_a_grace() {
     assert_still_known("seen", &status);
     assert_eq!(
         message(&status),
-        "The cloud does not know job seen any more, so its outcome is lost: check in the cloud \
-         whether its image is there."
+        "The cloud no longer finds job seen, so its outcome is lost: check in the cloud whether its \
+         image exists."
     );
     assert!(team.polls("seen") > 5, "{}", team.polls("seen"));
     let status = team.until("never-seen", "to stall", is_stalled).await;
@@ -242,7 +242,7 @@ async fn a_job_that_the_cloud_does_not_know_is_lost_only_after_a_grace() {
     assert_eq!(status.status, None);
     assert_eq!(
         message(&status),
-        "The cloud does not know job never-seen: check jobID and projectID, and that the \
+        "The cloud finds no job never-seen: check jobID and projectID, and that the \
          credentials are for the job's region."
     );
 

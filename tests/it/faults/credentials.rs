@@ -1,10 +1,7 @@
 //! Secrets that change, and one that many objects share. The table of everything that can be wrong in
 //! a Secret is in `crate::credentials`.
 
-use crate::{
-    credentials::{own_secret, put, running},
-    harness::{Launch, PROJECT, SCALE, Team, eventually, key},
-};
+use crate::harness::{Launch, PROJECT, SCALE, Team, eventually, key, own_secret, running};
 use futures::{StreamExt, stream};
 use std::time::{Duration, Instant};
 use testbed::ims::{self, Job, User};
@@ -32,26 +29,16 @@ async fn a_rotated_secret_is_used_in_time_and_at_once_where_the_old_one_is_rejec
     for name in ["old", "new"] {
         team.sim.put_user(user(name, PASSWORD));
     }
-    put(
-        &team,
-        "rotated",
-        "clouds.yaml",
-        login(&team, "old", PASSWORD),
-    )
-    .await;
+    team.put_secret_key("rotated", "clouds.yaml", login(&team, "old", PASSWORD))
+        .await;
     team.sim.put_job(running("job"));
     team.create_with("job", own_secret("rotated")).await;
     team.until_reason("job", "JobRunning").await;
     assert_eq!(team.sim.logins(), 1);
 
     // Both users are good: the new one counts within 5 minutes.
-    put(
-        &team,
-        "rotated",
-        "clouds.yaml",
-        login(&team, "new", PASSWORD),
-    )
-    .await;
+    team.put_secret_key("rotated", "clouds.yaml", login(&team, "new", PASSWORD))
+        .await;
     let rotated = Instant::now();
     eventually("a login of the new user", || {
         (team.sim.logins() == 2).then_some(())
@@ -63,8 +50,7 @@ async fn a_rotated_secret_is_used_in_time_and_at_once_where_the_old_one_is_rejec
     assert_eq!(team.writes("job"), 1);
 
     // The password is changed here and there: it counts long before the next planned look.
-    put(
-        &team,
+    team.put_secret_key(
         "rotated",
         "clouds.yaml",
         login(&team, "new", "canary-password-2"),
@@ -104,7 +90,8 @@ async fn a_restored_secret_is_found_soon_at_first_and_within_a_minute_later_by_o
     const SLOWER: f64 = 0.05;
     let scaled = |seconds: u64| Duration::from_secs(seconds).mul_f64(SLOWER);
     let mut team = Team::without_operator("restored-secret").await;
-    put(&team, "broken", "clouds.yaml", "clouds: [").await;
+    team.put_secret_key("broken", "clouds.yaml", "clouds: [")
+        .await;
     let names =
         |secret: &str| -> Vec<String> { (0..OBJECTS).map(|n| format!("{secret}-{n}")).collect() };
     for secret in ["gone", "broken"] {
@@ -121,7 +108,8 @@ async fn a_restored_secret_is_found_soon_at_first_and_within_a_minute_later_by_o
     team.start_operator_as(launch, &[]);
     let read = |result: &str| format!("imageexport_secret_reads_total{{result=\"{result}\"}}");
     let restore = async |secret: &str, within: Duration| {
-        put(&team, secret, "clouds.yaml", team.clouds_yaml()).await;
+        team.put_secret_key(secret, "clouds.yaml", team.clouds_yaml())
+            .await;
         let restored = Instant::now();
         for name in names(secret) {
             team.sim.polled(&key(&name), 1).await;

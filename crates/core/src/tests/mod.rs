@@ -4,7 +4,6 @@
 // A difference of times that underflows panics, as a test should.
 #![allow(clippy::unchecked_time_subtraction)]
 
-mod chaos;
 mod credentials;
 mod deadline;
 mod image_id;
@@ -14,6 +13,7 @@ mod polls;
 mod precedence;
 mod progress;
 mod quota;
+mod random_operations;
 mod repair;
 mod restart;
 mod ring;

@@ -358,9 +358,15 @@ fn live(ops: Vec<Op>) {
     assert_eq!(chaos.world.census().counters.repairs, repairs);
 }
 
+/// 1,500, or as many as `RANDOM_CASES` says.
+fn cases() -> u32 {
+    let asked = std::env::var("RANDOM_CASES").ok();
+    asked.map_or(1500, |cases| cases.parse().expect("a number"))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 1500,
+        cases: cases(),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
