@@ -14,13 +14,14 @@ pub struct Config {
     pub poll_period: Duration,
     /// Length of a second of the spec's `…Seconds` fields.
     pub spec_second: Duration,
-    /// Shortest period of the slow rows (refused, not found, unrecognized).
+    /// Shortest period of slow phases: configuration errors, `JobNotFound`, `JobStatusUnrecognized`,
+    /// `DeadlineExceeded`.
     pub slow_period: Duration,
     /// Period while a 404 is within its grace; overrides `pollPeriodSeconds`.
     pub not_found_period: Duration,
     /// Period while an image id is awaited.
     pub image_id_period: Duration,
-    /// Attempts to learn an image id after the first SUCCESS.
+    /// Attempts to get an image id after the first SUCCESS.
     pub image_id_attempts: u8,
     /// Shortest time between two steps of `progressPercent`.
     pub progress_gap: Duration,
@@ -29,7 +30,7 @@ pub struct Config {
     /// Shortest time between two scheduled polls of one object.
     pub min_poll_gap: Duration,
 
-    /// Time without any answer after which a new object says so (row 0b).
+    /// Time without any answer after which a new object shows `Pending`.
     pub pending_grace: Duration,
     /// A run of failures becomes `PollFailed` when it is this long …
     pub failure_grace: Duration,
@@ -50,7 +51,7 @@ pub struct Config {
     pub backoff_cap: Duration,
     /// Shortest pause after throttling.
     pub pause_min: Duration,
-    /// Longest pause that a `Retry-After` can ask for.
+    /// Longest pause that a `Retry-After` can cause.
     pub pause_max: Duration,
 
     /// Polls a second in one quota bucket.
@@ -66,18 +67,18 @@ pub struct Config {
     pub writes_in_flight: usize,
     /// `PollFailed` writes a second: a cloud outage must not become a write storm.
     pub poll_failed_writes: f64,
-    /// Conflicts in a row on one object after which JSON Patch is used.
+    /// Consecutive conflicts on one object after which JSON Patch is used.
     pub conflicts_before_json_patch: u8,
-    /// How long to wait for the watch to settle a conflict or a lost reply before asking once.
+    /// How long to wait for the watch to settle a conflict or a lost reply before one read.
     pub confirm_after: Duration,
-    /// How long a status that the API server refuses is left alone.
+    /// How long a status that the API server rejected is left alone.
     pub rejected_write_delay: Duration,
     /// Longest pause of all writes while the API server is in trouble; starts at 1 s and doubles.
     pub write_pause_max: Duration,
 
     /// A healthy credential's Secret is read again after this time.
     pub credential_refresh: Duration,
-    /// A broken credential's Secret is read again after this time, doubling …
+    /// A misconfigured credential's Secret is read again after this time, doubling …
     pub credential_retry_min: Duration,
     /// … to this.
     pub credential_retry_max: Duration,

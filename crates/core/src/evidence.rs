@@ -6,7 +6,7 @@
 use crate::{
     config::Config,
     facts::{Cause, Facts, JobStatus},
-    phase::Phase,
+    phase::{Detail, Phase},
     time::Moment,
 };
 use image_export_model::{
@@ -99,32 +99,21 @@ impl Evidence {
             facts: facts.clone(),
             ..Self::default()
         };
-        let mut blocked_by = |reason| evidence.configuration_error = Some((reason, Cause::Stored));
-        match phase {
-            Phase::CredentialsNotFound => blocked_by(ConfigurationReason::CredentialsNotFound),
-            Phase::CredentialsInvalid => blocked_by(ConfigurationReason::CredentialsInvalid),
-            Phase::AccessDenied => blocked_by(ConfigurationReason::AccessDenied),
-            Phase::EndpointInvalid => blocked_by(ConfigurationReason::EndpointInvalid),
-            Phase::EndpointNotAllowed => blocked_by(ConfigurationReason::EndpointNotAllowed),
-            Phase::RequestRejected => blocked_by(ConfigurationReason::RequestRejected),
-            Phase::PollFailed => evidence.poll_failed = Some(Cause::Stored),
-            // The answer that began the wait was not one of the further attempts.
-            Phase::ImageIdPending => evidence.image_id_attempts = 1,
-            Phase::ImageIdMissing => evidence.image_id_given_up = true,
-            Phase::DeadlineExceeded => {
-                evidence.deadline_exceeded = true;
-                evidence.stored_obstacle = true;
+        match phase.row().detail {
+            Detail::None => {}
+            Detail::Configuration(reason) => {
+                evidence.configuration_error = Some((reason, Cause::Stored));
             }
-            Phase::JobNotFound => evidence.not_found = true,
-            Phase::JobNotFoundYet => evidence.not_found_yet = true,
-            Phase::Pending => evidence.pending = true,
-            Phase::JobInitializing
-            | Phase::JobRunning
-            | Phase::JobSucceeded
-            | Phase::JobFailed
-            | Phase::JobStatusUnrecognized
-            | Phase::Suspended => {}
+            Detail::Failure => evidence.poll_failed = Some(Cause::Stored),
+            Detail::Obstacle => evidence.stored_obstacle = true,
         }
+        evidence.pending = phase == Phase::Pending;
+        evidence.deadline_exceeded = phase == Phase::DeadlineExceeded;
+        evidence.not_found = phase == Phase::JobNotFound;
+        evidence.not_found_yet = phase == Phase::JobNotFoundYet;
+        evidence.image_id_given_up = phase == Phase::ImageIdMissing;
+        // The answer that began the wait was not one of the further attempts.
+        evidence.image_id_attempts = u8::from(phase == Phase::ImageIdPending);
         evidence
     }
 
@@ -173,29 +162,14 @@ impl Evidence {
     /// The cause that the message of `phase` names, if it names one.
     #[must_use]
     pub fn cause(&self, phase: Phase) -> Option<Cause> {
-        match phase {
-            Phase::CredentialsNotFound
-            | Phase::CredentialsInvalid
-            | Phase::AccessDenied
-            | Phase::EndpointInvalid
-            | Phase::EndpointNotAllowed
-            | Phase::RequestRejected => {
+        match phase.row().detail {
+            Detail::None => None,
+            Detail::Configuration(_) => {
                 let (_, cause) = self.configuration_error.as_ref()?;
                 Some(cause.clone())
             }
-            Phase::PollFailed => self.poll_failed.clone(),
-            Phase::DeadlineExceeded => self.obstacle(),
-            Phase::Pending
-            | Phase::JobInitializing
-            | Phase::JobRunning
-            | Phase::JobSucceeded
-            | Phase::ImageIdPending
-            | Phase::ImageIdMissing
-            | Phase::JobFailed
-            | Phase::JobStatusUnrecognized
-            | Phase::JobNotFoundYet
-            | Phase::JobNotFound
-            | Phase::Suspended => None,
+            Detail::Failure => self.poll_failed.clone(),
+            Detail::Obstacle => self.obstacle(),
         }
     }
 
@@ -235,12 +209,8 @@ impl Evidence {
 
     /// Applies that the Secret reads well: whatever was wrong with it is disproved.
     pub fn apply_readable_secret(&mut self) {
-        self.configuration_error.take_if(|(reason, _)| {
-            matches!(
-                reason,
-                ConfigurationReason::CredentialsNotFound | ConfigurationReason::CredentialsInvalid
-            )
-        });
+        self.configuration_error
+            .take_if(|(reason, _)| reason.is_in_secret());
     }
 
     /// Applies one outcome. Returns when to poll next, and whether the answer contradicts an earlier one.
@@ -308,15 +278,9 @@ impl Evidence {
         }
         // A failure at a later step shows that what blocked an earlier step is gone.
         if failure.stage == Stage::Query {
+            let answered = failure.kind.answered();
             self.configuration_error
-                .take_if(|(reason, _)| match reason {
-                    ConfigurationReason::CredentialsNotFound
-                    | ConfigurationReason::CredentialsInvalid => true,
-                    ConfigurationReason::AccessDenied
-                    | ConfigurationReason::EndpointInvalid
-                    | ConfigurationReason::EndpointNotAllowed
-                    | ConfigurationReason::RequestRejected => failure.kind.answered(),
-                });
+                .take_if(|(reason, _)| answered || reason.is_in_secret());
         }
     }
 

@@ -40,7 +40,7 @@ pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Ob
     };
     let shows_end = answer.is_some_and(|a| matches!(a.state, JobState::Success | JobState::Fail));
     if ticket.epoch != state.epoch || !credential_is_current && answer.is_none() {
-        // Sent by another leader's word, or about credentials that are no longer used: polled anew.
+        // Sent under another leadership, or about credentials that are no longer used: polled anew.
         state.counters.dropped_answers += 1;
         if job.is_active() {
             job.want_poll(Due::Since(now.at));
@@ -81,7 +81,7 @@ pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Ob
 /// Whether the cloud accepted what the Secret holds; `None` where the outcome does not show it.
 fn accepts_credential(outcome: &Outcome) -> Option<bool> {
     match outcome {
-        // Whoever gets the answer that there is no such job was let in.
+        // An answer that there is no such job is given to accepted credentials alone.
         Outcome::Answered(_) | Outcome::JobNotFound => Some(true),
         // Credentials or a URL in the Secret may be invalid, and are fixed there.
         Outcome::Misconfigured(error) => matches!(

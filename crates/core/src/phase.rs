@@ -87,6 +87,19 @@ pub enum Pace {
     Never,
 }
 
+/// What the sentence of a phase names beside the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Nothing that the fields of the status do not show.
+    None,
+    /// The configuration error.
+    Configuration(ConfigurationReason),
+    /// Why polls fail.
+    Failure,
+    /// Why the end may not have been seen, if there is a cause.
+    Obstacle,
+}
+
 /// One row of the conditions table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -106,11 +119,13 @@ pub struct Row {
     pub priority: Priority,
     /// Whether people should look at the object: its Event is a warning.
     pub warning: bool,
+    /// What its sentence names.
+    pub detail: Detail,
 }
 
 macro_rules! phases {
     ($($(#[$doc:meta])* $phase:ident: $reason:ident, $ready:ident, $succeeded:ident $(($succeeded_reason:ident))?,
-       $progress:ident, $pace:ident, $priority:ident, $event:ident;)*) => {
+       $progress:ident, $pace:ident, $priority:ident, $event:ident, $detail:expr;)*) => {
         /// What an object's status shows.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Phase {
@@ -124,6 +139,8 @@ macro_rules! phases {
             /// The phase's row of the conditions table.
             #[must_use]
             pub const fn row(self) -> &'static Row {
+                use ConfigurationReason as Error;
+                use Detail::{Configuration, Failure, None, Obstacle};
                 match self {
                     $(Self::$phase => &Row {
                         reason: reasons::$reason,
@@ -134,6 +151,7 @@ macro_rules! phases {
                         pace: Pace::$pace,
                         priority: Priority::$priority,
                         warning: phases!(@event $event),
+                        detail: $detail,
                     },)*
                 }
             }
@@ -147,45 +165,45 @@ macro_rules! phases {
 
 #[rustfmt::skip]
 phases! {
-    // phase                reason                   Ready    Succeeded             third        pace      write    Event
+    // phase                reason                   Ready    Succeeded             third        pace      write    Event    detail
     /// No answer yet.
-    Pending:                PENDING,                 Unknown, Unknown,              Reconciling, Own,      Trouble, Normal;
+    Pending:                PENDING,                 Unknown, Unknown,              Reconciling, Own,      Trouble, Normal,  None;
     /// Secret, key or cloud entry missing.
-    CredentialsNotFound:    CREDENTIALS_NOT_FOUND,   Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning;
+    CredentialsNotFound:    CREDENTIALS_NOT_FOUND,   Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning, Configuration(Error::CredentialsNotFound);
     /// Credentials unreadable, incomplete or rejected.
-    CredentialsInvalid:     CREDENTIALS_INVALID,     Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning;
+    CredentialsInvalid:     CREDENTIALS_INVALID,     Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning, Configuration(Error::CredentialsInvalid);
     /// Logged in, but the role is not sufficient.
-    AccessDenied:           ACCESS_DENIED,           Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning;
+    AccessDenied:           ACCESS_DENIED,           Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning, Configuration(Error::AccessDenied);
     /// Endpoint unknown or wrong.
-    EndpointInvalid:        ENDPOINT_INVALID,        Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning;
+    EndpointInvalid:        ENDPOINT_INVALID,        Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning, Configuration(Error::EndpointInvalid);
     /// Endpoint forbidden by the operator's configuration.
-    EndpointNotAllowed:     ENDPOINT_NOT_ALLOWED,    Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning;
+    EndpointNotAllowed:     ENDPOINT_NOT_ALLOWED,    Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning, Configuration(Error::EndpointNotAllowed);
     /// The cloud rejects the request itself.
-    RequestRejected:        REQUEST_REJECTED,        Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning;
+    RequestRejected:        REQUEST_REJECTED,        Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning, Configuration(Error::RequestRejected);
     /// `INIT`
-    JobInitializing:        JOB_INITIALIZING,        Unknown, Unknown,              Reconciling, Own,      Normal,  Normal;
+    JobInitializing:        JOB_INITIALIZING,        Unknown, Unknown,              Reconciling, Own,      Normal,  Normal,  None;
     /// `RUNNING`
-    JobRunning:             JOB_RUNNING,             Unknown, Unknown,              Reconciling, Own,      Normal,  Normal;
+    JobRunning:             JOB_RUNNING,             Unknown, Unknown,              Reconciling, Own,      Normal,  Normal,  None;
     /// Polls have failed for a while.
-    PollFailed:             POLL_FAILED,             Unknown, Unknown,              Reconciling, Own,      Outage,  Warning;
+    PollFailed:             POLL_FAILED,             Unknown, Unknown,              Reconciling, Own,      Outage,  Warning, Failure;
     /// Not finished within `spec.deadlineSeconds`.
-    DeadlineExceeded:       DEADLINE_EXCEEDED,       False,   Unknown,              Stalled,     Slow,     Normal,  Warning;
+    DeadlineExceeded:       DEADLINE_EXCEEDED,       False,   Unknown,              Stalled,     Slow,     Normal,  Warning, Obstacle;
     /// `SUCCESS` with its image id, or of a job type that has none.
-    JobSucceeded:           JOB_SUCCEEDED,           True,    True,                 Rest,        Never,    End,     Normal;
+    JobSucceeded:           JOB_SUCCEEDED,           True,    True,                 Rest,        Never,    End,     Normal,  None;
     /// `SUCCESS`, image id not reported yet.
-    ImageIdPending:         IMAGE_ID_PENDING,        Unknown, Unknown,              Reconciling, ImageId,  Normal,  Normal;
+    ImageIdPending:         IMAGE_ID_PENDING,        Unknown, Unknown,              Reconciling, ImageId,  Normal,  Normal,  None;
     /// `SUCCESS`, image id never reported. The job did succeed, and its own condition shows it.
-    ImageIdMissing:         IMAGE_ID_MISSING,        False,   True (JOB_SUCCEEDED), Stalled,     Never,    End,     Warning;
+    ImageIdMissing:         IMAGE_ID_MISSING,        False,   True (JOB_SUCCEEDED), Stalled,     Never,    End,     Warning, None;
     /// `FAIL`
-    JobFailed:              JOB_FAILED,              False,   False,                Stalled,     Never,    End,     Warning;
+    JobFailed:              JOB_FAILED,              False,   False,                Stalled,     Never,    End,     Warning, None;
     /// A job status that nobody documented.
-    JobStatusUnrecognized:  JOB_STATUS_UNRECOGNIZED, Unknown, Unknown,              Reconciling, Slow,     Normal,  Warning;
+    JobStatusUnrecognized:  JOB_STATUS_UNRECOGNIZED, Unknown, Unknown,              Reconciling, Slow,     Normal,  Warning, None;
     /// 404, within the grace period.
-    JobNotFoundYet:         JOB_NOT_FOUND,           Unknown, Unknown,              Reconciling, NotFound, Trouble, Warning;
+    JobNotFoundYet:         JOB_NOT_FOUND,           Unknown, Unknown,              Reconciling, NotFound, Trouble, Warning, None;
     /// 404 for longer than the grace period.
-    JobNotFound:            JOB_NOT_FOUND,           False,   Unknown,              Stalled,     Slow,     Normal,  Warning;
+    JobNotFound:            JOB_NOT_FOUND,           False,   Unknown,              Stalled,     Slow,     Normal,  Warning, None;
     /// `spec.suspend`, not finished.
-    Suspended:              SUSPENDED,               Unknown, Unknown,              Rest,        Never,    Normal,  Normal;
+    Suspended:              SUSPENDED,               Unknown, Unknown,              Rest,        Never,    Normal,  Normal,  None;
 }
 
 impl From<ConfigurationReason> for Phase {

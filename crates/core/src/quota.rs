@@ -54,7 +54,7 @@ struct Bucket {
     queue: BinaryHeap<Reverse<Waiting>>,
     /// When to look again.
     wake: Option<Duration>,
-    /// It stands in the round of buckets that may have a poll to send.
+    /// It is in the round of buckets that may have a poll to send.
     is_ready: bool,
 }
 
@@ -221,7 +221,7 @@ impl Quotas {
         }
     }
 
-    /// How many buckets wait because the cloud asked for it.
+    /// How many buckets wait because the cloud demands it.
     #[must_use]
     pub fn paused(&self, at: Duration) -> usize {
         self.buckets

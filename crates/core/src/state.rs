@@ -3,7 +3,7 @@
 use crate::{
     config::Config,
     effects::{CredentialRef, ObjectEvent, Output},
-    job::Job,
+    job::{Job, PollStage},
     keys::JobKey,
     quota::Quotas,
     registry::Registry,
@@ -83,6 +83,10 @@ impl State {
         let old_secret = std::mem::replace(&mut job.secret, secret);
         let old_group = std::mem::replace(&mut job.group, group);
         let was_new = std::mem::take(&mut job.polling.counts_as_new);
+        if matches!(job.polling.stage, PollStage::Queued(_)) {
+            // It waits in the bucket of the old group: a decision queues it anew.
+            job.polling.stage = PollStage::AwaitingSecret;
+        }
         self.quotas.leave(now.at, old_group, was_new);
         self.secrets.leave(old_secret, key);
         true

@@ -187,7 +187,7 @@ impl Sync {
         matches!(self.remote, Remote::Untrusted(_))
     }
 
-    /// The cloud was asked: an untrusted status may be replaced.
+    /// The job was polled: an untrusted status may be replaced.
     pub fn end_distrust(&mut self) {
         if let Remote::Untrusted(status) = &mut self.remote {
             self.remote = Remote::NotOurs(status.take());

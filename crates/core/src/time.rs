@@ -39,7 +39,7 @@ impl Moment {
 /// When something is due: a request by hand before everything else, then by time on the steady clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Due {
-    /// Now: somebody asked for it.
+    /// Now: a poll was requested by hand.
     Requested,
     /// From this time on.
     Since(Duration),

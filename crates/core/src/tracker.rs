@@ -33,7 +33,7 @@ pub struct Census {
     pub writes_in_flight: usize,
     /// Credentials by state: `unread`, `usable`, `rejected` by the cloud, `broken`.
     pub credentials: BTreeMap<&'static str, usize>,
-    /// Quota buckets that wait because the cloud asked for it.
+    /// Quota buckets that wait because the cloud demands it.
     pub paused_buckets: usize,
     /// Counters since the start.
     pub counters: Counters,

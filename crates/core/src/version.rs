@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 /// Compares two resource versions of one resource as numbers of any length (allowed since
-/// Kubernetes 1.35). `None`: at least one is not a number, so all that can be told is that they
+/// Kubernetes 1.35). `None`: at least one is not a number, so all that is known is that they
 /// differ.
 #[must_use]
 pub fn compare(a: &str, b: &str) -> Option<Ordering> {

@@ -1,4 +1,4 @@
-//! The vocabulary between the cloud and the tracker: what one poll told us.
+//! What one poll of a job reports.
 //!
 //! The cloud client fills these types, the tracker reads them; neither knows the other. Every text
 //! in here may end up in an object's status, so it is already stripped of control characters and
@@ -7,14 +7,14 @@
 use jiff::Timestamp;
 use std::{sync::Arc, time::Duration};
 
-/// What one poll of a job told us, in all its attempts (at most one re-authentication and one fresh
+/// What one poll of a job reports, in all its attempts (at most one re-authentication and one fresh
 /// connection belong to the same poll).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// How the poll ended.
     pub outcome: Outcome,
-    /// How long the other side asked us to stay away: `Retry-After`, or the period named in the
-    /// text of a throttling error. Not yet bounded.
+    /// How long no poll is wanted: `Retry-After`, or the period named in the text of a throttling
+    /// error. Not yet bounded.
     pub retry_after: Option<Duration>,
     /// `host[:port]` of the endpoint that answered with any HTTP status; `None` where none did.
     pub endpoint: Option<Arc<str>>,
@@ -42,7 +42,7 @@ impl Observation {
     }
 }
 
-/// How a poll ended. The table of `docs/architecture.md` maps each to a row of the conditions table.
+/// How a poll ended. `docs/architecture.md` lists the reason to which each leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// 200 with our job id and a non-empty status.
@@ -51,18 +51,18 @@ pub enum Outcome {
     JobNotFound,
     /// 429, or a throttling code with any status.
     Throttled,
-    /// The configuration stands in the way; asking again soon cannot help.
+    /// A configuration error; polling again soon cannot help.
     Misconfigured(ConfigurationError),
-    /// Passing trouble: 5xx, time-out, network, unreadable or foreign answer.
+    /// Passing trouble: 5xx, timeout, network, an answer that is unreadable or another job's.
     Failed(Failure),
 }
 
 impl Outcome {
-    /// What a refusal or a failure says.
+    /// The message of a configuration error or a failure.
     #[must_use]
     pub fn message(&self) -> Option<&str> {
         match self {
-            Self::Misconfigured(refusal) => Some(&refusal.message),
+            Self::Misconfigured(error) => Some(&error.message),
             Self::Failed(failure) => Some(&failure.message),
             Self::Answered(_) | Self::JobNotFound | Self::Throttled => None,
         }
@@ -75,7 +75,7 @@ impl Outcome {
             Self::Answered(_) => "answered",
             Self::JobNotFound => "not_found",
             Self::Throttled => "throttled",
-            Self::Misconfigured(refusal) => refusal.reason.category(),
+            Self::Misconfigured(error) => error.reason.category(),
             Self::Failed(failure) => failure.kind.category(),
         }
     }
@@ -117,17 +117,17 @@ pub enum JobState {
     Unrecognized(Arc<str>),
 }
 
-/// Configuration that stands in the way, with what to mend.
+/// A configuration error, with what to fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigurationError {
     /// The condition reason it leads to.
     pub reason: ConfigurationReason,
-    /// Half a sentence that names the thing to mend, without a final full stop: it completes
+    /// Half a sentence that names what to fix, without a final full stop: it completes
     /// "Job X cannot be queried: …".
     pub message: Arc<str>,
 }
 
-/// Reasons of rows 1, 1b and 1c of the conditions table.
+/// The condition reasons of configuration errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConfigurationReason {
     /// Secret, key or cloud entry missing (or the operator may not read it).
@@ -145,6 +145,12 @@ pub enum ConfigurationReason {
 }
 
 impl ConfigurationReason {
+    /// Whether a Secret that reads well, or a later step of a poll, disproves it.
+    #[must_use]
+    pub fn is_in_secret(self) -> bool {
+        matches!(self, Self::CredentialsNotFound | Self::CredentialsInvalid)
+    }
+
     /// Bounded label for metrics and logs.
     #[must_use]
     pub fn category(self) -> &'static str {

@@ -285,3 +285,18 @@ fn a_throttled_poll_with_earlier_credentials_pauses_no_others() {
     world.run(3);
     assert!(!world.open_polls.is_empty(), "x is polled with c");
 }
+
+#[test]
+fn a_poll_that_waits_for_its_quota_goes_along_to_other_credentials() {
+    let mut world = World::new();
+    world.says("x", throttled(Some(secs(20))));
+    world.create(object_of("x", "a", "project"));
+    world.create(object_of("y", "b", "project"));
+    world.run(2);
+    world.says("x", running());
+    world.change("x", |x| {
+        x.spec.cloud_credentials_ref = super::samples::cloud("b");
+    });
+    world.run(2);
+    assert_eq!(world.reason("x"), "JobRunning");
+}
