@@ -1,7 +1,6 @@
 //! Progress on standard error for `--wait`: on a terminal one line that is rewritten, else one line
 //! per change.
 
-use super::report::job_status;
 use image_export_model::{Observation, Outcome};
 use jiff::{Timestamp, tz::TimeZone};
 use std::{
@@ -30,7 +29,7 @@ impl Progress {
             return;
         }
         let state = match &observation.outcome {
-            Outcome::Answered(answer) => job_status(&answer.state),
+            Outcome::Answered(answer) => answer.state.as_str(),
             Outcome::JobNotFound => "not found",
             Outcome::Throttled => "throttled",
             failed => failed.message().unwrap_or_default(),

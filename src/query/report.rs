@@ -121,7 +121,7 @@ impl Report {
 impl From<&JobAnswer> for Answer {
     fn from(answer: &JobAnswer) -> Self {
         Self {
-            status: job_status(&answer.state).to_owned(),
+            status: answer.state.as_str().to_owned(),
             job_type: text(answer.job_type.as_ref()),
             image_id: text(answer.image_id.as_ref()),
             fail_reason: text(answer.fail_reason.as_ref()),
@@ -171,17 +171,6 @@ impl From<ConfigurationReason> for Exit {
             | ConfigurationReason::EndpointNotAllowed
             | ConfigurationReason::RequestRejected => Self::Misdirected,
         }
-    }
-}
-
-/// The CRD's value of `status.status`.
-pub(super) fn job_status(state: &JobState) -> &str {
-    match state {
-        JobState::Init => "INIT",
-        JobState::Running => "RUNNING",
-        JobState::Success => "SUCCESS",
-        JobState::Fail => "FAIL",
-        JobState::Unrecognized(status) => status,
     }
 }
 

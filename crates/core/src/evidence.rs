@@ -5,7 +5,7 @@
 
 use crate::{
     config::Config,
-    facts::{Cause, Facts, JobStatus},
+    facts::{Cause, Facts},
     phase::{Detail, Phase},
     time::Moment,
 };
@@ -121,11 +121,15 @@ impl Evidence {
     #[must_use]
     pub fn phase(&self, suspended: bool) -> Option<Phase> {
         match self.facts.job_status {
-            JobStatus::Success if self.facts.is_complete() => return Some(Phase::JobSucceeded),
-            JobStatus::Success if self.image_id_given_up => return Some(Phase::ImageIdMissing),
-            JobStatus::Success => return Some(Phase::ImageIdPending),
-            JobStatus::Fail => return Some(Phase::JobFailed),
-            JobStatus::None | JobStatus::Init | JobStatus::Running | JobStatus::Other(_) => {}
+            Some(JobState::Success) if self.facts.is_complete() => {
+                return Some(Phase::JobSucceeded);
+            }
+            Some(JobState::Success) if self.image_id_given_up => {
+                return Some(Phase::ImageIdMissing);
+            }
+            Some(JobState::Success) => return Some(Phase::ImageIdPending),
+            Some(JobState::Fail) => return Some(Phase::JobFailed),
+            None | Some(JobState::Init | JobState::Running | JobState::Unrecognized(_)) => {}
         }
         if suspended {
             return Some(Phase::Suspended);
@@ -143,11 +147,11 @@ impl Evidence {
             return Some(Phase::PollFailed);
         }
         match self.facts.job_status {
-            JobStatus::Other(_) => Some(Phase::JobStatusUnrecognized),
+            Some(JobState::Unrecognized(_)) => Some(Phase::JobStatusUnrecognized),
             _ if self.not_found_yet => Some(Phase::JobNotFoundYet),
-            JobStatus::Init => Some(Phase::JobInitializing),
-            JobStatus::Running => Some(Phase::JobRunning),
-            JobStatus::None | JobStatus::Success | JobStatus::Fail => {
+            Some(JobState::Init) => Some(Phase::JobInitializing),
+            Some(JobState::Running) => Some(Phase::JobRunning),
+            None | Some(JobState::Success | JobState::Fail) => {
                 self.pending.then_some(Phase::Pending)
             }
         }
@@ -156,7 +160,10 @@ impl Evidence {
     /// Whether the cloud has reported the end of the job.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        matches!(self.facts.job_status, JobStatus::Success | JobStatus::Fail)
+        matches!(
+            self.facts.job_status,
+            Some(JobState::Success | JobState::Fail)
+        )
     }
 
     /// The cause that the message of `phase` names, if it names one.
@@ -291,24 +298,19 @@ impl Evidence {
                 .filter(|second| (EARLIEST_SANE..=now.wall + CLOCK_TOLERANCE).contains(second))
         };
         let before = &self.facts.job_status;
-        let awaits_image_id = *before == JobStatus::Success && self.facts.image_id.is_none();
+        let awaits_image_id = *before == Some(JobState::Success) && self.facts.image_id.is_none();
         if self.has_ended() && !(awaits_image_id && answer.state == JobState::Success) {
-            return !matches!(
-                (&answer.state, before),
-                (JobState::Success, JobStatus::Success) | (JobState::Fail, JobStatus::Fail)
-            );
+            return before.as_ref() != Some(&answer.state);
         }
-        let backwards = *before == JobStatus::Running && answer.state == JobState::Init;
+        let backwards = *before == Some(JobState::Running) && answer.state == JobState::Init;
         // A copy, so that facts that stay the same stay shared with the snapshot.
         let mut facts = Facts::clone(&self.facts);
-        facts.job_status = match &answer.state {
-            JobState::Init if backwards => JobStatus::Running,
-            JobState::Init => JobStatus::Init,
-            JobState::Running => JobStatus::Running,
-            JobState::Success => JobStatus::Success,
-            JobState::Fail => JobStatus::Fail,
-            JobState::Unrecognized(status) => JobStatus::Other(status.clone()),
+        let shown = if backwards {
+            &JobState::Running
+        } else {
+            &answer.state
         };
+        facts.job_status = Some(shown.clone());
         if answer.job_type.is_some() {
             facts.job_type.clone_from(&answer.job_type);
         }
@@ -365,7 +367,7 @@ impl Evidence {
 
     /// `ImageIDPending` becomes `ImageIDMissing` after so many further attempts, whatever they return.
     fn count_image_id_attempt(&mut self, config: &Config, now: Moment) {
-        let awaited = self.facts.job_status == JobStatus::Success && !self.facts.is_complete();
+        let awaited = self.facts.job_status == Some(JobState::Success) && !self.facts.is_complete();
         if !awaited || self.image_id_given_up {
             return;
         }

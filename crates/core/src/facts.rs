@@ -1,5 +1,6 @@
 //! What is known about a job itself, as its object's status shows it.
 
+use image_export_model::JobState;
 use std::sync::Arc;
 
 /// Job types that carry no image id.
@@ -9,57 +10,11 @@ const TYPES_WITHOUT_IMAGE: [&str; 3] = [
     "imsUpdateImageMembersJob",
 ];
 
-/// `status.status`: the job's status as last shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum JobStatus {
-    /// Not reported yet.
-    #[default]
-    None,
-    /// `INIT`
-    Init,
-    /// `RUNNING`
-    Running,
-    /// `SUCCESS`
-    Success,
-    /// `FAIL`
-    Fail,
-    /// Any other, as the cloud spelled it.
-    Other(Arc<str>),
-}
-
-impl JobStatus {
-    /// As written into the status.
-    #[must_use]
-    pub fn as_str(&self) -> Option<&str> {
-        match self {
-            Self::None => None,
-            Self::Init => Some("INIT"),
-            Self::Running => Some("RUNNING"),
-            Self::Success => Some("SUCCESS"),
-            Self::Fail => Some("FAIL"),
-            Self::Other(status) => Some(status),
-        }
-    }
-
-    /// The inverse of [`JobStatus::as_str`].
-    #[must_use]
-    pub fn parse(status: Option<&str>) -> Self {
-        match status {
-            None => Self::None,
-            Some("INIT") => Self::Init,
-            Some("RUNNING") => Self::Running,
-            Some("SUCCESS") => Self::Success,
-            Some("FAIL") => Self::Fail,
-            Some(other) => Self::Other(other.into()),
-        }
-    }
-}
-
 /// What is known about the job itself. Shared between evidence and snapshot while they agree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// `status.status`
-    pub job_status: JobStatus,
+    pub job_status: Option<JobState>,
     /// `status.jobType`
     pub job_type: Option<Arc<str>>,
     /// `status.imageID`

@@ -3,10 +3,7 @@
 //! A sentence names the job and, where people can do something, says what. It is stable as long as the
 //! phase and its detail are: it holds no time, count or request id.
 
-use crate::{
-    facts::{Facts, JobStatus},
-    phase::Phase,
-};
+use crate::{facts::Facts, phase::Phase};
 use image_export_api::POLL_REQUEST_ANNOTATION;
 use std::fmt::Write as _;
 
@@ -50,10 +47,13 @@ pub fn message(phase: Phase, job: &str, detail: Option<&str>, facts: &Facts) -> 
         Phase::JobFailed => failed(job, facts),
         Phase::JobStatusUnrecognized => format!(
             "Job {job} has a status that this version of the operator does not recognize: {}.",
-            facts.job_status.as_str().unwrap_or_default()
+            facts
+                .job_status
+                .as_ref()
+                .map_or("", |status| status.as_str())
         ),
         Phase::JobNotFoundYet => format!("The cloud currently finds no job {job}."),
-        Phase::JobNotFound if facts.job_status == JobStatus::None => format!(
+        Phase::JobNotFound if facts.job_status.is_none() => format!(
             "The cloud finds no job {job}: check jobID and projectID, and that the credentials are \
              for the job's region."
         ),

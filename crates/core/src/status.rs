@@ -2,7 +2,7 @@
 
 use crate::{
     evidence::Evidence,
-    facts::{Cause, Facts, JobStatus},
+    facts::{Cause, Facts},
     message::{message, succeeded_message},
     phase::{Phase, Progress},
 };
@@ -10,6 +10,7 @@ use image_export_api::{
     ImageExportJobStatus,
     conditions::{Condition, types},
 };
+use image_export_model::JobState;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::sync::Arc;
@@ -79,7 +80,10 @@ impl Snapshot {
         conditions.extend_from_slice(unowned);
         ImageExportJobStatus {
             observed_generation: Some(self.generation),
-            status: facts.job_status.as_str().map(str::to_owned),
+            status: facts
+                .job_status
+                .as_ref()
+                .map(|status| status.as_str().to_owned()),
             job_type: text(&facts.job_type),
             image_id: text(&facts.image_id),
             fail_reason: text(&facts.fail_reason),
@@ -205,7 +209,7 @@ impl Snapshot {
             phase: Phase::from_reason(&ready.reason, stalled.is_some())?,
             text: Text::Rendered(None),
             facts: Arc::new(Facts {
-                job_status: JobStatus::parse(status.status.as_deref()),
+                job_status: status.status.as_deref().map(JobState::shown_as),
                 job_type: text(&status.job_type),
                 image_id: text(&status.image_id),
                 fail_reason: text(&status.fail_reason),
@@ -237,8 +241,8 @@ impl Snapshot {
         let phase = evidence.phase(self.phase == Phase::Suspended);
         phase.unwrap_or(Phase::Pending) == self.phase
             && self.phase.is_finished() == facts.completion.is_some()
-            && (facts.job_status == JobStatus::Success || facts.image_id.is_none())
-            && (facts.job_status == JobStatus::Fail
+            && (facts.job_status == Some(JobState::Success) || facts.image_id.is_none())
+            && (facts.job_status == Some(JobState::Fail)
                 || (facts.fail_reason.is_none() && facts.error_code.is_none()))
     }
 

@@ -117,6 +117,32 @@ pub enum JobState {
     Unrecognized(Arc<str>),
 }
 
+impl JobState {
+    /// As objects show it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Init => "INIT",
+            Self::Running => "RUNNING",
+            Self::Success => "SUCCESS",
+            Self::Fail => "FAIL",
+            Self::Unrecognized(status) => status,
+        }
+    }
+
+    /// The state that an object shows: the inverse of [`Self::as_str`].
+    #[must_use]
+    pub fn shown_as(text: &str) -> Self {
+        match text {
+            "INIT" => Self::Init,
+            "RUNNING" => Self::Running,
+            "SUCCESS" => Self::Success,
+            "FAIL" => Self::Fail,
+            other => Self::Unrecognized(other.into()),
+        }
+    }
+}
+
 /// A configuration error, with what to fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigurationError {

@@ -1,10 +1,10 @@
 //! Where several rows hold: 4/5/4b > 4a > 8 > 7 > 1/1b/1c > 3e > 6 > 7a > 2/3 > 0b.
 use crate::{
     evidence::Evidence,
-    facts::{Cause, Facts, JobStatus},
+    facts::{Cause, Facts},
     phase::Phase,
 };
-use image_export_model::ConfigurationReason;
+use image_export_model::{ConfigurationReason, JobState};
 use std::sync::Arc;
 
 /// Evidence that puts a history (and `suspend`) into a row, whatever else it holds.
@@ -20,20 +20,20 @@ fn ranks() -> Vec<Vec<(Phase, Shows)>> {
         vec![
             (Phase::JobSucceeded, |h, _| {
                 facts(h, |f| {
-                    f.job_status = JobStatus::Success;
+                    f.job_status = Some(JobState::Success);
                     f.image_id = Some("image".into());
                 });
             }),
             (Phase::JobFailed, |h, _| {
-                facts(h, |f| f.job_status = JobStatus::Fail);
+                facts(h, |f| f.job_status = Some(JobState::Fail));
             }),
             (Phase::ImageIdMissing, |h, _| {
-                facts(h, |f| f.job_status = JobStatus::Success);
+                facts(h, |f| f.job_status = Some(JobState::Success));
                 h.image_id_given_up = true;
             }),
         ],
         vec![(Phase::ImageIdPending, |h, _| {
-            facts(h, |f| f.job_status = JobStatus::Success);
+            facts(h, |f| f.job_status = Some(JobState::Success));
         })],
         vec![(Phase::Suspended, |_, suspended| *suspended = true)],
         vec![(Phase::JobNotFound, |h, _| h.not_found = true)],
@@ -45,15 +45,17 @@ fn ranks() -> Vec<Vec<(Phase, Shows)>> {
             h.poll_failed = Some(Cause::Observed("503".into()));
         })],
         vec![(Phase::JobStatusUnrecognized, |h, _| {
-            facts(h, |f| f.job_status = JobStatus::Other("ODD".into()));
+            facts(h, |f| {
+                f.job_status = Some(JobState::Unrecognized("ODD".into()))
+            });
         })],
         vec![(Phase::JobNotFoundYet, |h, _| h.not_found_yet = true)],
         vec![
             (Phase::JobInitializing, |h, _| {
-                facts(h, |f| f.job_status = JobStatus::Init);
+                facts(h, |f| f.job_status = Some(JobState::Init));
             }),
             (Phase::JobRunning, |h, _| {
-                facts(h, |f| f.job_status = JobStatus::Running);
+                facts(h, |f| f.job_status = Some(JobState::Running));
             }),
         ],
         vec![(Phase::Pending, |h, _| h.pending = true)],
