@@ -87,6 +87,7 @@ fn json_patch(
         json!({ "op": "test", "path": "/metadata/uid", "value": uid }),
         json!({ "op": "test", "path": "/metadata/generation", "value": generation }),
     ];
+    // A missing field cannot be tested; whatever status comes up in its place is replaced.
     if let Some(before) = before {
         operations.push(json!({ "op": "test", "path": "/status", "value": before }));
     }

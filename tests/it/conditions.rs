@@ -2,7 +2,7 @@
 
 use image_export_api::ImageExportJob;
 use image_export_core::{
-    phase::{Phase, Progress, Truth},
+    phase::{Activity, Phase, Truth},
     status::{Parsed, Snapshot, unowned},
 };
 use std::{collections::BTreeSet, fs, path::Path};
@@ -55,16 +55,16 @@ fn the_table_of_the_documentation_is_that_of_the_code() {
             assert_eq!(status, Some(row.succeeded.as_str()), "{reason}");
             let own = quoted(succeeded).next().unwrap_or(reason);
             assert_eq!(row.succeeded_reason, own, "{reason}");
-            let activity = match row.progress {
-                Progress::Rest => "–",
-                Progress::Reconciling => "Reconciling",
-                Progress::Stalled => "Stalled",
+            let activity = match row.activity {
+                Activity::Rest => "–",
+                Activity::Reconciling => "Reconciling",
+                Activity::Stalled => "Stalled",
             };
             assert_eq!(activity, also, "{reason}");
-            let expected = match (row.ready, row.progress) {
-                (_, Progress::Stalled) => ("Failed", "Degraded"),
+            let expected = match (row.ready, row.activity) {
+                (_, Activity::Stalled) => ("Failed", "Degraded"),
                 (Truth::True, _) => ("Current", "Healthy"),
-                (_, Progress::Rest) => ("InProgress", "Suspended"),
+                (_, Activity::Rest) => ("InProgress", "Suspended"),
                 _ => ("InProgress", "Progressing"),
             };
             assert_eq!((kstatus, argo), expected, "{reason}");

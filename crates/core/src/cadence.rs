@@ -1,11 +1,11 @@
 //! When to poll again, as pure arithmetic on times. Nothing here is random: what looks random comes
-//! from a hash of the object's uid, so that a run can be replayed and a restart keeps the phase.
+//! from a hash of the object's uid, so that a run can be replayed and a restart finds the same instants.
 
 use crate::config::Config;
 use std::time::Duration;
 
-/// Seed of an object's phase and jitter: 64-bit FNV-1a of its uid, finished with a mixer so that
-/// uids that differ in one character get unrelated phases.
+/// Seed of an object's poll instants and jitter: 64-bit FNV-1a of its uid, finished with a mixer so that
+/// uids that differ in one character get unrelated instants.
 #[must_use]
 pub fn seed(uid: &str) -> u64 {
     mix(uid.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -35,11 +35,11 @@ pub fn draw(seed: u64, n: u64, span: Duration) -> Duration {
 pub fn next_instant(seed: u64, period: Duration, earliest: Duration) -> Duration {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let period = nanos(period).max(1);
-    let (phase, position) = (seed % period, nanos(earliest) % period);
-    let wait = if phase >= position {
-        phase - position
+    let (offset, position) = (seed % period, nanos(earliest) % period);
+    let wait = if offset >= position {
+        offset - position
     } else {
-        phase + period - position
+        offset + period - position
     };
     earliest + Duration::from_nanos(wait)
 }

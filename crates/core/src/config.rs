@@ -15,7 +15,7 @@ pub struct Config {
     /// Length of a second of the spec's `…Seconds` fields.
     pub spec_second: Duration,
     /// Shortest period of slow phases: configuration errors, `JobNotFound`, `JobStatusUnrecognized`,
-    /// `DeadlineExceeded`.
+    /// `DeadlineExceeded`. Also the patience with an unobserved job whose deadline has passed.
     pub slow_period: Duration,
     /// Period while a 404 is within its grace; overrides `pollPeriodSeconds`.
     pub not_found_period: Duration,
@@ -30,7 +30,8 @@ pub struct Config {
     /// Shortest time between two scheduled polls of one object.
     pub min_poll_gap: Duration,
 
-    /// Time without any answer after which a new object shows `Pending`.
+    /// Time without any answer after which a new object shows `Pending`. A timer that fires later than this
+    /// shows that the process has slept.
     pub pending_grace: Duration,
     /// A run of failures becomes `PollFailed` when it is this long …
     pub failure_grace: Duration,

@@ -72,7 +72,7 @@ pub enum Input {
     Wrote(WriteTicket, WriteResult),
     /// The outcome of [`Effect::Fetch`].
     Fetched(FetchTicket, FetchResult),
-    /// Whether this process may act.
+    /// Whether this process may act, at the start and at each change.
     Leading(bool),
     /// Time has passed.
     Tick,

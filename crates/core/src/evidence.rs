@@ -345,7 +345,7 @@ impl Evidence {
         backwards
     }
 
-    /// Progress goes up in steps of 10, at most one a `progress_gap` or with a job status that is
+    /// Activity goes up in steps of 10, at most one a `progress_gap` or with a job status that is
     /// written anyway: a job causes at most 11 writes by it.
     fn apply_progress(
         &mut self,

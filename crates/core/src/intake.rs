@@ -7,7 +7,7 @@ use crate::{
     evidence::Evidence,
     job::{Job, PollStage, Polling},
     keys::JobKey,
-    phase::{Phase, Priority},
+    phase::{Detail, Phase},
     schedule,
     state::{State, acknowledged_reason},
     sync::{StatusChange, Sync},
@@ -130,18 +130,13 @@ fn plan_first_poll(state: &mut State, now: Moment, key: JobKey) {
     let Some(job) = state.jobs.get_mut(key).filter(|job| job.is_active()) else {
         return;
     };
-    // Configuration may have been fixed while no operator ran. Anything else that was written keeps its
-    // phase, so that a restart is no burst.
+    // Configuration may have been fixed while no operator ran. Any other object is polled at its usual
+    // instant, so that a restart is no burst.
+    let is_blocked = |phase: Phase| matches!(phase.row().detail, Detail::Configuration(_));
     let is_new = job.phase().is_none_or(is_blocked);
     job.polling.counts_as_new = is_new;
     let pending = is_new.then(|| state.quotas.begin_first_poll(job.group));
     job.polling.first = schedule::first_poll(&state.config, now, job, pending);
-}
-
-/// Whether a phase shows a configuration error.
-fn is_blocked(phase: Phase) -> bool {
-    phase.row().priority == Priority::Trouble
-        && !matches!(phase, Phase::Pending | Phase::JobNotFoundYet)
 }
 
 /// Applies a version of a known object, unless it is older than what is known.

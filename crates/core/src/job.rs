@@ -36,8 +36,9 @@ pub enum PollStage {
 pub struct Polling {
     /// Where the next poll is.
     pub stage: PollStage,
-    /// A poll is wanted whatever the pace: requested, resumed, Secret fixed, answer dropped. Cleared when
-    /// a poll is sent, so that one that is wanted during a poll follows it.
+    /// Something happened after which a poll is due at once: it was requested, the object was resumed, its
+    /// Secret was fixed, an answer was dropped, a deadline passed. Cleared when a poll is sent, so that one
+    /// that is wanted during a poll follows it. The schedule decides in which phases it counts.
     pub wanted: Option<Due>,
     /// The poll that begins this process's knowledge of the job, until its outcome is applied.
     pub first: Option<Duration>,
@@ -58,7 +59,7 @@ pub struct Job {
     pub key: ObjectKey,
     /// Its uid.
     pub uid: Arc<str>,
-    /// Seed of phase and jitter, a hash of the uid.
+    /// Seed of the poll instants and of jitter, a hash of the uid.
     pub seed: u64,
     /// The watch that shows it.
     pub source: Source,

@@ -11,7 +11,8 @@ use std::fmt::Write as _;
 pub const MAX_BYTES: usize = 1024;
 
 /// The sentence of a phase. `detail`: the cause, half a sentence without a final full stop, for phases
-/// that have one.
+/// that have one. It comes from an [`Outcome`](image_export_model::Outcome), already bounded and free of
+/// secrets and control characters.
 #[must_use]
 pub fn message(phase: Phase, job: &str, detail: Option<&str>, facts: &Facts) -> String {
     let cause = detail.unwrap_or("see the operator's log");

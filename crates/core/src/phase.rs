@@ -33,7 +33,7 @@ impl Truth {
 /// The condition that a phase shows beside `Ready` and `Succeeded`. Present only while True, so never
 /// both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum Activity {
     /// `Reconciling`: the operator works towards an end.
     Reconciling,
     /// `Stalled`: nothing changes until somebody acts.
@@ -112,7 +112,7 @@ pub struct Row {
     /// Reason of `Succeeded`.
     pub succeeded_reason: &'static str,
     /// The third condition.
-    pub progress: Progress,
+    pub activity: Activity,
     /// How often the job is polled.
     pub pace: Pace,
     /// How urgent it is to write the phase.
@@ -125,7 +125,7 @@ pub struct Row {
 
 macro_rules! phases {
     ($($(#[$doc:meta])* $phase:ident: $reason:ident, $ready:ident, $succeeded:ident $(($succeeded_reason:ident))?,
-       $progress:ident, $pace:ident, $priority:ident, $event:ident, $detail:expr;)*) => {
+       $activity:ident, $pace:ident, $priority:ident, $event:ident, $detail:expr;)*) => {
         /// What an object's status shows.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Phase {
@@ -147,7 +147,7 @@ macro_rules! phases {
                         ready: Truth::$ready,
                         succeeded: Truth::$succeeded,
                         succeeded_reason: phases!(@succeeded $reason $($succeeded_reason)?),
-                        progress: Progress::$progress,
+                        activity: Activity::$activity,
                         pace: Pace::$pace,
                         priority: Priority::$priority,
                         warning: phases!(@event $event),
@@ -227,13 +227,13 @@ impl Phase {
             .iter()
             .filter(|phase| phase.row().reason == reason);
         let first = named.next()?;
-        let stalls = |phase: &&Self| (phase.row().progress == Progress::Stalled) == stalled;
+        let stalls = |phase: &&Self| (phase.row().activity == Activity::Stalled) == stalled;
         Some(*named.find(stalls).unwrap_or(first))
     }
 
-    /// Whether the job has ended and is no longer polled.
+    /// Whether the job has ended: how, `Succeeded` shows.
     #[must_use]
     pub fn is_finished(self) -> bool {
-        self.row().priority == Priority::End
+        self.row().succeeded != Truth::Unknown
     }
 }

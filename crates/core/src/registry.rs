@@ -14,7 +14,7 @@ struct Listing {
     is_complete: bool,
 }
 
-/// See the module.
+/// The objects.
 #[derive(Debug, Default)]
 pub struct Registry {
     jobs: SlotMap<JobKey, Box<Job>>,

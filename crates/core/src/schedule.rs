@@ -39,8 +39,8 @@ pub fn next_poll(config: &Config, job: &Job, phase: Option<Phase>) -> Option<Due
     })))
 }
 
-/// When an object is polled first. `new`: of so many first polls pending in its quota group it is the
-/// latest; `None` where an earlier process knew the object.
+/// When an object is polled first. `new`: its first poll is the latest of so many pending in its quota
+/// group; `None` where its status already shows what an earlier process observed.
 #[must_use]
 pub fn first_poll(config: &Config, now: Moment, job: &Job, new: Option<u32>) -> Option<Duration> {
     if let Some(pending) = new {

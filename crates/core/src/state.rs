@@ -27,7 +27,7 @@ pub struct Counters {
     pub repairs: u64,
 }
 
-/// See the module.
+/// Objects, Secrets, quotas, queues and timers.
 pub struct State {
     pub config: Config,
     pub jobs: Registry,
@@ -85,7 +85,7 @@ impl State {
         let was_new = std::mem::take(&mut job.polling.counts_as_new);
         if matches!(job.polling.stage, PollStage::Queued(_)) {
             // It waits in the bucket of the old group: a decision queues it anew.
-            job.polling.stage = PollStage::AwaitingSecret;
+            job.polling.stage = PollStage::Off;
         }
         self.quotas.leave(now.at, old_group, was_new);
         self.secrets.leave(old_secret, key);

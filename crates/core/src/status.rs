@@ -4,7 +4,7 @@ use crate::{
     evidence::Evidence,
     facts::{Cause, Facts},
     message::{message, succeeded_message},
-    phase::{Phase, Progress},
+    phase::{Activity, Phase},
 };
 use image_export_api::{
     ImageExportJobStatus,
@@ -23,7 +23,7 @@ pub struct Since {
     /// `Succeeded`
     pub succeeded: i64,
     /// `Reconciling` or `Stalled`, whichever the phase shows; `Ready`'s where it shows neither.
-    pub progress: i64,
+    pub activity: i64,
 }
 
 /// The wording of the conditions.
@@ -121,13 +121,13 @@ impl Snapshot {
                 self.since.succeeded,
             ),
         ];
-        let third = match row.progress {
-            Progress::Reconciling => Some(types::RECONCILING),
-            Progress::Stalled => Some(types::STALLED),
-            Progress::Rest => None,
+        let third = match row.activity {
+            Activity::Reconciling => Some(types::RECONCILING),
+            Activity::Stalled => Some(types::STALLED),
+            Activity::Rest => None,
         };
         conditions.extend(
-            third.map(|type_| self.condition(type_, "True", row.reason, self.since.progress)),
+            third.map(|type_| self.condition(type_, "True", row.reason, self.since.activity)),
         );
         match &self.text {
             Text::Rendered(detail) => {
@@ -223,7 +223,7 @@ impl Snapshot {
             since: Since {
                 ready: since(ready)?,
                 succeeded: since(succeeded)?,
-                progress: since(third.unwrap_or(ready))?,
+                activity: since(third.unwrap_or(ready))?,
             },
         })
     }
@@ -307,7 +307,7 @@ impl Snapshot {
             return Since {
                 ready: now,
                 succeeded: now,
-                progress: now,
+                activity: now,
             };
         };
         let (old, new) = (before.phase.row(), phase.row());
@@ -316,10 +316,10 @@ impl Snapshot {
         Since {
             ready,
             succeeded: keep(old.succeeded == new.succeeded, before.since.succeeded),
-            progress: match new.progress {
+            activity: match new.activity {
                 // As reading it back does.
-                Progress::Rest => ready,
-                _ => keep(old.progress == new.progress, before.since.progress),
+                Activity::Rest => ready,
+                _ => keep(old.activity == new.activity, before.since.activity),
             },
         }
     }

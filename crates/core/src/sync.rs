@@ -100,7 +100,7 @@ pub enum Reply {
     Gone,
 }
 
-/// See the module.
+/// The object on the API server as far as is known, and the change of it that is under way.
 #[derive(Debug)]
 pub struct Sync {
     /// The newest resource version known.

@@ -8,7 +8,8 @@ use std::time::Duration;
 pub struct Now {
     /// Time since the process started, by a clock that only goes forward. All scheduling uses it.
     pub mono: Duration,
-    /// Time of day. It only dates conditions; no step of it moves a schedule.
+    /// Time of day. It dates conditions and ends, and anchors times of day that others noted; no step of it
+    /// moves a schedule.
     pub wall: Timestamp,
 }
 
@@ -18,7 +19,7 @@ pub struct Moment {
     /// Time since the Unix epoch by the steady clock: the wall clock as of the start of the process, and
     /// never stepped since. A restart finds the same instants again.
     pub at: Duration,
-    /// Time of day in seconds since the Unix epoch. It only dates conditions.
+    /// Time of day in seconds since the Unix epoch.
     pub wall: i64,
 }
 

@@ -39,7 +39,7 @@ pub struct Census {
     pub counters: Counters,
 }
 
-/// The core. See the crate's documentation.
+/// The core: takes inputs, decides about the objects that they touch, and asks for effects.
 pub struct Tracker {
     pub(crate) state: State,
     /// Added to [`Now::mono`], gives the time on the steady clock.
@@ -69,7 +69,8 @@ impl Tracker {
         }
     }
 
-    /// Takes one input and asks for what is to be done about it: for nothing while not leading.
+    /// Takes one input and asks for what is to be done about it. Effects are asked for while leading; what
+    /// became due before waits.
     pub fn handle(&mut self, now: Now, input: Input, output: &mut Output) {
         let now = self.moment(now);
         // What was due before the input comes first.
@@ -114,8 +115,10 @@ impl Tracker {
     /// A change of leadership voids what is in flight. A new leader has not observed any job for a while.
     fn apply_leadership(&mut self, now: Moment, leading: bool) {
         let state = &mut self.state;
+        if std::mem::replace(&mut state.leading, leading) == leading {
+            return;
+        }
         state.epoch += 1;
-        state.leading = leading;
         if leading {
             let keys: Vec<JobKey> = state.jobs.iter().map(|(key, _)| key).collect();
             for key in keys {
