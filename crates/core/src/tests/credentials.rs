@@ -1,9 +1,10 @@
-//! Secrets: read once for all their objects, re-read when broken, rotated, deleted, unused.
+//! Secrets: one read serves all objects of a Secret. A Secret is read again when it is broken or rejected,
+//! and to notice that it was rotated or deleted.
 
 use super::{
     samples::{
-        cloud, millis, object, object_of, refused, running, secret_missing, secret_unreadable_now,
-        secs, success,
+        cloud, millis, misconfigured, object, object_of, running, secret_missing,
+        secret_unreadable_now, secs, success,
     },
     world::World,
 };
@@ -16,7 +17,7 @@ fn read_times(world: &World) -> Vec<Duration> {
 }
 
 fn rejected() -> image_export_model::Observation {
-    refused(ConfigurationReason::CredentialsInvalid)
+    misconfigured(ConfigurationReason::CredentialsInvalid)
 }
 
 #[test]
@@ -47,24 +48,24 @@ fn a_broken_secret_is_read_again_after_5_s_doubling_to_60_s() {
 }
 
 #[test]
-fn work_resumes_at_once_when_the_secret_reads_well() {
+fn polls_resume_at_once_when_the_secret_is_readable() {
     let mut world = World::new();
     world.secrets.insert("otc".into(), Err(secret_missing()));
     world.create_all(["a", "b"]);
     world.run(300);
     world.secrets.insert("otc".into(), Ok(1));
     world.run(61);
-    let mended = world.reads.last().expect("read").0;
+    let fixed_at = world.reads.last().expect("read").0;
     for name in ["a", "b"] {
         assert_eq!(world.reason(name), "JobRunning");
-        assert!(world.polls_of(name)[0] - mended <= millis(300));
+        assert!(world.polls_of(name)[0] - fixed_at <= millis(300));
     }
 }
 
 #[test]
-fn what_is_wrong_with_a_secret_is_told_as_it_changes() {
+fn the_status_follows_each_error_of_the_secret() {
     let mut world = World::new();
-    let invalid = super::samples::refusal(ConfigurationReason::CredentialsInvalid);
+    let invalid = super::samples::configuration_error(ConfigurationReason::CredentialsInvalid);
     world.secrets.insert("otc".into(), Err(secret_missing()));
     world.create(object("x"));
     world.run(30);
@@ -80,7 +81,7 @@ fn what_is_wrong_with_a_secret_is_told_as_it_changes() {
     assert_eq!(
         world.reason("x"),
         "Pending",
-        "disproved as soon as it was read"
+        "the error ends as soon as the Secret is read"
     );
     world.run(30);
     assert_eq!(world.reason("x"), "JobRunning");
@@ -90,7 +91,7 @@ fn what_is_wrong_with_a_secret_is_told_as_it_changes() {
 fn at_most_20_secrets_are_read_a_second() {
     let mut world = World::new();
     world.check_decisions = false;
-    // After a quiet time, too: nothing is saved up.
+    // After an idle time as well: the rate has no burst.
     world.run(60);
     for n in 0..300 {
         world.secrets.insert(format!("s{n}"), Err(secret_missing()));
@@ -109,7 +110,7 @@ fn at_most_20_secrets_are_read_a_second() {
 }
 
 #[test]
-fn a_rotation_is_picked_up_within_5_minutes_without_a_poll_more() {
+fn a_rotated_secret_is_used_within_5_minutes_without_extra_polls() {
     let mut world = World::new();
     world.create(object("x"));
     world.run(100);
@@ -126,12 +127,12 @@ fn a_rotation_is_picked_up_within_5_minutes_without_a_poll_more() {
 }
 
 #[test]
-fn a_rotation_is_picked_up_at_once_when_the_old_secret_is_rejected() {
+fn a_rotated_secret_is_used_at_once_when_the_old_one_is_rejected() {
     let mut world = World::new();
     world.create(object("x"));
     world.run(60);
     world.secrets.insert("otc".into(), Ok(2));
-    world.says("x", rejected());
+    world.reports("x", rejected());
     world.held.polls = true;
     while world.open_polls.is_empty() {
         world.run(1);
@@ -149,8 +150,8 @@ fn a_rotation_is_picked_up_at_once_when_the_old_secret_is_rejected() {
 #[test]
 fn a_rejected_secret_is_read_again_until_it_changes() {
     let mut world = World::new();
-    world.says("x", rejected());
-    world.says("y", rejected());
+    world.reports("x", rejected());
+    world.reports("y", rejected());
     world.create_all(["x", "y"]);
     world.run(600);
     assert_eq!(world.reason("x"), "CredentialsInvalid");
@@ -163,11 +164,11 @@ fn a_rejected_secret_is_read_again_until_it_changes() {
         let polls = world.polls_of(name).len();
         assert!(
             (2..=4).contains(&polls),
-            "the cloud is asked slowly all the while: {polls}"
+            "polls go on at the slow pace: {polls}"
         );
     }
-    world.says("x", running());
-    world.says("y", running());
+    world.reports("x", running());
+    world.reports("y", running());
     world.secrets.insert("otc".into(), Ok(2));
     world.run(62);
     assert_eq!(
@@ -177,7 +178,7 @@ fn a_rejected_secret_is_read_again_until_it_changes() {
 }
 
 #[test]
-fn a_deleted_secret_stops_polls_and_says_so() {
+fn a_deleted_secret_stops_polls_and_the_status_shows_it() {
     let mut world = World::new();
     world.create_all(["a", "b"]);
     world.run(100);
@@ -188,7 +189,7 @@ fn a_deleted_secret_stops_polls_and_says_so() {
         assert_eq!(
             world.status(name).status.as_deref(),
             Some("RUNNING"),
-            "last status kept"
+            "the last job status is kept"
         );
     }
     let polls = world.polls.len();
@@ -200,7 +201,7 @@ fn a_deleted_secret_stops_polls_and_says_so() {
 }
 
 #[test]
-fn trouble_in_reading_a_good_secret_is_not_told_and_stops_nothing() {
+fn a_failed_read_of_a_valid_secret_stops_no_polls_and_writes_nothing() {
     let mut world = World::new();
     world.create(object("x"));
     world.run(100);
@@ -213,7 +214,7 @@ fn trouble_in_reading_a_good_secret_is_not_told_and_stops_nothing() {
 }
 
 #[test]
-fn a_secret_that_never_could_be_read_becomes_poll_failed() {
+fn a_secret_that_was_never_readable_leads_to_poll_failed() {
     let mut world = World::new();
     world
         .secrets
@@ -230,9 +231,9 @@ fn a_secret_that_never_could_be_read_becomes_poll_failed() {
 }
 
 #[test]
-fn nothing_is_read_for_finished_objects() {
+fn no_secret_is_read_for_finished_or_suspended_objects() {
     let mut world = World::new();
-    world.says("a", success());
+    world.reports("a", success());
     world.create_all(["a", "b"]);
     world.change("b", |b| b.spec.suspend = true);
     world.run(600);
@@ -241,16 +242,12 @@ fn nothing_is_read_for_finished_objects() {
     assert_eq!((world.reads.len(), reads), (1, 1));
     world.change("b", |b| b.spec.suspend = false);
     world.run(2);
-    assert_eq!(
-        world.reads.len(),
-        2,
-        "read afresh for the next one who asks"
-    );
+    assert_eq!(world.reads.len(), 2, "read again for the next poll");
     assert_eq!(world.reason("b"), "JobRunning");
 }
 
 #[test]
-fn a_spec_that_names_other_credentials_is_asked_at_once_with_them() {
+fn a_spec_with_other_credentials_is_polled_with_them_at_once() {
     let mut world = World::new();
     world.secrets.insert("otc".into(), Err(secret_missing()));
     world.create(object("x"));
@@ -263,12 +260,12 @@ fn a_spec_that_names_other_credentials_is_asked_at_once_with_them() {
     assert_eq!(
         world.reads.len(),
         reads,
-        "nobody names the broken one any more"
+        "no object names the broken Secret any more"
     );
 }
 
 #[test]
-fn credentials_broken_while_objects_wait_in_the_queue() {
+fn a_secret_that_breaks_stops_the_queued_polls() {
     let mut world = World::with(Config {
         quota_rate: 0.5,
         quota_burst: 1.0,
@@ -290,7 +287,7 @@ fn credentials_broken_while_objects_wait_in_the_queue() {
 }
 
 #[test]
-fn the_read_of_a_secret_that_nobody_names_any_more_is_nobodys() {
+fn the_answer_for_a_secret_that_no_object_names_is_dropped() {
     let mut world = World::new();
     world.held.reads = true;
     world.create(object("x"));

@@ -1,10 +1,10 @@
-//! Deadlines (row 3d): what they count from, when they show, and what ends them.
+//! `spec.deadlineSeconds`: what a deadline counts from, when `DeadlineExceeded` is shown, what ends it.
 
 use super::{
-    oracle::condition,
+    invariants::condition,
     samples::{
-        beginning, cloud, fail, init, millis, not_found, object, running, says, secret_missing,
-        secs, success, success_without_image, unavailable,
+        answer_with, beginning, cloud, fail, init, millis, not_found, object, running,
+        secret_missing, secs, success, success_without_image, unavailable,
     },
     world::World,
 };
@@ -21,16 +21,16 @@ fn with_deadline(seconds: i32) -> ImageExportJob {
 
 fn began(second: i64) -> Observation {
     let at = beginning() + SignedDuration::from_secs(second);
-    says(JobState::Running, |answer| answer.begin_time = Some(at))
+    answer_with(JobState::Running, |answer| answer.begin_time = Some(at))
 }
 
-/// The second within `most` in which the object shows this reason.
+/// Runs until the object shows this reason, which must be within `most` seconds. Returns the second.
 pub fn second_of(world: &mut World, reason: &str, most: u64) -> u64 {
     while world.reason("x") != reason {
         world.run_until(world.now + millis(500));
         assert!(
             world.now < secs(most),
-            "{reason} never came: {:?}",
+            "{reason} is not shown: {:?}",
             world.status("x")
         );
     }
@@ -44,14 +44,14 @@ fn message(world: &World) -> &str {
 }
 
 #[test]
-fn a_deadline_counts_from_the_creation_or_from_an_earlier_start_never_from_a_later_one() {
+fn a_deadline_counts_from_the_earlier_of_creation_and_start() {
     for (begin, reached) in [(None, 100), (Some(-40), 60), (Some(60), 100)] {
         let mut world = World::new();
-        let says = begin.map_or_else(
-            || says(JobState::Running, |answer| answer.begin_time = None),
+        let report = begin.map_or_else(
+            || answer_with(JobState::Running, |answer| answer.begin_time = None),
             began,
         );
-        world.says("x", says);
+        world.reports("x", report);
         world.create(with_deadline(100));
         let second = second_of(&mut world, "DeadlineExceeded", 200);
         assert_eq!(second, reached, "began at {begin:?}");
@@ -59,7 +59,7 @@ fn a_deadline_counts_from_the_creation_or_from_an_earlier_start_never_from_a_lat
 }
 
 #[test]
-fn a_deadline_is_reached_without_a_poll_and_whatever_the_cause() {
+fn a_deadline_passes_without_a_poll_and_the_message_gives_the_cause() {
     let mut world = World::new();
     world.secrets.insert("otc".into(), Err(secret_missing()));
     world.create(with_deadline(100));
@@ -67,19 +67,19 @@ fn a_deadline_is_reached_without_a_poll_and_whatever_the_cause() {
     assert_eq!(world.polls.len(), 0);
     assert_eq!(
         message(&world),
-        "Job job-x was not seen to end within spec.deadlineSeconds: mend this; an end that still \
+        "Job job-x was not seen to end within spec.deadlineSeconds: fix this; an end that still \
          comes will be shown."
     );
 
     let mut world = World::new();
-    world.says("x", not_found());
+    world.reports("x", not_found());
     world.create(with_deadline(100));
     second_of(&mut world, "DeadlineExceeded", 200);
     assert!(message(&world).contains("the cloud finds no such job"));
 }
 
 #[test]
-fn a_deadline_is_left_by_an_end_and_by_nothing_else_that_the_cloud_says() {
+fn only_the_end_of_the_job_replaces_deadline_exceeded() {
     for (end, reason) in [
         (success(), "JobSucceeded"),
         (fail(), "JobFailed"),
@@ -89,11 +89,11 @@ fn a_deadline_is_left_by_an_end_and_by_nothing_else_that_the_cloud_says() {
         world.create(with_deadline(50));
         second_of(&mut world, "DeadlineExceeded", 60);
         for passing in [running(), init(), unavailable(), not_found()] {
-            world.says("x", passing);
+            world.reports("x", passing);
             world.run(700);
             assert_eq!(world.reason("x"), "DeadlineExceeded");
         }
-        world.says("x", end);
+        world.reports("x", end);
         world.run(302);
         let then = ["JobRunning", "DeadlineExceeded", reason];
         assert_eq!(world.reasons_of_events()[..3], then);
@@ -101,7 +101,7 @@ fn a_deadline_is_left_by_an_end_and_by_nothing_else_that_the_cloud_says() {
 }
 
 #[test]
-fn a_suspended_object_is_no_late_one_but_its_time_runs_on() {
+fn suspension_hides_an_exceeded_deadline_but_does_not_stop_its_time() {
     let mut world = World::new();
     world.create(with_deadline(100));
     world.run(10);
@@ -117,14 +117,14 @@ fn a_suspended_object_is_no_late_one_but_its_time_runs_on() {
 }
 
 #[test]
-fn a_job_that_ended_unseen_is_not_called_late() {
+fn a_job_that_ended_unobserved_does_not_show_deadline_exceeded() {
     // While the object was suspended.
     let mut world = World::new();
     world.create(with_deadline(100));
     world.run(10);
     world.change("x", |x| x.spec.suspend = true);
     world.run(200);
-    world.says("x", success());
+    world.reports("x", success());
     world.change("x", |x| x.spec.suspend = false);
     world.run(5);
     assert_eq!(
@@ -138,28 +138,31 @@ fn a_job_that_ended_unseen_is_not_called_late() {
     rare.spec.poll_period_seconds = Some(86_400);
     world.create(rare);
     world.run(90);
-    world.says("x", success());
+    world.reports("x", success());
     world.restart();
     world.run(20);
     assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
-    assert!(world.writes[1].at > secs(100), "asked when it seemed late");
+    assert!(
+        world.writes[1].at > secs(100),
+        "polled when the deadline had passed"
+    );
 
     // While the process slept.
     let mut world = World::new();
     world.create(with_deadline(100));
     world.run(50);
-    world.says("x", success());
+    world.reports("x", success());
     world.now += secs(3600);
     world.run(5);
     assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
 }
 
 #[test]
-fn one_failure_does_not_call_a_job_late_that_may_have_ended_unseen() {
+fn one_failed_poll_does_not_show_deadline_exceeded_for_an_unobserved_job() {
     let mut world = World::new();
     world.create(with_deadline(100));
     world.run(50);
-    world.says("x", unavailable());
+    world.reports("x", unavailable());
     world.held.watch = true;
     world.now += secs(100);
     world.restart();
@@ -170,13 +173,13 @@ fn one_failure_does_not_call_a_job_late_that_may_have_ended_unseen() {
     }
     world.run(1);
     assert_eq!(world.reason("x"), "JobRunning", "one poll has failed");
-    world.says("x", success());
+    world.reports("x", success());
     world.run(60);
     assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
 }
 
 #[test]
-fn what_was_shown_as_exceeded_stays_so_under_another_clock() {
+fn deadline_exceeded_stays_when_the_wall_clock_goes_back() {
     let mut world = World::new();
     world.create(with_deadline(100));
     second_of(&mut world, "DeadlineExceeded", 200);
@@ -184,18 +187,18 @@ fn what_was_shown_as_exceeded_stays_so_under_another_clock() {
     world.wall_step = -1_000_000;
     world.restart();
     world.run(1000);
-    let seen = (world.reason("x"), world.writes.len());
-    assert_eq!(seen, ("DeadlineExceeded", written));
+    let shown = (world.reason("x"), world.writes.len());
+    assert_eq!(shown, ("DeadlineExceeded", written));
 }
 
 #[test]
-fn a_passed_deadline_that_is_set_before_the_first_outcome_is_asked_about() {
+fn a_passed_deadline_set_before_the_first_outcome_causes_a_poll() {
     let mut world = World::new();
     let mut rare = object("x");
     rare.spec.poll_period_seconds = Some(86_400);
     world.create(rare);
     world.run(50);
-    world.says("x", success());
+    world.reports("x", success());
     world.restart();
     world.change("x", |x| x.spec.deadline_seconds = Some(10));
     world.run(5);
@@ -203,21 +206,21 @@ fn a_passed_deadline_that_is_set_before_the_first_outcome_is_asked_about() {
 }
 
 #[test]
-fn a_new_leader_asks_before_it_calls_a_job_late() {
+fn a_new_leader_polls_before_it_shows_deadline_exceeded() {
     let mut world = World::new();
     world.create(with_deadline(100));
     world.run(50);
     world.feed(Input::Leading(false));
     world.run(200);
     assert_eq!(world.reason("x"), "JobRunning");
-    world.says("x", success());
+    world.reports("x", success());
     world.feed(Input::Leading(true));
     world.run(60);
     assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
 }
 
 #[test]
-fn nobody_waits_for_an_outcome_for_ever() {
+fn the_wait_for_an_outcome_after_the_deadline_is_limited() {
     let mut world = World::new();
     world.create(with_deadline(100));
     world.run(50);
@@ -230,7 +233,7 @@ fn nobody_waits_for_an_outcome_for_ever() {
 }
 
 #[test]
-fn a_spec_change_before_the_first_outcome_shows_no_deadline() {
+fn a_spec_change_before_the_first_outcome_does_not_show_deadline_exceeded() {
     let mut world = World::new();
     world.create(with_deadline(100));
     world.run(50);
@@ -248,7 +251,7 @@ fn a_spec_change_before_the_first_outcome_shows_no_deadline() {
 }
 
 #[test]
-fn what_a_status_says_about_the_cause_is_no_evidence_of_its_own() {
+fn the_cause_in_a_stored_message_is_no_evidence() {
     for credentials in [false, true] {
         let mut world = World::new();
         world.secrets.insert("otc".into(), Err(secret_missing()));
@@ -257,7 +260,10 @@ fn what_a_status_says_about_the_cause_is_no_evidence_of_its_own() {
         world.held.reads = true;
         world.restart();
         world.run(5);
-        assert!(message(&world).contains("mend this"), "kept as it is");
+        assert!(
+            message(&world).contains("fix this"),
+            "the stored message is kept"
+        );
         world.change("x", |x| {
             if credentials {
                 x.spec.cloud_credentials_ref = cloud("other");
@@ -267,11 +273,7 @@ fn what_a_status_says_about_the_cause_is_no_evidence_of_its_own() {
         });
         world.run(5);
         if credentials {
-            assert!(
-                !message(&world).contains("mend this"),
-                "{}",
-                message(&world)
-            );
+            assert!(!message(&world).contains("fix this"), "{}", message(&world));
         } else {
             assert_eq!(
                 world.reason("x"),
@@ -283,9 +285,9 @@ fn what_a_status_says_about_the_cause_is_no_evidence_of_its_own() {
 }
 
 #[test]
-fn the_cause_is_the_same_before_and_after_a_restart() {
+fn a_restart_does_not_change_the_cause() {
     let mut world = World::new();
-    world.says("x", not_found());
+    world.reports("x", not_found());
     world.create(with_deadline(1000));
     world.run(500);
     assert_eq!(world.reason("x"), "JobNotFound");
@@ -296,7 +298,7 @@ fn the_cause_is_the_same_before_and_after_a_restart() {
 }
 
 #[test]
-fn the_pace_comes_back_with_more_time() {
+fn a_later_deadline_restores_the_own_period() {
     let mut world = World::new();
     let mut quick = with_deadline(100);
     quick.spec.poll_period_seconds = Some(5);
@@ -314,7 +316,7 @@ fn the_pace_comes_back_with_more_time() {
 }
 
 #[test]
-fn another_deadline_counts_at_once() {
+fn a_changed_deadline_takes_effect_at_once() {
     let mut world = World::new();
     world.create(with_deadline(100));
     second_of(&mut world, "DeadlineExceeded", 200);
@@ -328,14 +330,14 @@ fn another_deadline_counts_at_once() {
     world.change("x", |x| x.spec.deadline_seconds = Some(1));
     world.run(1);
     assert_eq!(world.reason("x"), "DeadlineExceeded");
-    // Anything else in the spec ends it only where it does not hold.
+    // Another change of the spec does not end the phase while the deadline is exceeded.
     world.change("x", |x| x.spec.poll_period_seconds = Some(60));
     world.run(1);
     assert_eq!(world.reason("x"), "DeadlineExceeded");
 }
 
 #[test]
-fn a_deadline_outlives_a_restart() {
+fn a_deadline_survives_a_restart() {
     let mut world = World::new();
     world.create(with_deadline(100));
     world.run(50);
@@ -344,27 +346,27 @@ fn a_deadline_outlives_a_restart() {
     let written = world.writes.len();
     world.restart();
     world.run(1000);
-    assert_eq!(world.writes.len(), written, "and is not written again");
+    assert_eq!(world.writes.len(), written, "it is not written again");
 }
 
 #[test]
-fn a_deadline_that_passed_while_nobody_looked_waits_for_an_outcome() {
+fn a_deadline_that_passed_unobserved_is_shown_after_an_outcome() {
     let down = |world: &mut World| {
         world.run(50);
         world.held.watch = true;
         world.now += secs(100);
     };
-    // The job has ended meanwhile: nobody is told that it is late.
+    // The job has ended meanwhile: `DeadlineExceeded` is never shown.
     let mut world = World::new();
     world.create(with_deadline(100));
     down(&mut world);
-    world.says("x", success());
+    world.reports("x", success());
     world.restart();
     world.held.watch = false;
     world.run(301);
     assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
 
-    // It goes on: that is shown with the first answer, however long its own period is.
+    // The job still runs: `DeadlineExceeded` is shown with the first answer, however long the period is.
     let mut world = World::new();
     let mut rare = with_deadline(100);
     rare.spec.poll_period_seconds = Some(86_400);
@@ -380,7 +382,7 @@ fn a_deadline_that_passed_while_nobody_looked_waits_for_an_outcome() {
 }
 
 #[test]
-fn a_spec_that_was_changed_while_nobody_looked_counts_at_once() {
+fn a_deadline_changed_while_no_operator_ran_takes_effect_at_once() {
     let mut world = World::new();
     world.create(with_deadline(50));
     second_of(&mut world, "DeadlineExceeded", 60);
@@ -393,7 +395,7 @@ fn a_spec_that_was_changed_while_nobody_looked_counts_at_once() {
 }
 
 #[test]
-fn no_step_of_the_wall_clock_moves_a_deadline() {
+fn a_step_of_the_wall_clock_moves_no_deadline() {
     for step in [-1_000_000, 1_000_000] {
         let mut world = World::new();
         world.create(with_deadline(100));
@@ -404,7 +406,7 @@ fn no_step_of_the_wall_clock_moves_a_deadline() {
 }
 
 #[test]
-fn an_unsuspected_deadline_costs_no_timer_for_each_poll() {
+fn polls_add_no_timers_for_a_distant_deadline() {
     let mut world = World::new();
     world.create(with_deadline(1_000_000));
     world.run(50_000);

@@ -1,10 +1,10 @@
-//! Rows 4a and 4b: a success whose image id is awaited, in vain or not.
+//! `ImageIDPending` and `ImageIDMissing`: a success whose image id is not reported yet, or never.
 
 use super::{
-    rows::world_with,
+    phases::world_with,
     samples::{
-        millis, not_found, object, refused, running, says, secs, success, success_without_image,
-        throttled, time_out, unavailable,
+        answer_with, millis, misconfigured, not_found, object, running, secs, success,
+        success_without_image, throttled, time_out, unavailable,
     },
     world::World,
 };
@@ -13,7 +13,7 @@ use image_export_model::{ConfigurationReason, JobState};
 use std::time::Duration;
 
 #[test]
-fn row_4a_becomes_4b_after_5_further_attempts_10_s_apart_whatever_they_return() {
+fn image_id_pending_becomes_image_id_missing_after_5_more_polls_10_s_apart_whatever_they_return() {
     for attempt in [
         success_without_image(),
         running(),
@@ -21,12 +21,12 @@ fn row_4a_becomes_4b_after_5_further_attempts_10_s_apart_whatever_they_return() 
         unavailable(),
         time_out(),
         throttled(None),
-        refused(ConfigurationReason::AccessDenied),
-        refused(ConfigurationReason::CredentialsInvalid),
+        misconfigured(ConfigurationReason::AccessDenied),
+        misconfigured(ConfigurationReason::CredentialsInvalid),
     ] {
         let mut world = world_with(success_without_image());
         let first = world.polls[0].at;
-        world.says("x", attempt.clone());
+        world.reports("x", attempt.clone());
         world.run_until(first + secs(49));
         assert_eq!(world.reason("x"), "ImageIDPending", "{attempt:?}");
         world.run_until(first + secs(53));
@@ -38,16 +38,16 @@ fn row_4a_becomes_4b_after_5_further_attempts_10_s_apart_whatever_they_return() 
 }
 
 #[test]
-fn row_4a_ends_when_the_image_id_comes() {
+fn image_id_pending_ends_when_the_image_id_is_reported() {
     let mut world = world_with(success_without_image());
-    world.says("x", success());
+    world.reports("x", success());
     world.run(11);
     assert_eq!(world.reason("x"), "JobSucceeded");
     assert_eq!(world.status("x").image_id.as_deref(), Some("image-1"));
 }
 
 #[test]
-fn row_4a_ends_suspended_or_not_and_keeps_its_distance() {
+fn suspending_and_resuming_do_not_change_when_image_id_pending_polls() {
     let mut world = world_with(success_without_image());
     world.change("x", |x| x.spec.suspend = true);
     world.run(20);
@@ -57,7 +57,7 @@ fn row_4a_ends_suspended_or_not_and_keeps_its_distance() {
     assert_eq!(
         world.reason("x"),
         "ImageIDPending",
-        "resuming brings no attempt forward"
+        "resuming causes no earlier poll"
     );
     world.run(12);
     assert_eq!(
@@ -70,39 +70,39 @@ fn row_4a_ends_suspended_or_not_and_keeps_its_distance() {
 }
 
 #[test]
-fn row_4a_ends_with_a_broken_secret_too() {
+fn image_id_pending_ends_with_a_broken_secret_too() {
     let mut world = world_with(success_without_image());
     world
         .secrets
         .insert("otc".into(), Err(super::samples::secret_missing()));
     world.poll_time = millis(50);
-    world.says("x", refused(ConfigurationReason::CredentialsInvalid));
+    world.reports("x", misconfigured(ConfigurationReason::CredentialsInvalid));
     world.run(55);
     assert_eq!(world.reason("x"), "ImageIDMissing");
 }
 
-/// When row 4b was written, after the answer that began row 4a.
-fn time_to_4b(world: &World) -> Duration {
+/// How long after `ImageIDPending` the object showed `ImageIDMissing`.
+fn time_to_missing(world: &World) -> Duration {
     world.writes[1].at - world.writes[0].at
 }
 
 #[test]
-fn row_4a_keeps_its_distance_when_its_secret_breaks_and_is_mended() {
-    for mended in [secs(20), secs(500)] {
+fn image_id_pending_polls_10_s_apart_when_the_secret_breaks_and_is_fixed() {
+    for fixed_at in [secs(20), secs(500)] {
         let mut world = World::with(Config {
             credential_refresh: secs(7),
             ..Config::default()
         });
-        world.says("x", success_without_image());
+        world.reports("x", success_without_image());
         world.create(object("x"));
         world.run(1);
         let broken = Err(super::samples::secret_missing());
         world.secrets.insert("otc".into(), broken);
-        world.run_until(mended);
+        world.run_until(fixed_at);
         world.secrets.insert("otc".into(), Ok(1));
         world.run(100);
         assert_eq!(world.reason("x"), "ImageIDMissing");
-        let waited = time_to_4b(&world);
+        let waited = time_to_missing(&world);
         assert!(waited >= secs(50) && waited <= secs(53), "{waited:?}");
         let polls = world.polls_of("x");
         let apart = polls.windows(2).all(|pair| pair[1] - pair[0] >= secs(10));
@@ -111,7 +111,7 @@ fn row_4a_keeps_its_distance_when_its_secret_breaks_and_is_mended() {
 }
 
 #[test]
-fn row_4a_has_5_attempts_after_a_restart_as_well() {
+fn image_id_pending_polls_5_times_after_a_restart_too() {
     let mut world = world_with(success_without_image());
     world.run(20);
     world.restart();
@@ -122,9 +122,9 @@ fn row_4a_has_5_attempts_after_a_restart_as_well() {
 }
 
 #[test]
-fn row_4b_completion_time_is_when_the_success_was() {
+fn image_id_missing_keeps_the_completion_time_of_the_success() {
     let ended = super::samples::beginning();
-    let mut world = world_with(says(JobState::Success, |a| a.end_time = Some(ended)));
+    let mut world = world_with(answer_with(JobState::Success, |a| a.end_time = Some(ended)));
     world.run(100);
     assert_eq!(world.reason("x"), "ImageIDMissing");
     assert_eq!(

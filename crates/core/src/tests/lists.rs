@@ -1,32 +1,35 @@
-//! Lists and deletions: what is present, what is gone.
+//! Lists and deletion events: which objects are kept, and which are forgotten.
 
 use super::{
-    ring::{known, world_running},
+    control_loop::{is_tracked, world_running},
     samples::{key, object},
     world::{SOURCE, World},
 };
 use crate::{Config, Input, Source};
 
 #[test]
-fn a_list_that_begins_twice_counts_once() {
+fn a_list_that_starts_twice_counts_once() {
     let mut world = world_running("a");
     world.create(object("b"));
     world.run(5);
     world.feed(Input::ListStarted(SOURCE));
     world.see(world.stored("a").clone());
-    // The list broke off; its second run brings only b.
+    // The list broke off. It starts again, and now has only b.
     world.feed(Input::ListStarted(SOURCE));
     world.see(world.stored("b").clone());
     assert!(
-        known(&world, "a"),
-        "nothing is gone before the list is complete"
+        is_tracked(&world, "a"),
+        "no object is forgotten before the list is complete"
     );
     world.feed(Input::Listed(SOURCE));
-    assert_eq!((known(&world, "a"), known(&world, "b")), (false, true));
+    assert_eq!(
+        (is_tracked(&world, "a"), is_tracked(&world, "b")),
+        (false, true)
+    );
 }
 
 #[test]
-fn a_list_speaks_for_its_source_only() {
+fn a_list_removes_objects_of_its_own_source_only() {
     let mut world = World::unstarted(Config::default());
     world.feed(Input::Leading(true));
     let mut other = object("other");
@@ -43,9 +46,14 @@ fn a_list_speaks_for_its_source_only() {
 }
 
 #[test]
-fn an_object_that_does_not_decode_is_present_and_reported_once() {
+fn an_object_that_does_not_decode_is_kept_and_reported_once() {
     let mut world = world_running("x");
-    let uid = world.stored("x").metadata.uid.clone().expect("it has one");
+    let uid = world
+        .stored("x")
+        .metadata
+        .uid
+        .clone()
+        .expect("stored objects have a uid");
     let broken = |uid: &str, name: &str| Input::Undecodable {
         source: SOURCE,
         key: key(name),
@@ -58,19 +66,19 @@ fn an_object_that_does_not_decode_is_present_and_reported_once() {
         world.feed(broken("uid-never-seen", "y"));
         world.feed(Input::Listed(SOURCE));
     }
-    assert!(known(&world, "x"));
-    let told = world
+    assert!(is_tracked(&world, "x"));
+    let events = world
         .events
         .iter()
-        .filter(|note| note.reason == "InvalidObject");
+        .filter(|event| event.reason == "InvalidObject");
     assert_eq!(
-        told.map(|note| note.warning).collect::<Vec<_>>(),
+        events.map(|event| event.warning).collect::<Vec<_>>(),
         [true, true]
     );
 }
 
 #[test]
-fn another_object_that_does_not_decode_ends_the_one_before() {
+fn an_undecodable_object_with_another_uid_removes_the_earlier_object() {
     let mut world = world_running("x");
     world.feed(Input::Undecodable {
         source: SOURCE,
@@ -79,23 +87,19 @@ fn another_object_that_does_not_decode_ends_the_one_before() {
         error: "spec: missing".into(),
     });
     assert!(
-        !known(&world, "x"),
-        "same name with another uid = gone + seen"
+        !is_tracked(&world, "x"),
+        "the same name with another uid is another object"
     );
 }
 
 #[test]
-fn a_deletion_of_an_earlier_incarnation_is_old_news() {
+fn a_deletion_event_with_an_earlier_uid_is_ignored() {
     let mut world = world_running("x");
     world.feed(Input::Deleted(key("x"), Some("uid-before".into())));
-    assert!(known(&world, "x"));
+    assert!(is_tracked(&world, "x"));
     let polls = world.polls.len();
     world.delete("x");
     world.run(100);
-    assert!(!known(&world, "x"));
-    assert_eq!(
-        world.polls.len(),
-        polls,
-        "a deleted object is not asked about"
-    );
+    assert!(!is_tracked(&world, "x"));
+    assert_eq!(world.polls.len(), polls, "a deleted object is not polled");
 }

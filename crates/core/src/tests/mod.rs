@@ -1,14 +1,17 @@
-//! The tracker's specification in tests: a [`world::World`] plays the API server, the cloud and the
-//! Secrets in virtual time, [`oracle`] checks what must hold at every step of every test.
+//! The specification of the tracker as tests. A [`world::World`] simulates the API server, the cloud and
+//! the Secrets in virtual time; [`invariants`] checks what must hold at every step of every test.
 
-// A difference of times that underflows panics, as a test should.
+// A difference of times that underflows panics, and so fails the test.
 #![allow(clippy::unchecked_time_subtraction)]
 
+mod conditions_table;
+mod control_loop;
 mod credentials;
 mod deadline;
 mod image_id;
+mod invariants;
 mod lists;
-mod oracle;
+mod phases;
 mod polls;
 mod precedence;
 mod progress;
@@ -16,12 +19,9 @@ mod quota;
 mod random_operations;
 mod repair;
 mod restart;
-mod ring;
-mod rows;
 mod samples;
 mod scale;
 mod server;
-mod table;
 mod ttl;
 mod world;
 mod writes;

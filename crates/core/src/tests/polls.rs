@@ -1,4 +1,4 @@
-//! When an object is asked about: first polls, periods, poll requests, backoff.
+//! When a job is polled: first polls, periods, poll requests, backoff.
 
 use super::{
     samples::{
@@ -14,13 +14,13 @@ fn gaps(times: &[Duration]) -> Vec<Duration> {
     times.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
-/// Everything but the quota's own delays of at most a tenth of a second.
+/// Whether a time is as expected, but for a delay by the quota of at most a tenth of a second.
 fn about(time: Duration, expected: Duration) -> bool {
     time + millis(1) >= expected && time <= expected + millis(110)
 }
 
 #[test]
-fn a_single_new_object_is_asked_about_at_once() {
+fn a_single_new_object_is_polled_at_once() {
     let mut world = World::new();
     world.create(object("x"));
     world.run(1);
@@ -28,7 +28,7 @@ fn a_single_new_object_is_asked_about_at_once() {
 }
 
 #[test]
-fn a_first_poll_is_quick_whatever_the_period_is_changed_to() {
+fn a_long_period_does_not_delay_the_first_poll() {
     let mut world = World::new();
     world.create(object("x"));
     world.change("x", |x| x.spec.poll_period_seconds = Some(86_400));
@@ -37,7 +37,7 @@ fn a_first_poll_is_quick_whatever_the_period_is_changed_to() {
 }
 
 #[test]
-fn who_leaves_before_the_first_poll_does_not_count_as_new_any_more() {
+fn an_object_that_leaves_its_quota_group_has_no_first_poll_pending_there() {
     let mut world = World::new();
     world.create_all(["stays", "moves", "goes"]);
     world.change("moves", |x| {
@@ -49,13 +49,17 @@ fn who_leaves_before_the_first_poll_does_not_count_as_new_any_more() {
     let (_, stays) = state
         .jobs
         .find(&super::samples::key("stays"))
-        .expect("known");
+        .expect("tracked");
     let group = stays.group;
-    assert_eq!(state.quotas.begin_first_poll(group), 1, "none was pending");
+    assert_eq!(
+        state.quotas.begin_first_poll(group),
+        1,
+        "no other first poll is pending"
+    );
 }
 
 #[test]
-fn first_polls_of_many_spread_over_2_s() {
+fn first_polls_of_many_objects_spread_over_2_s() {
     let mut world = World::with(Config {
         quota_rate: 1000.0,
         quota_burst: 1000.0,
@@ -68,8 +72,8 @@ fn first_polls_of_many_spread_over_2_s() {
         world.create(object(&format!("x{n}")));
     }
     world.run_until(began + millis(2100));
-    let asked: std::collections::HashSet<_> = world.polls.iter().map(|poll| &poll.name).collect();
-    assert_eq!(asked.len(), 2000);
+    let polled: std::collections::HashSet<_> = world.polls.iter().map(|poll| &poll.name).collect();
+    assert_eq!(polled.len(), 2000);
     for tenth in 0..20 {
         let from = began + millis(tenth * 100);
         let within = world
@@ -82,7 +86,7 @@ fn first_polls_of_many_spread_over_2_s() {
 }
 
 #[test]
-fn polls_keep_their_phase_and_no_two_objects_share_it() {
+fn polls_keep_their_offset_in_the_period_and_no_two_objects_share_it() {
     let mut world = World::new();
     world.create_all(["a", "b", "c"]);
     world.run(1000);
@@ -95,12 +99,12 @@ fn polls_keep_their_phase_and_no_two_objects_share_it() {
         );
         assert!((33..=35).contains(&polls.len()));
     }
-    let phase = |name| world.polls_of(name)[5].as_millis() % 30_000;
-    assert!(phase("a") != phase("b") && phase("b") != phase("c"));
+    let offset = |name| world.polls_of(name)[5].as_millis() % 30_000;
+    assert!(offset("a") != offset("b") && offset("b") != offset("c"));
 }
 
 #[test]
-fn poll_period_seconds_fixes_the_period_of_one_object() {
+fn poll_period_seconds_sets_the_period_of_one_object() {
     for period in [5, 60, 3600] {
         let mut world = World::new();
         let mut x = object("x");
@@ -118,9 +122,9 @@ fn poll_period_seconds_fixes_the_period_of_one_object() {
 }
 
 #[test]
-fn slow_is_the_own_period_where_that_is_longer() {
+fn a_longer_own_period_replaces_the_slow_period() {
     let mut world = World::new();
-    world.says("x", super::samples::word("ODD"));
+    world.reports("x", super::samples::unrecognized("ODD"));
     let mut x = object("x");
     x.spec.poll_period_seconds = Some(1000);
     world.create(x);
@@ -133,7 +137,7 @@ fn slow_is_the_own_period_where_that_is_longer() {
 }
 
 #[test]
-fn a_change_of_the_period_takes_effect_at_once() {
+fn a_changed_period_takes_effect_at_once() {
     let mut world = World::new();
     let mut x = object("x");
     x.spec.poll_period_seconds = Some(86_400);
@@ -145,7 +149,7 @@ fn a_change_of_the_period_takes_effect_at_once() {
 }
 
 #[test]
-fn label_churn_causes_no_poll_and_no_write() {
+fn label_changes_cause_no_poll_and_no_write() {
     let mut world = World::new();
     world.create(object("x"));
     world.run(1);
@@ -155,7 +159,11 @@ fn label_churn_causes_no_poll_and_no_write() {
     }
     assert_eq!((world.polls.len(), world.writes.len()), (1, 1));
     world.run(20);
-    assert_eq!(world.polls.len(), 2, "and does not put the next one off");
+    assert_eq!(
+        world.polls.len(),
+        2,
+        "label changes do not delay the next poll"
+    );
 }
 
 #[test]
@@ -173,9 +181,9 @@ fn a_step_of_the_wall_clock_moves_no_poll() {
             .filter(|at| *at > before)
             .collect();
         for (n, at) in (1u32..).zip(&after) {
-            let phase = before + secs(30) * n;
+            let expected = before + secs(30) * n;
             assert!(
-                *at + millis(110) > phase && *at < phase + millis(110),
+                *at + millis(110) > expected && *at < expected + millis(110),
                 "{step}: {after:?}"
             );
         }
@@ -186,18 +194,18 @@ fn a_step_of_the_wall_clock_moves_no_poll() {
 // Backoff.
 
 #[test]
-fn failures_are_spaced_by_1_s_plus_a_random_part_that_doubles_to_300_s() {
+fn the_backoff_is_1_s_plus_jitter_that_doubles_to_300_s() {
     let mut world = World::new();
     world.check_decisions = false;
     for n in 0..50 {
-        world.says(&format!("x{n}"), unavailable());
+        world.reports(&format!("x{n}"), unavailable());
         world.create(object(&format!("x{n}")));
     }
     world.run(4000);
     for n in 0..50 {
         for (k, gap) in (1u32..).zip(gaps(&world.polls_of(&format!("x{n}")))) {
             let most = secs(1) + secs(2).saturating_mul(1 << k.min(16)).min(secs(300));
-            // Besides the answer's own time, the quota may hold a poll for a few tenths.
+            // The time of the answer is added, and the quota may delay a poll by a few tenths of a second.
             assert!(
                 gap >= secs(1) && gap <= most + secs(5),
                 "x{n}, failure {k}: {gap:?}"
@@ -207,14 +215,14 @@ fn failures_are_spaced_by_1_s_plus_a_random_part_that_doubles_to_300_s() {
 }
 
 #[test]
-fn a_success_resets_the_backoff() {
+fn an_answer_resets_the_backoff() {
     let mut world = World::new();
-    world.says("x", unavailable());
+    world.reports("x", unavailable());
     world.create(object("x"));
     world.run(2000);
-    world.says("x", running());
+    world.reports("x", running());
     world.run(400);
-    world.says("x", unavailable());
+    world.reports("x", unavailable());
     let before = world.polls.len();
     world.run(33);
     let gaps = gaps(&world.polls_of("x")[before..]);
@@ -222,14 +230,17 @@ fn a_success_resets_the_backoff() {
 }
 
 #[test]
-fn never_before_retry_after_and_at_most_15_minutes_later() {
-    for (asked, least) in [(20, 20), (600, 600), (86_400, 900), (0, 1)] {
-        for answer in [unavailable_for(secs(asked)), throttled(Some(secs(asked)))] {
+fn retry_after_is_obeyed_up_to_15_minutes() {
+    for (retry_after, least) in [(20, 20), (600, 600), (86_400, 900), (0, 1)] {
+        for answer in [
+            unavailable_for(secs(retry_after)),
+            throttled(Some(secs(retry_after))),
+        ] {
             let mut world = World::new();
-            world.says("x", answer.clone());
+            world.reports("x", answer.clone());
             world.create(object("x"));
             world.run(1);
-            world.says("x", running());
+            world.reports("x", running());
             world.run(1500);
             let polls = world.polls_of("x");
             let wait = polls[1] - polls[0];
@@ -242,10 +253,10 @@ fn never_before_retry_after_and_at_most_15_minutes_later() {
 // Poll requests.
 
 #[test]
-fn a_poll_request_is_polled_and_echoed_at_once() {
-    for (says, rows) in [(running(), "JobRunning"), (not_found(), "JobNotFound")] {
+fn a_poll_request_is_polled_and_acknowledged_at_once() {
+    for (report, reason) in [(running(), "JobRunning"), (not_found(), "JobNotFound")] {
         let mut world = World::new();
-        world.says("x", says);
+        world.reports("x", report);
         world.create(object("x"));
         world.run(2);
         let polls = world.polls.len();
@@ -256,14 +267,14 @@ fn a_poll_request_is_polled_and_echoed_at_once() {
             Some("now")
         );
         assert_eq!(world.polls.len(), polls + 1);
-        assert_eq!(world.reason("x"), rows);
+        assert_eq!(world.reason("x"), reason);
         world.run(3);
-        assert_eq!(world.polls.len(), polls + 1, "once");
+        assert_eq!(world.polls.len(), polls + 1, "polled once");
     }
 }
 
 #[test]
-fn a_poll_request_that_comes_with_the_object_is_echoed() {
+fn a_poll_request_on_a_new_object_is_acknowledged() {
     let mut world = World::new();
     let mut x = object("x");
     let annotation = image_export_api::POLL_REQUEST_ANNOTATION.to_owned();
@@ -280,14 +291,17 @@ fn a_poll_request_that_comes_with_the_object_is_echoed() {
     assert_eq!((world.reason("x"), world.polls.len()), ("JobRunning", 1));
     world.restart();
     world.run(1);
-    assert!(world.polls.len() <= 2, "an echoed request is not a new one");
+    assert!(
+        world.polls.len() <= 2,
+        "an acknowledged request is not polled again"
+    );
 }
 
 #[test]
-fn rows_4_5_and_8_echo_a_request_without_a_poll() {
-    for (says, suspend) in [(success(), false), (fail(), false), (running(), true)] {
+fn job_succeeded_job_failed_and_suspended_acknowledge_a_poll_request_without_a_poll() {
+    for (report, suspend) in [(success(), false), (fail(), false), (running(), true)] {
         let mut world = World::new();
-        world.says("x", says);
+        world.reports("x", report);
         world.create(object("x"));
         world.run(2);
         world.change("x", |x| x.spec.suspend = suspend);
@@ -304,9 +318,9 @@ fn rows_4_5_and_8_echo_a_request_without_a_poll() {
 }
 
 #[test]
-fn row_4b_may_learn_its_image_id_by_request() {
+fn image_id_missing_gets_its_image_id_by_a_poll_request() {
     let mut world = World::new();
-    world.says("x", success_without_image());
+    world.reports("x", success_without_image());
     world.create(object("x"));
     world.run(100);
     assert_eq!(world.reason("x"), "ImageIDMissing");
@@ -320,9 +334,9 @@ fn row_4b_may_learn_its_image_id_by_request() {
         ("ImageIDMissing", polls + 1)
     );
 
-    // Long after, when nothing has used the credential for a while.
+    // Much later, when the credential has not been used for a while.
     world.run(3600);
-    world.says("x", success());
+    world.reports("x", success());
     world.request_poll("x", "and now?");
     world.run(3);
     assert_eq!(
@@ -333,16 +347,16 @@ fn row_4b_may_learn_its_image_id_by_request() {
 }
 
 #[test]
-fn row_4b_is_asked_when_the_secret_is_mended() {
+fn a_poll_request_in_image_id_missing_is_polled_when_the_secret_is_fixed() {
     let mut world = World::new();
-    world.says("x", success_without_image());
+    world.reports("x", success_without_image());
     world.create(object("x"));
     world.run(1000);
     let polls = world.polls.len();
     world
         .secrets
         .insert("otc".into(), Err(super::samples::secret_missing()));
-    world.says("x", success());
+    world.reports("x", success());
     world.request_poll("x", "now");
     world.run(1000);
     assert_eq!(
@@ -358,9 +372,9 @@ fn row_4b_is_asked_when_the_secret_is_mended() {
 }
 
 #[test]
-fn a_request_in_row_4b_survives_a_change_of_leadership() {
+fn a_poll_request_in_image_id_missing_survives_a_change_of_leadership() {
     let mut world = World::new();
-    world.says("x", success_without_image());
+    world.reports("x", success_without_image());
     world.create(object("x"));
     world.run(100);
     world.held.polls = true;
@@ -378,7 +392,7 @@ fn a_request_in_row_4b_survives_a_change_of_leadership() {
 }
 
 #[test]
-fn a_request_during_a_poll_is_another_poll() {
+fn a_poll_request_during_a_poll_causes_another_poll() {
     let mut world = World::new();
     world.held.polls = true;
     world.create(object("x"));
@@ -386,14 +400,14 @@ fn a_request_during_a_poll_is_another_poll() {
     let first = world.take_poll();
     world.request_poll("x", "now");
     world.run(1);
-    assert!(world.open_polls.is_empty(), "one at a time");
+    assert!(world.open_polls.is_empty(), "one poll in flight per object");
     world.answer(&first, running());
     world.run(1);
     assert_eq!(world.open_polls.len(), 1);
 }
 
 #[test]
-fn a_request_is_next_in_its_bucket_but_obeys_its_pause() {
+fn a_poll_request_goes_first_in_its_bucket_but_obeys_the_pause() {
     let mut world = World::with(Config {
         quota_rate: 1.0,
         quota_burst: 1.0,
@@ -404,15 +418,15 @@ fn a_request_is_next_in_its_bucket_but_obeys_its_pause() {
     world.create_all(names.iter().map(String::as_str));
     world.run(200);
     world.request_poll("x7", "now");
-    let asked = world.now;
+    let requested_at = world.now;
     world.run(2);
     assert!(
-        world.polls_of("x7").last().expect("polled") > &asked,
-        "ahead of all others"
+        world.polls_of("x7").last().expect("polled") > &requested_at,
+        "before all other objects"
     );
 
     for name in &names {
-        world.says(name, throttled(Some(secs(60))));
+        world.reports(name, throttled(Some(secs(60))));
     }
     world.run(2);
     let paused = world.now;
@@ -426,7 +440,7 @@ fn a_request_is_next_in_its_bucket_but_obeys_its_pause() {
 }
 
 #[test]
-fn a_request_that_is_too_long_is_one_warning() {
+fn a_poll_request_that_is_too_long_publishes_one_warning() {
     let mut world = World::new();
     world.create(object("x"));
     world.run(2);
@@ -448,16 +462,16 @@ fn a_request_that_is_too_long_is_one_warning() {
 }
 
 #[test]
-fn phases_are_of_the_epoch_so_that_a_restart_keeps_them() {
+fn poll_times_derive_from_the_epoch_so_that_a_restart_keeps_them() {
     let mut world = World::new();
     world.create(object("x"));
     world.run(100);
-    let phase = |at: &Duration| {
+    let offset = |at: &Duration| {
         let epoch = beginning().duration_since(jiff::Timestamp::UNIX_EPOCH);
         ((epoch.unsigned_abs() + *at).as_millis() % 30_000) / 200
     };
-    let before = phase(world.polls_of("x").last().expect("polled"));
+    let before = offset(world.polls_of("x").last().expect("polled"));
     world.restart();
     world.run(100);
-    assert_eq!(phase(world.polls_of("x").last().expect("polled")), before);
+    assert_eq!(offset(world.polls_of("x").last().expect("polled")), before);
 }

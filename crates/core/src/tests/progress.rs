@@ -1,13 +1,13 @@
-//! Progress: display only, and cheap.
+//! `status.progressPercent`: for display only, so it causes few writes and no events.
 
 use super::{
-    samples::{fail, object, says, secs, success},
+    samples::{answer_with, fail, object, secs, success},
     world::World,
 };
 use image_export_model::{JobState, Observation};
 
 fn at(percent: u8) -> Observation {
-    says(JobState::Running, |answer| answer.percent = Some(percent))
+    answer_with(JobState::Running, |answer| answer.percent = Some(percent))
 }
 
 fn shown(world: &World) -> Option<i32> {
@@ -15,21 +15,21 @@ fn shown(world: &World) -> Option<i32> {
 }
 
 #[test]
-fn progress_comes_in_steps_of_10_that_only_go_up_at_most_one_a_minute() {
+fn progress_rises_in_steps_of_10_at_most_once_a_minute() {
     let mut world = World::new();
-    world.says("x", at(4));
+    world.reports("x", at(4));
     world.create(object("x"));
     world.run(5);
     assert_eq!(
         (shown(&world), world.writes.len()),
         (Some(0), 1),
-        "with the row's own write"
+        "with the write of the phase"
     );
-    world.says("x", at(9));
+    world.reports("x", at(9));
     world.run(100);
     assert_eq!(world.writes.len(), 1);
     for (percent, step) in [(10, 10), (39, 30), (20, 30), (38, 30), (99, 90), (100, 100)] {
-        world.says("x", at(percent));
+        world.reports("x", at(percent));
         world.run(100);
         assert_eq!(shown(&world), Some(step), "{percent}");
     }
@@ -38,39 +38,39 @@ fn progress_comes_in_steps_of_10_that_only_go_up_at_most_one_a_minute() {
 }
 
 #[test]
-fn a_chatty_job_is_written_once_a_minute() {
+fn a_job_with_frequent_progress_is_written_once_a_minute() {
     let mut world = World::new();
     for n in 0..100u8 {
-        world.says_from(secs(u64::from(n)), "x", at(n));
+        world.reports_from(secs(u64::from(n)), "x", at(n));
     }
-    let mut chatty = object("x");
-    chatty.spec.poll_period_seconds = Some(5);
-    world.create(chatty);
+    let mut fast = object("x");
+    fast.spec.poll_period_seconds = Some(5);
+    world.create(fast);
     world.run(125);
     assert!(world.writes.len() <= 3, "{}", world.writes.len());
 }
 
 #[test]
-fn a_success_is_complete_and_a_failure_stays_where_it_was() {
+fn a_success_shows_100_percent_and_a_failure_keeps_the_last_progress() {
     for (end, complete) in [(success(), 100), (fail(), 40)] {
         let mut world = World::new();
-        world.says("x", at(40));
+        world.reports("x", at(40));
         world.create(object("x"));
         world.run(5);
-        world.says("x", end);
+        world.reports("x", end);
         world.run(31);
         assert_eq!((shown(&world), world.writes.len()), (Some(complete), 2));
     }
     let mut world = World::new();
-    world.says("x", success());
+    world.reports("x", success());
     world.create(object("x"));
     world.run(5);
-    assert_eq!(shown(&world), None, "where the cloud never told");
-    // Seen from the cloud: SUCCESS at 20 %.
+    assert_eq!(shown(&world), None, "the cloud never reported progress");
+    // The cloud may report SUCCESS together with 20 %.
     let mut world = World::new();
-    world.says(
+    world.reports(
         "x",
-        says(JobState::Success, |answer| {
+        answer_with(JobState::Success, |answer| {
             answer.percent = Some(20);
             answer.image_id = Some("image-1".into());
         }),
@@ -84,12 +84,12 @@ fn a_success_is_complete_and_a_failure_stays_where_it_was() {
 }
 
 #[test]
-fn progress_outlives_a_restart() {
+fn progress_survives_a_restart() {
     let mut world = World::new();
-    world.says("x", at(40));
+    world.reports("x", at(40));
     world.create(object("x"));
     world.run(5);
-    world.says("x", at(20));
+    world.reports("x", at(20));
     world.restart();
     world.run(100);
     assert_eq!((shown(&world), world.writes.len()), (Some(40), 1));

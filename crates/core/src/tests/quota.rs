@@ -1,13 +1,16 @@
-//! Who may ask: private and shared buckets, pauses, rates.
+//! The quota of polls: private and shared buckets, pauses, rates.
 
 use super::{
-    samples::{millis, not_found, object_of, refused, running, secs, throttled, unavailable_for},
+    samples::{
+        millis, misconfigured, not_found, object_of, running, secs, throttled, unavailable_for,
+    },
     world::World,
 };
 use crate::{Config, keys::BucketKey};
 use image_export_model::{ConfigurationReason, Observation};
 use std::{collections::HashSet, time::Duration};
 
+/// The buckets that the latest polls of these objects were charged to.
 fn buckets(world: &World, names: &[&str]) -> HashSet<BucketKey> {
     let latest = |name: &&str| {
         let of = world.polls.iter().rev().find(|poll| *poll.name == **name);
@@ -16,8 +19,8 @@ fn buckets(world: &World, names: &[&str]) -> HashSet<BucketKey> {
     names.iter().map(latest).collect()
 }
 
-/// Checks that no stretch of time holds more polls than a bucket of this rate and burst gives.
-fn within(times: &[Duration], rate: f64, burst: f64) {
+/// Checks that no interval has more polls than a bucket of this rate and burst allows.
+fn check_rate(times: &[Duration], rate: f64, burst: f64) {
     for (first, from) in times.iter().enumerate() {
         for (last, to) in times.iter().enumerate().skip(first) {
             let sent = f64::from(u32::try_from(last - first + 1).expect("few"));
@@ -27,14 +30,15 @@ fn within(times: &[Duration], rate: f64, burst: f64) {
     }
 }
 
-fn all_say(world: &mut World, names: &[String], observation: &Observation) {
+/// From now on, the cloud reports this about the jobs of all these objects.
+fn all_report(world: &mut World, names: &[String], observation: &Observation) {
     for name in names {
-        world.says(name, observation.clone());
+        world.reports(name, observation.clone());
     }
 }
 
 #[test]
-fn a_bucket_is_private_until_the_credential_was_accepted() {
+fn a_bucket_is_private_until_the_credential_is_accepted() {
     let mut world = World::new();
     world.create(object_of("a", "one", "project"));
     world.create(object_of("b", "two", "project"));
@@ -45,11 +49,15 @@ fn a_bucket_is_private_until_the_credential_was_accepted() {
         "before the first answer"
     );
     world.run(60);
-    assert_eq!(buckets(&world, &["a", "b"]).len(), 1, "one (host, project)");
+    assert_eq!(
+        buckets(&world, &["a", "b"]).len(),
+        1,
+        "both use the bucket of their host and project"
+    );
 }
 
 #[test]
-fn another_project_or_host_is_another_bucket() {
+fn another_project_or_host_has_another_bucket() {
     let mut world = World::new();
     world.create(object_of("a", "one", "project"));
     world.create(object_of("b", "one", "other"));
@@ -58,58 +66,58 @@ fn another_project_or_host_is_another_bucket() {
         endpoint: Some("ims.elsewhere.example.com".into()),
         ..running()
     };
-    world.says("c", elsewhere);
+    world.reports("c", elsewhere);
     world.run(100);
     assert_eq!(buckets(&world, &["a", "b", "c"]).len(), 3);
 }
 
 #[test]
-fn only_a_200_earns_the_shared_bucket() {
+fn only_a_200_moves_a_credential_to_the_shared_bucket() {
     for answer in [
         not_found(),
         throttled(None),
-        refused(ConfigurationReason::CredentialsInvalid),
-        refused(ConfigurationReason::AccessDenied),
+        misconfigured(ConfigurationReason::CredentialsInvalid),
+        misconfigured(ConfigurationReason::AccessDenied),
         super::samples::unavailable(),
     ] {
         let mut world = World::new();
         world.create(object_of("a", "one", "project"));
         world.create(object_of("b", "two", "project"));
-        world.says("b", answer);
+        world.reports("b", answer);
         world.run(700);
         assert_eq!(buckets(&world, &["a", "b"]).len(), 2);
     }
 }
 
 #[test]
-fn a_pause_of_a_private_bucket_hurts_nobody_else() {
+fn a_pause_of_a_private_bucket_delays_no_other_credential() {
     let mut world = World::new();
     world.create(object_of("a", "one", "project"));
     world.run(5);
-    // A stranger names the same project and is told to stay away.
-    world.says("b", throttled(Some(secs(900))));
-    world.create(object_of("b", "stranger", "project"));
+    // An object of another credential names the same project, and its poll is throttled.
+    world.reports("b", throttled(Some(secs(900))));
+    world.create(object_of("b", "unrelated", "project"));
     world.run(300);
     assert!(world.polls_of("a").len() >= 10);
     assert_eq!(world.polls_of("b").len(), 1);
 }
 
 #[test]
-fn a_private_bucket_is_shared_by_all_objects_of_the_credential() {
+fn all_objects_of_a_credential_share_its_private_bucket() {
     let mut world = World::new();
     let names: Vec<String> = (0..100).map(|n| format!("x{n}")).collect();
-    all_say(&mut world, &names, &not_found());
+    all_report(&mut world, &names, &not_found());
     for name in &names {
         world.create(object_of(name, "one", "project"));
     }
     world.check_decisions = false;
     world.run(20);
     let times: Vec<Duration> = world.polls.iter().map(|poll| poll.at).collect();
-    within(&times, 10.0, 0.0);
+    check_rate(&times, 10.0, 0.0);
 }
 
 #[test]
-fn a_pause_is_obeyed_by_all_and_followed_by_no_burst() {
+fn a_pause_delays_all_polls_and_no_burst_follows() {
     for pause in [throttled(Some(secs(60))), unavailable_for(secs(60))] {
         let mut world = World::new();
         world.check_decisions = false;
@@ -118,14 +126,14 @@ fn a_pause_is_obeyed_by_all_and_followed_by_no_burst() {
             world.create(object_of(name, "one", "project"));
         }
         world.run(100);
-        all_say(&mut world, &names, &pause);
+        all_report(&mut world, &names, &pause);
         let polls = world.polls.len();
         while world.polls.len() == polls {
             world.run_until(world.now + millis(1));
         }
         world.run_until(world.now + millis(50));
         let paused = world.now;
-        all_say(&mut world, &names, &running());
+        all_report(&mut world, &names, &running());
         world.run(90);
         let after: Vec<Duration> = world
             .polls
@@ -133,17 +141,17 @@ fn a_pause_is_obeyed_by_all_and_followed_by_no_burst() {
             .map(|poll| poll.at)
             .filter(|at| *at > paused)
             .collect();
-        let first = *after.first().expect("it goes on");
+        let first = *after.first().expect("polls continue");
         assert!(
             first >= paused + secs(60) - millis(1) && first <= paused + secs(67),
             "{first:?}"
         );
-        within(&after, 10.0, 0.0);
+        check_rate(&after, 10.0, 0.0);
     }
 }
 
 #[test]
-fn a_bucket_starts_empty_so_that_a_crash_loop_gains_nothing() {
+fn a_bucket_starts_empty_so_that_a_crash_loop_gains_no_polls() {
     let mut world = World::new();
     world.check_decisions = false;
     for n in 0..500 {
@@ -154,7 +162,7 @@ fn a_bucket_starts_empty_so_that_a_crash_loop_gains_nothing() {
         world.run_until(world.now + millis(1500));
         assert!(
             world.polls.len() - before <= 15,
-            "10 a second of its short life"
+            "10 polls for each second that the process ran"
         );
         world.restart();
     }
@@ -162,7 +170,7 @@ fn a_bucket_starts_empty_so_that_a_crash_loop_gains_nothing() {
 }
 
 #[test]
-fn extra_requests_of_a_poll_cost_tokens_and_none_cost_none() {
+fn a_poll_costs_as_many_tokens_as_it_makes_requests() {
     for (requests, expected) in [(2, 500), (1, 1000), (0, 5000)] {
         let mut world = World::with(Config {
             poll_period: secs(5),
@@ -175,7 +183,7 @@ fn extra_requests_of_a_poll_cost_tokens_and_none_cost_none() {
             requests,
             ..running()
         };
-        all_say(&mut world, &names, &answer);
+        all_report(&mut world, &names, &answer);
         for name in &names {
             world.create(object_of(name, "one", "project"));
         }
@@ -191,14 +199,14 @@ fn extra_requests_of_a_poll_cost_tokens_and_none_cost_none() {
 }
 
 #[test]
-fn where_the_quota_binds_all_are_served_alike() {
+fn a_scarce_quota_serves_all_objects_alike() {
     let mut world = World::new();
     world.check_decisions = false;
     let names: Vec<String> = (0..600).map(|n| format!("x{n}")).collect();
     for name in &names {
         world.create(object_of(name, "one", "project"));
     }
-    // 20 polls a second are wanted, 10 are to be had.
+    // The objects need 20 polls a second; the quota allows 10.
     world.run(1200);
     let times: Vec<Duration> = world.polls.iter().map(|poll| poll.at).collect();
     assert!((11_900..=12_000).contains(&times.len()), "{}", times.len());
@@ -214,7 +222,7 @@ fn where_the_quota_binds_all_are_served_alike() {
 }
 
 #[test]
-fn in_flight_polls_are_capped_per_bucket_and_in_all() {
+fn polls_in_flight_are_capped_per_bucket_and_in_total() {
     let mut world = World::with(Config {
         quota_rate: 1e6,
         quota_burst: 1e6,
@@ -227,11 +235,15 @@ fn in_flight_polls_are_capped_per_bucket_and_in_all() {
         world.create(object_of(&format!("x{n}"), "one", &project));
         if n == 99 {
             world.run(5);
-            assert_eq!(world.open_polls.len(), 100, "20 a bucket, none capped");
+            assert_eq!(
+                world.open_polls.len(),
+                100,
+                "20 in each bucket: no cap is reached"
+            );
         }
     }
     world.run(5);
-    assert_eq!(world.open_polls.len(), 256, "in all");
+    assert_eq!(world.open_polls.len(), 256, "the cap in total");
     let mut world = World::with(world.config.clone());
     world.held.polls = true;
     world.check_decisions = false;
@@ -239,16 +251,16 @@ fn in_flight_polls_are_capped_per_bucket_and_in_all() {
         world.create(object_of(&format!("x{n}"), "one", "project"));
     }
     world.run(5);
-    assert_eq!(world.open_polls.len(), 64, "in one bucket");
+    assert_eq!(world.open_polls.len(), 64, "the cap of a bucket");
 }
 
 #[test]
-fn a_rotated_secret_earns_the_shared_bucket_anew_and_takes_its_pause_along() {
+fn a_rotated_secret_keeps_its_pause_and_moves_to_the_shared_bucket_after_a_200() {
     let mut world = World::new();
     world.create(object_of("a", "one", "project"));
     world.create(object_of("b", "two", "project"));
     world.run(100);
-    world.says("a", throttled(Some(secs(600))));
+    world.reports("a", throttled(Some(secs(600))));
     world.run(35);
     let paused = world.polls_of("a").len();
     world.secrets.insert("one".into(), Ok(2));
@@ -256,22 +268,22 @@ fn a_rotated_secret_earns_the_shared_bucket_anew_and_takes_its_pause_along() {
     assert_eq!(
         world.polls_of("a").len(),
         paused,
-        "a new secret does not lift the pause"
+        "a new secret does not end the pause"
     );
-    world.says("a", running());
+    world.reports("a", running());
     world.run(400);
     assert_eq!(buckets(&world, &["a", "b"]).len(), 1);
 }
 
 #[test]
-fn a_throttled_poll_with_earlier_credentials_pauses_no_others() {
+fn a_throttled_poll_with_former_credentials_pauses_no_other_bucket() {
     let mut world = World::new();
     world.held.polls = true;
     world.create(object_of("x", "a", "project"));
     world.run(1);
     let poll = world.take_poll();
-    // The third Secret comes when nothing uses the first any more: where entries were reused, it would
-    // take the place of the first.
+    // The third Secret is added when no object uses the first any more. If entries were reused, it would
+    // get the entry of the first, and the late answer would pause its bucket.
     for secret in ["b", "c"] {
         world.change("x", |x| {
             x.spec.cloud_credentials_ref = super::samples::cloud(secret);
@@ -289,11 +301,11 @@ fn a_throttled_poll_with_earlier_credentials_pauses_no_others() {
 #[test]
 fn a_poll_that_waits_for_its_quota_goes_along_to_other_credentials() {
     let mut world = World::new();
-    world.says("x", throttled(Some(secs(20))));
+    world.reports("x", throttled(Some(secs(20))));
     world.create(object_of("x", "a", "project"));
     world.create(object_of("y", "b", "project"));
     world.run(2);
-    world.says("x", running());
+    world.reports("x", running());
     world.change("x", |x| {
         x.spec.cloud_credentials_ref = super::samples::cloud("b");
     });

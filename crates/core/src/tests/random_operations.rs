@@ -1,11 +1,11 @@
-//! Random lives: people, the cloud, the API server and the process itself do what they like. The
-//! oracles hold at every step, and some time after the last fault each status is the truth.
+//! Random operations of users, the cloud, the API server and the process. The invariants hold at every
+//! step, and some time after the last fault each status shows the true state of its job.
 
 use super::{
     samples::{
-        beginning, cloud, fail, init, key, millis, not_found, object, refused, running,
+        beginning, cloud, fail, init, key, millis, misconfigured, not_found, object, running,
         secret_missing, secret_unreadable_now, secs, success, success_without_image, throttled,
-        time_out, unavailable, word,
+        time_out, unavailable, unrecognized,
     },
     world::{Fate, World},
 };
@@ -31,19 +31,24 @@ enum Op {
     Touch(usize),
     RequestPoll(usize, u8),
     Edit(usize, usize),
-    Foreign(usize),
-    /// The job goes on to this state; an end is for ever.
+    /// Others add or remove a condition of theirs.
+    UnownedCondition(usize),
+    /// The job gets this state. An end is final.
     Job(usize, usize),
-    /// The cloud answers that instead of the job's state, or the state again.
-    Trouble(usize, Option<usize>),
+    /// The cloud answers with this fault instead of the job's state; `None`: with the state again.
+    Fault(usize, Option<usize>),
     Secret(usize, usize),
-    /// What becomes of the next writes.
+    /// The fate of the next writes.
     Writes(Fate, u8),
     Lead(bool),
     LoseWatch,
+    /// The watch shows the current version again.
     SeeAgain(usize),
+    /// The watch shows an earlier version again.
     SeeOld(usize),
+    /// Polls take this many milliseconds.
     SlowAnswers(u64),
+    /// The process crashes; `landed`: what it sent before lands.
     Crash {
         landed: bool,
     },
@@ -59,7 +64,7 @@ fn op() -> impl Strategy<Value = Op> {
         Just(Fate::Lost),
         Just(Fate::Failed),
         Just(Fate::Throttled),
-        Just(Fate::Refused),
+        Just(Fate::Rejected),
         Just(Fate::Conflict),
     ];
     prop_oneof![
@@ -74,9 +79,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => n().prop_map(Op::Touch),
         2 => (n(), any::<u8>()).prop_map(|(n, value)| Op::RequestPoll(n, value)),
         2 => (n(), 0..EDITS.len()).prop_map(|(n, edit)| Op::Edit(n, edit)),
-        1 => n().prop_map(Op::Foreign),
+        1 => n().prop_map(Op::UnownedCondition),
         4 => (n(), 0..5usize).prop_map(|(n, state)| Op::Job(n, state)),
-        4 => (n(), proptest::option::of(0..8usize)).prop_map(|(n, what)| Op::Trouble(n, what)),
+        4 => (n(), proptest::option::of(0..8usize)).prop_map(|(n, what)| Op::Fault(n, what)),
         2 => (0..SECRETS.len(), 0..5usize).prop_map(|(secret, state)| Op::Secret(secret, state)),
         3 => (fate, 1..6u8).prop_map(|(fate, writes)| Op::Writes(fate, writes)),
         1 => any::<bool>().prop_map(Op::Lead),
@@ -92,7 +97,8 @@ fn op() -> impl Strategy<Value = Op> {
 
 type Edit = fn(&mut ImageExportJobStatus);
 
-/// Edits that do not add up: those that do, made while no operator runs, are out of scope.
+/// Edits that make a status inconsistent. A consistent edit made while no operator runs cannot be detected,
+/// so it is out of scope.
 const EDITS: [Edit; 5] = [
     |s| s.status = Some("FAIL".into()),
     |s| {
@@ -120,22 +126,23 @@ fn state(state: usize) -> (Observation, bool) {
     }
 }
 
-fn trouble(what: usize) -> Observation {
+fn fault(what: usize) -> Observation {
     match what {
         0 => unavailable(),
         1 => time_out(),
         2 => throttled(Some(secs(20))),
-        3 => refused(ConfigurationReason::AccessDenied),
-        4 => refused(ConfigurationReason::CredentialsInvalid),
-        5 => refused(ConfigurationReason::EndpointInvalid),
-        6 => word("ODD"),
+        3 => misconfigured(ConfigurationReason::AccessDenied),
+        4 => misconfigured(ConfigurationReason::CredentialsInvalid),
+        5 => misconfigured(ConfigurationReason::EndpointInvalid),
+        6 => unrecognized("ODD"),
         _ => not_found(),
     }
 }
 
-struct Chaos {
+/// A world under random operations, and the true state of its jobs.
+struct Scenario {
     world: World,
-    /// State of each job, and whether it is an end.
+    /// The true state of each job, and whether it is an end.
     jobs: HashMap<&'static str, (Observation, bool)>,
     next_writes: Rc<Cell<(Fate, u8)>>,
     /// Earlier versions of the objects.
@@ -143,7 +150,7 @@ struct Chaos {
     secrets: u64,
 }
 
-impl Chaos {
+impl Scenario {
     fn new() -> Self {
         let mut world = World::new();
         let next_writes = Rc::new(Cell::new((Fate::Lands, 0u8)));
@@ -165,6 +172,7 @@ impl Chaos {
         }
     }
 
+    /// Changes an object, if it exists.
     fn change(&mut self, n: usize, change: impl FnOnce(&mut ImageExportJob)) {
         if let Some(object) = self.world.objects.get(&key(NAMES[n])) {
             self.past.push(object.clone());
@@ -173,12 +181,13 @@ impl Chaos {
     }
 
     fn apply(&mut self, op: Op) {
-        let exists = |chaos: &Self, n: usize| chaos.world.objects.contains_key(&key(NAMES[n]));
+        let exists =
+            |scenario: &Self, n: usize| scenario.world.objects.contains_key(&key(NAMES[n]));
         match op {
             Op::Create(n) if !exists(self, n) => self.world.create(object(NAMES[n])),
             Op::Delete(n) if exists(self, n) => self.world.delete(NAMES[n]),
             Op::Recreate(n) if exists(self, n) => {
-                // The watch may show that as one change.
+                // The watch may show the deletion and the creation as one change.
                 self.world.objects.remove(&key(NAMES[n]));
                 self.world.create(object(NAMES[n]));
             }
@@ -199,30 +208,31 @@ impl Chaos {
             Op::Edit(n, edit) => {
                 self.change(n, |x| EDITS[edit](x.status.get_or_insert_default()));
             }
-            Op::Foreign(n) => self.change(n, |x| {
+            Op::UnownedCondition(n) => self.change(n, |x| {
                 let conditions = &mut x.status.get_or_insert_default().conditions;
                 let before = conditions.len();
                 conditions.retain(|c| c.type_ != "Approved");
                 if conditions.len() == before {
-                    conditions.push(super::repair::foreign("Approved"));
+                    conditions.push(super::repair::unowned_condition("Approved"));
                 }
             }),
             Op::Job(n, next) => {
-                let job = self.jobs.get_mut(NAMES[n]).expect("all are in it");
+                let job = self.jobs.get_mut(NAMES[n]).expect("each name has a job");
                 if !job.1 {
                     *job = state(next);
-                    self.world.says(NAMES[n], job.0.clone());
+                    self.world.reports(NAMES[n], job.0.clone());
                 }
             }
-            Op::Trouble(n, what) => {
-                let (says, ended) = self.jobs[NAMES[n]].clone();
-                // The cloud does not forget a job that has ended, nor give it another word.
+            Op::Fault(n, what) => {
+                let (report, ended) = self.jobs[NAMES[n]].clone();
+                // The cloud never answers 404 for a job that has ended, nor another job status.
                 let what = what.filter(|what| !ended || *what < 6);
-                self.world.says(NAMES[n], what.map_or(says, trouble));
+                self.world.reports(NAMES[n], what.map_or(report, fault));
             }
             Op::Secret(secret, state) => {
                 self.secrets += 1;
-                let invalid = super::samples::refusal(ConfigurationReason::CredentialsInvalid);
+                let invalid =
+                    super::samples::configuration_error(ConfigurationReason::CredentialsInvalid);
                 let read = match state {
                     0 => Err(secret_missing()),
                     1 => Err(CredentialError::Misconfigured(invalid)),
@@ -245,18 +255,18 @@ impl Chaos {
                     let same = |old: &&ImageExportJob| old.metadata.uid == current.metadata.uid;
                     self.past.iter().find(same).cloned()
                 });
-                // Only what was shown before can come again.
-                let known = self
+                // Only an object that was received before can arrive again.
+                let is_tracked = self
                     .world
                     .tracker
                     .state
                     .jobs
                     .find(&key(NAMES[n]))
-                    .is_some_and(|(_, record)| {
+                    .is_some_and(|(_, job)| {
                         old.as_ref()
-                            .is_some_and(|o| o.metadata.uid.as_deref() == Some(&*record.uid))
+                            .is_some_and(|o| o.metadata.uid.as_deref() == Some(&*job.uid))
                     });
-                if let Some(old) = old.filter(|_| known) {
+                if let Some(old) = old.filter(|_| is_tracked) {
                     self.world.see(old);
                 }
             }
@@ -271,8 +281,8 @@ impl Chaos {
         }
     }
 
-    /// All faults end.
-    fn calm(&mut self) {
+    /// Ends all faults.
+    fn end_faults(&mut self) {
         self.next_writes.set((Fate::Lands, 0));
         self.world.poll_time = millis(50);
         for secret in SECRETS {
@@ -283,10 +293,10 @@ impl Chaos {
             self.world.feed(Input::Leading(true));
         }
         for (n, name) in NAMES.into_iter().enumerate() {
-            self.world.says(name, self.jobs[name].0.clone());
+            self.world.reports(name, self.jobs[name].0.clone());
             let now = self.world.present().wall;
             self.change(n, |x| {
-                // One that has not passed yet might do so between two looks.
+                // A deadline that has not passed yet might pass while the statuses are checked.
                 let created = x
                     .metadata
                     .creation_timestamp
@@ -302,10 +312,11 @@ impl Chaos {
         }
     }
 
-    fn expect_truth(&self) {
+    /// Checks that each status shows the true state of its job.
+    fn check_statuses(&self) {
         for name in self.world.objects.keys().map(|key| &*key.name) {
-            let (says, ended) = &self.jobs[name];
-            let image_export_model::Outcome::Answered(truth) = &says.outcome else {
+            let (report, ended) = &self.jobs[name];
+            let image_export_model::Outcome::Answered(truth) = &report.outcome else {
                 panic!("a job's state is an answer");
             };
             let status = self.world.status(name);
@@ -320,7 +331,7 @@ impl Chaos {
                 }
                 (image_export_model::JobState::Success, _) => &["ImageIDMissing"],
                 (image_export_model::JobState::Fail, _) => &["JobFailed"],
-                // RUNNING then INIT is not shown.
+                // INIT after RUNNING is not shown.
                 (image_export_model::JobState::Init, _) => &["JobInitializing", "JobRunning"],
                 _ => &["JobRunning"],
             };
@@ -343,25 +354,26 @@ impl Chaos {
     }
 }
 
-fn live(ops: Vec<Op>) {
-    let mut chaos = Chaos::new();
+/// Applies the operations, ends all faults and checks the statuses some time later.
+fn run_operations(ops: Vec<Op>) {
+    let mut scenario = Scenario::new();
     for op in ops {
-        chaos.apply(op);
+        scenario.apply(op);
     }
-    chaos.calm();
-    chaos.world.run(1000);
-    chaos.expect_truth();
-    let writes = chaos.world.landed;
-    let repairs = chaos.world.census().counters.repairs;
-    chaos.world.run(1000);
-    assert_eq!(chaos.world.landed, writes, "and stays");
-    assert_eq!(chaos.world.census().counters.repairs, repairs);
+    scenario.end_faults();
+    scenario.world.run(1000);
+    scenario.check_statuses();
+    let writes = scenario.world.landed;
+    let repairs = scenario.world.census().counters.repairs;
+    scenario.world.run(1000);
+    assert_eq!(scenario.world.landed, writes, "nothing is written any more");
+    assert_eq!(scenario.world.census().counters.repairs, repairs);
 }
 
-/// 1,500, or as many as `RANDOM_CASES` says.
+/// How many cases run: `RANDOM_CASES`, or else 1,500.
 fn cases() -> u32 {
-    let asked = std::env::var("RANDOM_CASES").ok();
-    asked.map_or(1500, |cases| cases.parse().expect("a number"))
+    let wanted = std::env::var("RANDOM_CASES").ok();
+    wanted.map_or(1500, |cases| cases.parse().expect("a number"))
 }
 
 proptest! {
@@ -372,9 +384,9 @@ proptest! {
     })]
 
     #[test]
-    fn some_time_after_the_last_fault_each_status_is_the_truth(
+    fn each_status_is_true_some_time_after_the_last_fault(
         ops in proptest::collection::vec(op(), 1..60),
     ) {
-        live(ops);
+        run_operations(ops);
     }
 }

@@ -1,7 +1,7 @@
-//! Statuses that others wrote into: hand edits, foreign conditions, an older CRD.
+//! Statuses that others changed: hand edits, conditions owned by others, an older CRD.
 
 use super::{
-    oracle::condition,
+    invariants::condition,
     samples::{object, success},
     world::World,
 };
@@ -10,7 +10,8 @@ use image_export_api::{
     conditions::{Condition, types},
 };
 
-pub fn foreign(type_: &str) -> Condition {
+/// A condition that others wrote.
+pub fn unowned_condition(type_: &str) -> Condition {
     Condition {
         type_: type_.to_owned(),
         status: "True".into(),
@@ -21,10 +22,11 @@ pub fn foreign(type_: &str) -> Condition {
     }
 }
 
-fn settled(end: bool) -> World {
+/// A world with the object `x`, whose job has ended or runs, and whose status is written.
+fn world_at_rest(ended: bool) -> World {
     let mut world = World::new();
-    if end {
-        world.says("x", success());
+    if ended {
+        world.reports("x", success());
     }
     world.create(object("x"));
     world.run(5);
@@ -44,7 +46,7 @@ const EDITS: [(&str, Edit); 8] = [
         s.conditions[0].status = "False".into();
     }),
     ("a condition of ours added", |s| {
-        s.conditions.push(foreign(types::STALLED));
+        s.conditions.push(unowned_condition(types::STALLED));
     }),
     ("a condition of ours removed", |s| {
         s.conditions.remove(1);
@@ -54,23 +56,23 @@ const EDITS: [(&str, Edit); 8] = [
 
 #[test]
 fn a_hand_edit_is_repaired_by_one_write_without_a_poll() {
-    for end in [false, true] {
+    for ended in [false, true] {
         for (what, edit) in EDITS {
-            let mut world = settled(end);
+            let mut world = world_at_rest(ended);
             let before = world.status("x").clone();
             world.edit("x", edit);
             world.run(3);
-            assert_eq!(world.status("x"), &before, "{what}: restored to the letter");
+            assert_eq!(world.status("x"), &before, "{what}: restored exactly");
             assert_eq!((world.writes.len(), world.polls.len()), (2, 1), "{what}");
-            assert_eq!(world.events.len(), 1, "{what}: no transition, no event");
+            assert_eq!(world.events.len(), 1, "{what}: a repair publishes no event");
             assert_eq!(world.census().counters.repairs, 1, "{what}");
         }
     }
 }
 
 #[test]
-fn an_edit_that_was_taken_back_is_no_edit() {
-    let mut world = settled(false);
+fn an_edit_that_was_reverted_causes_no_write() {
+    let mut world = world_at_rest(false);
     let before = world.status("x").clone();
     world.held.writes = true;
     world.write_time = std::time::Duration::from_secs(1);
@@ -89,10 +91,10 @@ fn an_edit_that_was_taken_back_is_no_edit() {
 }
 
 #[test]
-fn conditions_of_others_are_theirs() {
-    for end in [false, true] {
-        let mut world = settled(end);
-        let foreign_conditions = |world: &World| -> Vec<Condition> {
+fn conditions_owned_by_others_cause_no_write_and_are_kept() {
+    for ended in [false, true] {
+        let mut world = world_at_rest(ended);
+        let unowned_conditions = |world: &World| -> Vec<Condition> {
             let ours = |c: &&Condition| !types::ALL.contains(&c.type_.as_str());
             world
                 .status("x")
@@ -103,33 +105,38 @@ fn conditions_of_others_are_theirs() {
                 .collect()
         };
         let (polls, writes) = (world.polls.len(), world.writes.len());
-        world.edit("x", |s| s.conditions.push(foreign("Approved")));
+        world.edit("x", |s| s.conditions.push(unowned_condition("Approved")));
         world.run(1);
         world.edit("x", |s| {
-            s.conditions.last_mut().expect("there").message = "new".into();
+            s.conditions.last_mut().expect("just added").message = "new".into();
         });
         world.run(1);
-        world.edit("x", |s| s.conditions.push(foreign("example.com/Audited")));
+        world.edit("x", |s| {
+            s.conditions.push(unowned_condition("example.com/Audited"));
+        });
         world.run(1);
         world.edit("x", |s| {
             s.conditions.retain(|c| c.type_ != "Approved");
         });
         world.run(1);
         assert_eq!((world.polls.len(), world.writes.len()), (polls, writes));
-        // Our next write carries them over to the letter.
+        // The next write of the operator keeps them exactly.
         world.change("x", |x| x.spec.suspend = true);
         world.run(1);
         assert_eq!(world.writes.len(), writes + 1);
-        assert_eq!(foreign_conditions(&world), [foreign("example.com/Audited")]);
+        assert_eq!(
+            unowned_conditions(&world),
+            [unowned_condition("example.com/Audited")]
+        );
     }
 }
 
 #[test]
-fn an_edit_beside_a_foreign_condition_repairs_ours_only() {
-    let mut world = settled(false);
+fn a_repair_keeps_the_conditions_owned_by_others() {
+    let mut world = world_at_rest(false);
     world.edit("x", |s| {
         s.status = Some("SUCCESS".into());
-        s.conditions.insert(0, foreign("Approved"));
+        s.conditions.insert(0, unowned_condition("Approved"));
     });
     world.run(1);
     assert_eq!(world.status("x").status.as_deref(), Some("RUNNING"));
@@ -138,9 +145,11 @@ fn an_edit_beside_a_foreign_condition_repairs_ours_only() {
 }
 
 #[test]
-fn a_foreign_condition_between_ours_is_no_edit() {
-    let mut world = settled(false);
-    world.edit("x", |s| s.conditions.insert(1, foreign("Approved")));
+fn an_unowned_condition_between_ours_causes_at_most_one_write() {
+    let mut world = world_at_rest(false);
+    world.edit("x", |s| {
+        s.conditions.insert(1, unowned_condition("Approved"));
+    });
     world.run(5);
     let writes = world.writes.len();
     assert!(writes <= 2, "at most one write, to restore the order");
@@ -150,7 +159,7 @@ fn a_foreign_condition_between_ours_is_no_edit() {
 }
 
 #[test]
-fn a_status_that_an_older_crd_prunes_does_not_loop() {
+fn a_status_that_an_older_crd_prunes_is_written_once() {
     let prunes: [fn(&mut ImageExportJobStatus); 4] = [
         |s| s.job_type = None,
         |s| {
@@ -161,12 +170,12 @@ fn a_status_that_an_older_crd_prunes_does_not_loop() {
         |s| s.image_id = None,
         |s| *s = ImageExportJobStatus::default(),
     ];
-    for end in [false, true] {
+    for ended in [false, true] {
         for prune in prunes {
             let mut world = World::new();
             world.prune = prune;
-            if end {
-                world.says("x", success());
+            if ended {
+                world.reports("x", success());
             }
             world.create(object("x"));
             world.run(3600);
@@ -180,7 +189,7 @@ fn a_status_that_an_older_crd_prunes_does_not_loop() {
 }
 
 #[test]
-fn a_status_that_is_pruned_whole_does_not_loop() {
+fn a_status_that_is_pruned_entirely_is_written_once() {
     let mut world = World::new();
     world.held.writes = true;
     world.create(object("x"));

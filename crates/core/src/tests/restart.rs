@@ -1,10 +1,10 @@
-//! What a new process makes of the statuses that an old one left.
+//! What a new process does with the statuses that an earlier one wrote.
 
 use super::{
-    oracle::condition,
+    invariants::condition,
     samples::{
-        fail, init, key, not_found, object, refused, running, secret_missing, secs, success,
-        success_without_image, unavailable, word,
+        fail, init, key, misconfigured, not_found, object, running, secret_missing, secs, success,
+        success_without_image, unavailable, unrecognized,
     },
     world::World,
 };
@@ -12,23 +12,23 @@ use crate::phase::Phase;
 use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::types};
 use image_export_model::{ConfigurationError, ConfigurationReason, Observation, Outcome};
 
-/// A world with objects in many rows, after some time.
-fn many_rows() -> World {
+/// A world with objects in many phases, after some time.
+fn many_phases() -> World {
     let mut world = World::new();
     world.check_decisions = false;
-    let says: [(&str, Observation); 9] = [
+    let reports: [(&str, Observation); 9] = [
         ("init", init()),
         ("running", running()),
         ("success", success()),
         ("fail", fail()),
         ("missing", success_without_image()),
-        ("odd", word("ODD")),
+        ("odd", unrecognized("ODD")),
         ("unknown", not_found()),
-        ("denied", refused(ConfigurationReason::AccessDenied)),
+        ("denied", misconfigured(ConfigurationReason::AccessDenied)),
         ("down", unavailable()),
     ];
-    for (name, says) in says {
-        world.says(name, says);
+    for (name, report) in reports {
+        world.reports(name, report);
         world.create(object(name));
     }
     world.secrets.insert("lost".into(), Err(secret_missing()));
@@ -42,7 +42,7 @@ fn many_rows() -> World {
 
 #[test]
 fn a_restart_changes_no_status() {
-    let mut world = many_rows();
+    let mut world = many_phases();
     let before = world.objects.clone();
     let (writes, events) = (world.writes.len(), world.events.len());
     for _ in 0..3 {
@@ -56,8 +56,8 @@ fn a_restart_changes_no_status() {
 }
 
 #[test]
-fn a_restart_asks_nothing_about_finished_objects() {
-    let mut world = many_rows();
+fn a_restart_polls_no_finished_or_suspended_object() {
+    let mut world = many_phases();
     world.restart();
     world.polls.clear();
     world.run(10_000);
@@ -68,7 +68,7 @@ fn a_restart_asks_nothing_about_finished_objects() {
 }
 
 #[test]
-fn a_restart_is_no_burst() {
+fn a_restart_causes_no_burst_of_polls() {
     let mut world = World::new();
     world.check_decisions = false;
     for n in 0..100 {
@@ -92,13 +92,13 @@ fn a_restart_is_no_burst() {
 }
 
 #[test]
-fn runs_of_failures_and_404s_start_anew() {
+fn a_restart_resets_the_consecutive_failures_and_404s() {
     let mut world = World::new();
-    world.says("x", running());
-    world.says("y", not_found());
+    world.reports("x", running());
+    world.reports("y", not_found());
     world.create_all(["x", "y"]);
     world.run(200);
-    world.says("x", unavailable());
+    world.reports("x", unavailable());
     world.run(115);
     world.restart();
     world.run(100);
@@ -107,18 +107,18 @@ fn runs_of_failures_and_404s_start_anew() {
 }
 
 #[test]
-fn a_row_is_kept_until_an_outcome_of_this_run_selects_another() {
-    let mut world = many_rows();
-    world.says("unknown", unavailable());
-    world.says("down", super::samples::throttled(None));
-    world.says("denied", super::samples::time_out());
+fn a_restart_keeps_the_phase_until_an_outcome_selects_another() {
+    let mut world = many_phases();
+    world.reports("unknown", unavailable());
+    world.reports("down", super::samples::throttled(None));
+    world.reports("denied", super::samples::time_out());
     world.restart();
     let writes = world.writes.len();
     world.run(600);
     assert_eq!(world.writes.len(), writes);
-    world.says("unknown", running());
-    world.says("down", running());
-    world.says("denied", running());
+    world.reports("unknown", running());
+    world.reports("down", running());
+    world.reports("denied", running());
     world.run(400);
     for name in ["unknown", "down", "denied"] {
         assert_eq!(world.reason(name), "JobRunning");
@@ -126,9 +126,9 @@ fn a_row_is_kept_until_an_outcome_of_this_run_selects_another() {
 }
 
 #[test]
-fn what_was_mended_while_the_operator_was_away_is_tried_at_once() {
-    let mut world = many_rows();
-    world.says("denied", running());
+fn an_error_fixed_while_no_operator_ran_ends_at_once() {
+    let mut world = many_phases();
+    world.reports("denied", running());
     world.secrets.insert("lost".into(), Ok(1));
     world.restart();
     world.run(5);
@@ -139,8 +139,8 @@ fn what_was_mended_while_the_operator_was_away_is_tried_at_once() {
 }
 
 #[test]
-fn a_spec_that_changed_while_the_operator_was_away_is_acknowledged_without_a_poll() {
-    let mut world = many_rows();
+fn a_spec_changed_while_no_operator_ran_is_acknowledged_without_a_poll() {
+    let mut world = many_phases();
     world.held.watch = true;
     world.change("success", |x| x.spec.suspend = true);
     world.change("suspended", |x| x.spec.suspend = false);
@@ -155,17 +155,17 @@ fn a_spec_that_changed_while_the_operator_was_away_is_acknowledged_without_a_pol
 }
 
 #[test]
-fn a_crash_after_the_final_poll_and_before_the_write_invents_nothing() {
+fn a_crash_between_the_final_poll_and_its_write_shows_no_end() {
     let mut world = World::new();
     world.create(object("x"));
     world.run(5);
     world.held.writes = true;
-    world.says("x", success());
+    world.reports("x", success());
     world.run(40);
     assert_eq!(world.open_writes.len(), 1);
-    // The write is lost with the process, and the cloud forgets the job.
+    // The write is lost with the process, and the cloud no longer finds the job.
     world.held.writes = false;
-    world.says("x", not_found());
+    world.reports("x", not_found());
     world.restart();
     world.run(1000);
     assert_eq!(world.reason("x"), "JobNotFound");
@@ -173,9 +173,9 @@ fn a_crash_after_the_final_poll_and_before_the_write_invents_nothing() {
 }
 
 #[test]
-fn a_crash_after_the_write_landed_writes_nothing_more() {
+fn a_crash_after_the_write_landed_causes_no_write() {
     let mut world = World::new();
-    world.says("x", success());
+    world.reports("x", success());
     world.held.writes = true;
     world.create(object("x"));
     world.run(1);
@@ -187,12 +187,13 @@ fn a_crash_after_the_write_landed_writes_nothing_more() {
     assert_eq!(world.polls.len(), 1);
 }
 
-// Statuses that do not add up.
+// Statuses that are not consistent.
 
-/// A status that says SUCCESS or FAIL, as written, then edited while no operator ran.
-fn left_behind(end: Observation, edit: fn(&mut ImageExportJobStatus)) -> World {
+/// A world with the object `x`, whose status was written at this state of its job, then edited while no
+/// operator ran.
+fn left_behind(report: Observation, edit: fn(&mut ImageExportJobStatus)) -> World {
     let mut first = World::new();
-    first.says("x", end);
+    first.reports("x", report);
     first.create(object("x"));
     first.run(100);
     let mut object = ImageExportJob::new("x", first.stored("x").spec.clone());
@@ -205,27 +206,27 @@ fn left_behind(end: Observation, edit: fn(&mut ImageExportJobStatus)) -> World {
     object.status = Some(status);
     let mut world = World::new();
     world.create(object);
-    world.oracle.edited("uid-1");
+    world.invariants.edited("uid-1");
     world
 }
 
 type Edit = fn(&mut ImageExportJobStatus);
 
-const DOUBTFUL: [(&str, Edit); 5] = [
+const INCONSISTENT: [(&str, Edit); 5] = [
     ("a condition of ours is missing", |s| {
         s.conditions.remove(0);
     }),
     ("a condition contradicts", |s| {
         s.conditions[0].status = "Unknown".into();
     }),
-    ("a condition too many", |s| {
+    ("an extra condition", |s| {
         s.conditions
-            .push(super::repair::foreign(types::RECONCILING));
+            .push(super::repair::unowned_condition(types::RECONCILING));
     }),
     ("generations differ", |s| {
         s.conditions[0].observed_generation = Some(77);
     }),
-    ("the other end", |s| {
+    ("the job status of the other end", |s| {
         let other = if s.status.as_deref() == Some("FAIL") {
             "SUCCESS"
         } else {
@@ -236,12 +237,12 @@ const DOUBTFUL: [(&str, Edit); 5] = [
 ];
 
 #[test]
-fn a_doubtful_end_is_asked_once_and_the_answer_is_the_truth() {
-    for (what, edit) in DOUBTFUL {
+fn an_untrusted_end_is_polled_once_and_replaced_by_the_answer() {
+    for (what, edit) in INCONSISTENT {
         for (truth, reason) in [(success(), "JobSucceeded"), (fail(), "JobFailed")] {
             for end in [success(), fail()] {
                 let mut world = left_behind(end, edit);
-                world.says("x", truth.clone());
+                world.reports("x", truth.clone());
                 world.run(600);
                 assert_eq!(world.reason("x"), reason, "{what}");
                 assert_eq!((world.polls.len(), world.writes.len()), (1, 1), "{what}");
@@ -252,17 +253,17 @@ fn a_doubtful_end_is_asked_once_and_the_answer_is_the_truth() {
         assert_eq!(
             world.reason("x"),
             "JobRunning",
-            "{what}: it had not ended at all"
+            "{what}: the job has not ended"
         );
     }
 }
 
 #[test]
-fn a_doubtful_end_that_the_cloud_has_forgotten_is_left_alone() {
-    for (what, edit) in DOUBTFUL {
+fn an_untrusted_end_is_kept_when_the_cloud_no_longer_finds_the_job() {
+    for (what, edit) in INCONSISTENT {
         let mut world = left_behind(success(), edit);
         let before = world.status("x").clone();
-        world.says("x", not_found());
+        world.reports("x", not_found());
         world.run(10_000);
         assert_eq!(world.status("x"), &before, "{what}");
         assert_eq!(
@@ -274,22 +275,22 @@ fn a_doubtful_end_that_the_cloud_has_forgotten_is_left_alone() {
 }
 
 #[test]
-fn a_doubtful_end_is_asked_again_after_a_failure() {
-    for trouble in [
+fn an_untrusted_end_is_polled_again_after_a_failure() {
+    for failure in [
         unavailable(),
         super::samples::throttled(None),
-        refused(ConfigurationReason::AccessDenied),
+        misconfigured(ConfigurationReason::AccessDenied),
     ] {
-        let mut world = left_behind(success(), DOUBTFUL[0].1);
+        let mut world = left_behind(success(), INCONSISTENT[0].1);
         let before = world.status("x").clone();
-        world.says("x", trouble);
+        world.reports("x", failure);
         world.run(2000);
         assert_eq!(
             world.status("x"),
             &before,
-            "trouble says nothing about the end"
+            "a failure shows nothing about the end"
         );
-        world.says("x", success());
+        world.reports("x", success());
         world.run(302);
         assert_eq!((world.reason("x"), world.writes.len()), ("JobSucceeded", 1));
         let polls = world.polls.len();
@@ -299,8 +300,8 @@ fn a_doubtful_end_is_asked_again_after_a_failure() {
 }
 
 #[test]
-fn an_end_that_only_the_fields_or_only_the_conditions_claim_is_none() {
-    let claims: [(&str, Observation, Edit); 3] = [
+fn an_end_in_the_fields_alone_or_in_the_conditions_alone_is_replaced() {
+    let ends: [(&str, Observation, Edit); 3] = [
         ("fields", running(), |s| {
             s.status = Some("SUCCESS".into());
             s.image_id = Some("made-up".into());
@@ -310,8 +311,8 @@ fn an_end_that_only_the_fields_or_only_the_conditions_claim_is_none() {
         }),
         ("no completion", success(), |s| s.completion_time = None),
     ];
-    for (what, end, edit) in claims {
-        let mut world = left_behind(end, edit);
+    for (what, report, edit) in ends {
+        let mut world = left_behind(report, edit);
         world.run(5);
         assert_eq!(world.polls.len(), 1, "{what}");
         assert_eq!(world.reason("x"), "JobRunning", "{what}");
@@ -319,51 +320,57 @@ fn an_end_that_only_the_fields_or_only_the_conditions_claim_is_none() {
     }
 }
 
-/// What brings the object `x` into a phase.
+/// Brings the object `x` into a phase.
 type Situation = fn(&mut World);
 
 #[test]
 fn a_reworded_message_causes_no_write_and_no_poll() {
     let reworded =
-        "What an older version used to say about job-x: mend this, ims.example.com answered 503";
+        "What an older version used to say about job-x: fix this, ims.example.com answered 503";
     let phases: [(&str, Situation); 19] = [
         ("Pending", |w| w.poll_time = secs(100_000)),
         ("CredentialsNotFound", |w| {
             w.secrets.insert("otc".into(), Err(secret_missing()));
         }),
         ("CredentialsInvalid", |w| {
-            w.says("x", refused(ConfigurationReason::CredentialsInvalid));
+            w.reports("x", misconfigured(ConfigurationReason::CredentialsInvalid));
         }),
         ("AccessDenied", |w| {
-            w.says("x", refused(ConfigurationReason::AccessDenied));
+            w.reports("x", misconfigured(ConfigurationReason::AccessDenied));
         }),
         ("EndpointInvalid", |w| {
-            w.says("x", refused(ConfigurationReason::EndpointInvalid));
+            w.reports("x", misconfigured(ConfigurationReason::EndpointInvalid));
         }),
         ("EndpointNotAllowed", |w| {
-            w.says("x", refused(ConfigurationReason::EndpointNotAllowed));
+            w.reports("x", misconfigured(ConfigurationReason::EndpointNotAllowed));
         }),
         ("RequestRejected", |w| {
-            w.says("x", refused(ConfigurationReason::RequestRejected));
+            w.reports("x", misconfigured(ConfigurationReason::RequestRejected));
         }),
-        ("JobInitializing", |w| w.says("x", init())),
+        ("JobInitializing", |w| w.reports("x", init())),
         ("JobRunning", |_| {}),
-        ("PollFailed", |w| w.says("x", unavailable())),
+        ("PollFailed", |w| w.reports("x", unavailable())),
         ("DeadlineExceeded", |w| {
             w.run(1);
             w.change("x", |x| x.spec.deadline_seconds = Some(10));
         }),
         ("DeadlineExceeded", |w| {
-            w.says("x", refused(ConfigurationReason::AccessDenied));
+            w.reports("x", misconfigured(ConfigurationReason::AccessDenied));
             w.run(1);
             w.change("x", |x| x.spec.deadline_seconds = Some(10));
         }),
-        ("JobSucceeded", |w| w.says("x", success())),
-        ("ImageIDPending", |w| w.says("x", success_without_image())),
-        ("ImageIDMissing", |w| w.says("x", success_without_image())),
-        ("JobFailed", |w| w.says("x", fail())),
-        ("JobStatusUnrecognized", |w| w.says("x", word("ODD"))),
-        ("JobNotFound", |w| w.says("x", not_found())),
+        ("JobSucceeded", |w| w.reports("x", success())),
+        ("ImageIDPending", |w| {
+            w.reports("x", success_without_image());
+        }),
+        ("ImageIDMissing", |w| {
+            w.reports("x", success_without_image());
+        }),
+        ("JobFailed", |w| w.reports("x", fail())),
+        ("JobStatusUnrecognized", |w| {
+            w.reports("x", unrecognized("ODD"));
+        }),
+        ("JobNotFound", |w| w.reports("x", not_found())),
         ("Suspended", |w| w.change("x", |x| x.spec.suspend = true)),
     ];
     for (phase, situation) in phases {
@@ -377,8 +384,8 @@ fn a_reworded_message_causes_no_write_and_no_poll() {
             _ => 70,
         });
         assert_eq!(world.reason("x"), phase);
-        // As an older version with other sentences would have left it. A sentence of `Ready` that has a
-        // detail differs from that of `Succeeded`, in this version as in any.
+        // An older version with other messages would have left the status so. Where the message of `Ready`
+        // has a detail, it differs from that of `Succeeded`, in each version.
         let mut object = world.stored("x").clone();
         let status = object.status.as_mut().expect("written");
         let has_detail = status.conditions[0].message != status.conditions[1].message;
@@ -400,9 +407,9 @@ fn a_reworded_message_causes_no_write_and_no_poll() {
 }
 
 #[test]
-fn a_stored_message_is_replaced_where_the_cause_is_another() {
+fn a_stored_message_is_replaced_when_the_cause_changes() {
     let mut world = World::new();
-    world.says("x", refused(ConfigurationReason::AccessDenied));
+    world.reports("x", misconfigured(ConfigurationReason::AccessDenied));
     world.create(object("x"));
     world.run(5);
     world.restart();
@@ -414,7 +421,7 @@ fn a_stored_message_is_replaced_where_the_cause_is_another() {
         outcome: Outcome::Misconfigured(error),
         ..running()
     };
-    world.says("x", answer);
+    world.reports("x", answer);
     world.run(600);
     assert_eq!(
         world.status("x").conditions[0].message,
@@ -423,10 +430,11 @@ fn a_stored_message_is_replaced_where_the_cause_is_another() {
 }
 
 #[test]
-fn foreign_conditions_survive_a_restart() {
-    let mut world = many_rows();
+fn conditions_owned_by_others_survive_a_restart() {
+    let mut world = many_phases();
     world.edit("success", |s| {
-        s.conditions.push(super::repair::foreign("Approved"));
+        s.conditions
+            .push(super::repair::unowned_condition("Approved"));
     });
     world.run(1);
     let before = world.status("success").clone();

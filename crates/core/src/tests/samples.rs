@@ -1,4 +1,4 @@
-//! Objects and answers that the tests are made of.
+//! Sample objects and sample answers for the tests.
 use crate::{CredentialError, ObjectKey};
 use image_export_api::{
     CloudCredentialsRef, ImageExportJob, ImageExportJobSpec, ImageExportJobStatus,
@@ -21,7 +21,7 @@ pub fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Wall time at which every world begins: 2025-01-01T00:00:00Z.
+/// Wall time at which every [`World`](super::world::World) begins: 2025-01-01T00:00:00Z.
 pub fn beginning() -> Timestamp {
     Timestamp::from_second(1_735_689_600).expect("within range")
 }
@@ -60,7 +60,7 @@ pub fn key(name: &str) -> ObjectKey {
     }
 }
 
-/// What an object's status is before anybody wrote it: the CRD's default.
+/// The status of an object before its first write: the default of the CRD.
 pub fn crd_default() -> ImageExportJobStatus {
     ImageExportJobStatus {
         observed_generation: Some(-1),
@@ -79,6 +79,7 @@ fn observed(outcome: Outcome) -> Observation {
     }
 }
 
+/// The fields that every answer has.
 fn answer(state: JobState) -> JobAnswer {
     JobAnswer {
         state,
@@ -92,38 +93,38 @@ fn answer(state: JobState) -> JobAnswer {
     }
 }
 
-/// An answer that `change` adapts.
-pub fn says(state: JobState, change: impl FnOnce(&mut JobAnswer)) -> Observation {
+/// An answer with this job state, adapted by `change`.
+pub fn answer_with(state: JobState, change: impl FnOnce(&mut JobAnswer)) -> Observation {
     let mut answer = answer(state);
     change(&mut answer);
     observed(Outcome::Answered(Box::new(answer)))
 }
 
 pub fn init() -> Observation {
-    says(JobState::Init, |_| {})
+    answer_with(JobState::Init, |_| {})
 }
 
 pub fn running() -> Observation {
-    says(JobState::Running, |_| {})
+    answer_with(JobState::Running, |_| {})
 }
 
 pub fn success() -> Observation {
-    says(JobState::Success, |a| a.image_id = Some("image-1".into()))
+    answer_with(JobState::Success, |a| a.image_id = Some("image-1".into()))
 }
 
 pub fn success_without_image() -> Observation {
-    says(JobState::Success, |_| {})
+    answer_with(JobState::Success, |_| {})
 }
 
 pub fn fail() -> Observation {
-    says(JobState::Fail, |a| {
+    answer_with(JobState::Fail, |a| {
         a.fail_reason = Some("disk full".into());
         a.error_code = Some("IMG.0148".into());
     })
 }
 
-pub fn word(word: &str) -> Observation {
-    says(JobState::Unrecognized(word.into()), |_| {})
+pub fn unrecognized(status: &str) -> Observation {
+    answer_with(JobState::Unrecognized(status.into()), |_| {})
 }
 
 pub fn not_found() -> Observation {
@@ -137,15 +138,15 @@ pub fn throttled(retry_after: Option<Duration>) -> Observation {
     }
 }
 
-pub fn refusal(reason: ConfigurationReason) -> ConfigurationError {
+pub fn configuration_error(reason: ConfigurationReason) -> ConfigurationError {
     ConfigurationError {
         reason,
-        message: "mend this".into(),
+        message: "fix this".into(),
     }
 }
 
-pub fn refused(reason: ConfigurationReason) -> Observation {
-    observed(Outcome::Misconfigured(refusal(reason)))
+pub fn misconfigured(reason: ConfigurationReason) -> Observation {
+    observed(Outcome::Misconfigured(configuration_error(reason)))
 }
 
 pub fn failure(kind: FailureKind, stage: Stage) -> Failure {
@@ -168,7 +169,7 @@ pub fn unavailable_for(retry_after: Duration) -> Observation {
     }
 }
 
-/// No answer at all.
+/// The poll times out before any answer.
 pub fn time_out() -> Observation {
     Observation {
         endpoint: None,
@@ -177,7 +178,9 @@ pub fn time_out() -> Observation {
 }
 
 pub fn secret_missing() -> CredentialError {
-    CredentialError::Misconfigured(refusal(ConfigurationReason::CredentialsNotFound))
+    CredentialError::Misconfigured(configuration_error(
+        ConfigurationReason::CredentialsNotFound,
+    ))
 }
 
 pub fn secret_unreadable_now() -> CredentialError {

@@ -1,4 +1,4 @@
-//! Whole operator lives of many jobs, counted to the poll and to the write.
+//! The whole lifecycles of many jobs, with the exact number of polls and writes.
 
 use super::{
     samples::{fail, init, millis, object, running, secs, success, unavailable},
@@ -12,10 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The life of the n-th job.
+/// The lifecycle of the n-th job.
 struct Plan {
     created: Duration,
-    /// Ages.
+    /// Ages at which the job starts and ends.
     starts: Duration,
     ends: Duration,
     fails: bool,
@@ -24,8 +24,8 @@ struct Plan {
 }
 
 impl Plan {
-    /// Of 100 jobs, 60 take 2 minutes, 39 take 5, 1 takes an hour; every tenth fails,
-    /// every third waits before it starts, every twentieth meets an outage of up to 6 minutes.
+    /// Of 100 jobs, 60 take 2 minutes, 39 take 5 minutes and 1 takes an hour. Every tenth job fails, every
+    /// third waits before it starts, every twentieth has an outage of up to 6 minutes.
     fn of(n: u64) -> Self {
         let class = match n % 100 {
             0..60 => 120,
@@ -42,7 +42,7 @@ impl Plan {
         }
     }
 
-    fn cloud_says(&self, now: Duration) -> Observation {
+    fn cloud_reports(&self, now: Duration) -> Observation {
         let age = now.saturating_sub(self.created);
         if age >= self.outage.0 && age < self.outage.1 {
             unavailable()
@@ -57,18 +57,18 @@ impl Plan {
         }
     }
 
-    /// Polls and visible transitions that the definitions demand, given when the first poll went
-    /// out and how long an answer takes.
-    fn demands(&self, uid: &str, first: Duration, poll_time: Duration) -> (u32, u32) {
+    /// The number of polls and of visible transitions of the lifecycle, given when the first poll is sent
+    /// and how long an answer takes.
+    fn expected(&self, uid: &str, first: Duration, poll_time: Duration) -> (u32, u32) {
         let config = Config::default();
         let seed = cadence::seed(uid);
         let epoch = super::samples::beginning().duration_since(Timestamp::UNIX_EPOCH);
         let period = config.poll_period.as_nanos();
-        let phase = u128::from(seed) % period;
-        // The first instant of this object's phase that is at least a second from now.
+        let offset = u128::from(seed) % period;
+        // The first time at this object's offset in the period that is at least a second from now.
         let next_instant = |now: Duration| {
             let earliest = (epoch.unsigned_abs() + now + secs(1)).as_nanos();
-            let wait = (phase + period - earliest % period) % period;
+            let wait = (offset + period - earliest % period) % period;
             now + secs(1) + Duration::from_nanos(u64::try_from(wait).expect("below a period"))
         };
         let (mut polls, mut writes) = (0, 0);
@@ -78,22 +78,23 @@ impl Plan {
         loop {
             polls += 1;
             let answered = at + poll_time;
-            let (row, next) = if let Outcome::Answered(answer) = self.cloud_says(answered).outcome {
-                failures = 0;
-                (format!("{:?}", answer.state), next_instant(answered))
-            } else {
-                failures += 1;
-                if failures == 1 {
-                    failing_since = answered;
-                }
-                let long = failures >= 3 && answered - failing_since >= secs(120);
-                let row = if long { "PollFailed" } else { &shown };
-                let next = answered + cadence::backoff(&config, seed, failures);
-                (row.to_owned(), next)
-            };
-            if row != shown {
+            let (visible, next) =
+                if let Outcome::Answered(answer) = self.cloud_reports(answered).outcome {
+                    failures = 0;
+                    (format!("{:?}", answer.state), next_instant(answered))
+                } else {
+                    failures += 1;
+                    if failures == 1 {
+                        failing_since = answered;
+                    }
+                    let long = failures >= 3 && answered - failing_since >= secs(120);
+                    let visible = if long { "PollFailed" } else { &shown };
+                    let next = answered + cadence::backoff(&config, seed, failures);
+                    (visible.to_owned(), next)
+                };
+            if visible != shown {
                 writes += 1;
-                shown = row;
+                shown = visible;
             }
             let ends = [JobState::Success, JobState::Fail].map(|end| format!("{end:?}"));
             if ends.contains(&shown) {
@@ -112,7 +113,7 @@ fn number(name: &str) -> u64 {
 }
 
 #[test]
-fn one_hundred_thousand_jobs_cost_what_their_visible_life_demands() {
+fn one_hundred_thousand_jobs_cost_exactly_the_polls_and_writes_of_their_lifecycles() {
     const JOBS: u64 = 100_000;
     let began = Instant::now();
     let mut world = World::with(Config {
@@ -125,7 +126,7 @@ fn one_hundred_thousand_jobs_cost_what_their_visible_life_demands() {
     });
     world.check_decisions = false;
     world.keep_log = false;
-    world.cloud_by_default = Box::new(|job, now| Plan::of(number(job)).cloud_says(now));
+    world.cloud_by_default = Box::new(|job, now| Plan::of(number(job)).cloud_reports(now));
     for n in 0..JOBS {
         world.run_until(Plan::of(n).created);
         world.create(object(&format!("x{n}")));
@@ -137,7 +138,7 @@ fn one_hundred_thousand_jobs_cost_what_their_visible_life_demands() {
         world.run(100);
         delete_finished(&mut world);
     }
-    assert!(world.objects.is_empty(), "all have ended");
+    assert!(world.objects.is_empty(), "all jobs have ended");
     assert_eq!(world.tracker.state.jobs.iter().count(), 0);
 
     let mut polled: HashMap<u64, (Duration, u32)> = HashMap::new();
@@ -147,12 +148,15 @@ fn one_hundred_thousand_jobs_cost_what_their_visible_life_demands() {
     let mut writes = 0;
     for n in 0..JOBS {
         let (first, polls) = polled[&n];
-        // The API server numbers objects as they come.
-        let demanded = Plan::of(n).demands(&format!("uid-{}", n + 1), first, world.poll_time);
-        assert_eq!(polls, demanded.0, "polls of job {n}");
-        writes += demanded.1 as usize;
+        // The API server numbers the objects in the order of their creation.
+        let expected = Plan::of(n).expected(&format!("uid-{}", n + 1), first, world.poll_time);
+        assert_eq!(polls, expected.0, "polls of job {n}");
+        writes += expected.1 as usize;
     }
-    assert_eq!(world.landed, writes, "writes are visible transitions");
+    assert_eq!(
+        world.landed, writes,
+        "one write for each visible transition"
+    );
     assert_eq!(world.fetches.len(), 0);
     println!(
         "{JOBS} jobs, {} polls, {} writes, {:.1} h of virtual time in {:.1} s",
@@ -176,20 +180,20 @@ fn delete_finished(world: &mut World) {
     for name in ended {
         let plan = Plan::of(number(&name));
         assert!(world.now >= plan.created + plan.ends);
-        let word = if plan.fails { "FAIL" } else { "SUCCESS" };
-        assert_eq!(world.status(&name).status.as_deref(), Some(word), "{name}");
+        let end = if plan.fails { "FAIL" } else { "SUCCESS" };
+        assert_eq!(world.status(&name).status.as_deref(), Some(end), "{name}");
         world.delete(&name);
     }
 }
 
 #[test]
-fn three_thousand_jobs_under_a_quota_that_binds() {
+fn three_thousand_jobs_share_a_scarce_quota_evenly() {
     let mut world = World::new();
     world.check_decisions = false;
     for n in 0..3000 {
         world.create(object(&format!("x{n}")));
     }
-    // 100 polls a second are wanted, 10 are to be had.
+    // The objects need 100 polls a second; the quota allows 10.
     world.run(3000);
     let mut a_second = vec![0u32; 3001];
     for poll in &world.polls {
@@ -215,6 +219,6 @@ fn three_thousand_jobs_under_a_quota_that_binds() {
         most.expect("some") - least.expect("some") <= 2,
         "{least:?} to {most:?}"
     );
-    // Each has had an answer, and 0b where it took longer than 10 s.
+    // Each object shows its answer, and `Pending` before it if the answer took longer than 10 s.
     assert!((3000..=6000).contains(&world.writes.len()));
 }

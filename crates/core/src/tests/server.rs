@@ -1,8 +1,8 @@
-//! The [`World`]'s API server: versioned objects, a watch in order, fenced status writes; and the
-//! people who create, change and delete objects on it.
+//! The API server of the [`World`]: versioned objects, an ordered watch, status writes with preconditions.
+//! Also the changes that users make: they create, edit and delete objects.
 
 use super::{
-    oracle,
+    invariants,
     samples::{crd_default, key},
     world::{Due, Fate, SOURCE, World, WriteLog},
 };
@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
 
 impl World {
-    /// Somebody creates an object.
+    /// A user creates an object.
     pub fn create(&mut self, mut object: ImageExportJob) {
         self.uids += 1;
         self.version += 1;
@@ -35,30 +35,35 @@ impl World {
         }
     }
 
-    /// Somebody changes something; a change of the spec counts as a new generation.
+    /// A user changes an object. A change of the spec increments the generation.
     pub fn change(&mut self, name: &str, change: impl FnOnce(&mut ImageExportJob)) {
         self.version += 1;
         let version = self.version.to_string();
-        let object = self.objects.get_mut(&key(name)).expect("it exists");
+        let object = self.objects.get_mut(&key(name)).expect("the object exists");
         let before = object.clone();
         change(object);
         if object.spec != before.spec {
             object.metadata.generation = before.metadata.generation.map(|g| g + 1);
         }
         if object.status != before.status {
-            self.oracle
-                .edited(object.metadata.uid.as_deref().expect("it has one"));
+            self.invariants.edited(
+                object
+                    .metadata
+                    .uid
+                    .as_deref()
+                    .expect("stored objects have a uid"),
+            );
         }
         object.metadata.resource_version = Some(version);
         self.notify(&key(name));
     }
 
-    /// Somebody edits the status.
+    /// A user edits the status.
     pub fn edit(&mut self, name: &str, change: impl FnOnce(&mut ImageExportJobStatus)) {
         self.change(name, |object| change(object.status.get_or_insert_default()));
     }
 
-    /// A label changes: a new version, nothing else.
+    /// A label changes: only the resource version is new.
     pub fn touch(&mut self, name: &str) {
         self.change(name, |_| {});
     }
@@ -73,9 +78,9 @@ impl World {
 
     pub fn delete(&mut self, name: &str) {
         self.version += 1;
-        let object = self.objects.remove(&key(name)).expect("it exists");
+        let object = self.objects.remove(&key(name)).expect("the object exists");
         if !self.held.watch {
-            let uid = object.metadata.uid.expect("it has one");
+            let uid = object.metadata.uid.expect("stored objects have a uid");
             self.after(Duration::from_millis(1), Due::Watch(None, key(name), uid));
         }
     }
@@ -95,7 +100,7 @@ impl World {
         self.feed(Input::Applied(SOURCE, Box::new(object)));
     }
 
-    /// A complete list.
+    /// Delivers a complete list.
     pub fn list(&mut self) {
         self.feed(Input::ListStarted(SOURCE));
         for object in self.objects.values().cloned().collect::<Vec<_>>() {
@@ -115,12 +120,12 @@ impl World {
             .expect("the CRD has a default")
     }
 
-    /// Reason of the Ready condition, "" where there is none.
+    /// The reason of the `Ready` condition, "" without one.
     pub fn reason(&self, name: &str) -> &str {
-        oracle::condition(self.status(name), types::READY).map_or("", |ready| &ready.reason)
+        invariants::condition(self.status(name), types::READY).map_or("", |ready| &ready.reason)
     }
 
-    /// Puts a write into effect as the API server does. Returns what the writer is told.
+    /// Applies a write as the API server does. Returns the reply.
     pub fn land(&mut self, write: &StatusWrite) -> WriteResult {
         let wall = self.present().wall.as_second();
         let Some(object) = self.objects.get_mut(&write.key) else {
@@ -143,7 +148,7 @@ impl World {
         if !fits {
             return WriteResult::Conflict;
         }
-        self.oracle.landing(object, &write.status, wall);
+        self.invariants.write_landed(object, &write.status, wall);
         let mut stored = write.status.clone();
         (self.prune)(&mut stored);
         object.status = Some(stored.clone());
@@ -163,7 +168,7 @@ impl World {
         }
     }
 
-    /// Puts a deletion into effect as the API server does.
+    /// Applies a deletion as the API server does. Returns the reply.
     pub fn remove(&mut self, deletion: &Deletion) -> WriteResult {
         let wall = self.present().wall;
         let Some(object) = self.objects.get_mut(&deletion.key) else {
@@ -175,7 +180,7 @@ impl World {
         {
             return WriteResult::Conflict;
         }
-        oracle::deleting(object, wall.as_second());
+        invariants::check_deletion(object, wall.as_second());
         let name = deletion.key.name.clone();
         if object.metadata.finalizers.is_none() {
             self.delete(&name);
@@ -185,6 +190,7 @@ impl World {
         WriteResult::Deleted
     }
 
+    /// Applies a deletion with this fate and sends the reply.
     pub fn remove_with(&mut self, deletion: &Deletion, fate: Fate) {
         let result = match fate {
             Fate::Lands => self.remove(deletion),
@@ -195,7 +201,7 @@ impl World {
             Fate::Lost | Fate::LandsLate | Fate::Landing => WriteResult::Unknown,
             Fate::Failed => WriteResult::Failed,
             Fate::Throttled => WriteResult::Throttled(None),
-            Fate::Refused => WriteResult::Rejected,
+            Fate::Rejected => WriteResult::Rejected,
             Fate::Conflict | Fate::LandsThenConflict => WriteResult::Conflict,
         };
         self.after(
@@ -204,6 +210,7 @@ impl World {
         );
     }
 
+    /// Applies a write with this fate and sends the reply.
     pub fn land_with(&mut self, write: StatusWrite, fate: Fate) {
         let result = match fate {
             Fate::Lands => self.land(&write),
@@ -235,20 +242,21 @@ impl World {
             Fate::Lost => WriteResult::Unknown,
             Fate::Failed => WriteResult::Failed,
             Fate::Throttled => WriteResult::Throttled(None),
-            Fate::Refused => WriteResult::Rejected,
+            Fate::Rejected => WriteResult::Rejected,
             Fate::Conflict => WriteResult::Conflict,
         };
-        // The echo comes 1 ms after landing; every other reply is faster than it.
+        // The watch event comes 1 ms after landing: half of the replies come before it, half after it.
         let reply = Duration::from_millis(if self.version.is_multiple_of(2) { 0 } else { 2 });
         self.after(reply, Due::Reply(write.ticket, result));
     }
 
     /// Answers a held write.
     pub fn reply(&mut self, write: &StatusWrite, result: WriteResult) {
-        self.oracle.write_ended(write.ticket.sequence);
+        self.invariants.write_ended(write.ticket.sequence);
         self.feed(Input::Wrote(write.ticket.clone(), result));
     }
 
+    /// Answers a read of an object.
     pub fn finish_fetch(&mut self, ticket: FetchTicket, key: &ObjectKey) {
         let found = self.objects.get(key).cloned().map(Box::new);
         let result = found.map_or(FetchResult::Gone, FetchResult::Found);

@@ -1,10 +1,10 @@
-//! Times to live: which objects are deleted, when, and what becomes of attempts.
+//! `spec.ttlSecondsAfterFinished`: which objects are deleted, when, and what follows a failed deletion.
 
 use super::{
+    control_loop::is_tracked,
     deadline::second_of,
-    ring::known,
     samples::{
-        beginning, fail, millis, not_found, object, running, says, secs, success,
+        answer_with, beginning, fail, millis, not_found, object, running, secs, success,
         success_without_image, unavailable,
     },
     world::{Fate, World},
@@ -24,10 +24,10 @@ fn with_ttl(seconds: i32) -> ImageExportJob {
 }
 
 #[test]
-fn an_ended_object_is_deleted_after_its_ttl_and_not_before() {
+fn a_finished_object_is_deleted_after_its_ttl_and_not_before() {
     for (ttl, end) in [(0, success()), (60, success()), (60, fail())] {
         let mut world = World::new();
-        world.says("x", end);
+        world.reports("x", end);
         world.create(with_ttl(ttl));
         world.run_until(secs(3));
         let shown = world.writes[0].at;
@@ -35,22 +35,22 @@ fn an_ended_object_is_deleted_after_its_ttl_and_not_before() {
         world.run_until(due + secs(2));
         assert_eq!(world.deletions.len(), 1, "ttl {ttl}");
         assert!(world.deletions[0] + secs(1) >= due && world.deletions[0] <= due + secs(1));
-        assert!(world.objects.is_empty() && !known(&world, "x"));
+        assert!(world.objects.is_empty() && !is_tracked(&world, "x"));
     }
 }
 
 #[test]
-fn an_object_without_an_end_is_never_deleted() {
-    for says in [running(), not_found(), unavailable()] {
+fn an_unfinished_object_is_never_deleted() {
+    for report in [running(), not_found(), unavailable()] {
         let mut world = World::new();
-        world.says("x", says);
+        world.reports("x", report);
         let mut object = with_ttl(0);
         object.spec.deadline_seconds = Some(100);
         world.create(object);
         world.run(5000);
         assert_eq!(world.deletions.len(), 0, "{}", world.reason("x"));
     }
-    // Nor is one whose status claims an end that nobody saw.
+    // Nor is an object deleted whose status shows an end because of an edit.
     let mut world = World::new();
     world.create(with_ttl(0));
     world.run(5);
@@ -63,9 +63,9 @@ fn an_object_without_an_end_is_never_deleted() {
 }
 
 #[test]
-fn a_success_without_its_image_has_ended_too() {
+fn image_id_missing_starts_the_ttl() {
     let mut world = World::new();
-    world.says("x", success_without_image());
+    world.reports("x", success_without_image());
     world.create(with_ttl(100));
     assert!((50..60).contains(&second_of(&mut world, "ImageIDMissing", 100)));
     world.run(90);
@@ -75,16 +75,17 @@ fn a_success_without_its_image_has_ended_too() {
 }
 
 #[test]
-fn the_ttl_of_a_job_that_ended_long_ago_counts_from_when_that_was_shown() {
-    let ended = |at: Timestamp| says(JobState::Fail, move |answer| answer.end_time = Some(at));
+fn the_ttl_counts_from_when_the_end_was_shown() {
+    let ended =
+        |at: Timestamp| answer_with(JobState::Fail, move |answer| answer.end_time = Some(at));
     let day = SignedDuration::from_hours(24);
-    // A cloud whose clock is 4 minutes ahead delays nothing.
+    // The end time that the cloud reports does not matter, even if its clock is 4 minutes ahead.
     for end in [
         beginning() - 2 * day,
         beginning() + SignedDuration::from_mins(4),
     ] {
         let mut world = World::new();
-        world.says("x", ended(end));
+        world.reports("x", ended(end));
         world.create(with_ttl(100));
         world.run(98);
         assert_eq!(world.deletions.len(), 0, "{end}");
@@ -94,9 +95,9 @@ fn the_ttl_of_a_job_that_ended_long_ago_counts_from_when_that_was_shown() {
 }
 
 #[test]
-fn a_ttl_runs_on_over_a_restart() {
+fn a_ttl_survives_a_restart() {
     let mut world = World::new();
-    world.says("x", success());
+    world.reports("x", success());
     world.create(with_ttl(100));
     world.run(50);
     world.restart();
@@ -107,9 +108,9 @@ fn a_ttl_runs_on_over_a_restart() {
 }
 
 #[test]
-fn no_step_of_the_wall_clock_deletes_early() {
+fn a_step_of_the_wall_clock_deletes_no_object_early() {
     let mut world = World::new();
-    world.says("x", success());
+    world.reports("x", success());
     world.create(with_ttl(100));
     world.run(10);
     world.wall_step = 1_000_000;
@@ -120,12 +121,12 @@ fn no_step_of_the_wall_clock_deletes_early() {
 }
 
 #[test]
-fn a_ttl_that_is_changed_counts_after_its_generation_is_acknowledged() {
+fn a_changed_ttl_takes_effect_after_its_generation_is_acknowledged() {
     let mut world = World::new();
-    world.says("x", success());
+    world.reports("x", success());
     world.create(object("x"));
     world.run(100);
-    assert_eq!(world.deletions.len(), 0, "unset: kept");
+    assert_eq!(world.deletions.len(), 0, "without a ttl it is kept");
     world.change("x", |x| x.spec.ttl_seconds_after_finished = Some(200));
     world.run(50);
     world.change("x", |x| x.spec.ttl_seconds_after_finished = None);
@@ -139,9 +140,9 @@ fn a_ttl_that_is_changed_counts_after_its_generation_is_acknowledged() {
 }
 
 #[test]
-fn a_deletion_is_of_this_object_in_this_version() {
+fn a_deletion_has_the_uid_and_the_resource_version_as_precondition() {
     let mut world = World::new();
-    world.says("x", success());
+    world.reports("x", success());
     world.held.deletions = true;
     world.create(with_ttl(10));
     world.run(15);
@@ -150,25 +151,25 @@ fn a_deletion_is_of_this_object_in_this_version() {
     assert_eq!(stored.uid.as_deref(), Some(&*deletion.uid));
     assert_eq!(stored.resource_version.as_deref(), Some(&*deletion.version));
 
-    // Somebody keeps it in the last moment.
+    // The ttl is removed while the deletion is in flight.
     world.change("x", |x| x.spec.ttl_seconds_after_finished = None);
     world.remove_with(&deletion, Fate::Lands);
     world.run(1000);
-    assert!(world.open_deletions.is_empty() && known(&world, "x"));
+    assert!(world.open_deletions.is_empty() && is_tracked(&world, "x"));
     assert_eq!(world.status("x").observed_generation, Some(2));
 }
 
 #[test]
-fn a_deletion_that_was_held_back_or_lost_is_sent_again() {
+fn a_deletion_that_failed_or_was_lost_is_sent_again() {
     for (fate, again) in [
         (Fate::Conflict, 6),
         (Fate::Lost, 6),
         (Fate::Failed, 11),
         (Fate::Throttled, 2),
-        (Fate::Refused, 61),
+        (Fate::Rejected, 61),
     ] {
         let mut world = World::new();
-        world.says("x", success());
+        world.reports("x", success());
         world.create(with_ttl(10));
         let mut first = true;
         world.fate_of_deletions = Box::new(move || {
@@ -188,18 +189,18 @@ fn a_deletion_that_was_held_back_or_lost_is_sent_again() {
         assert_eq!(world.deletions.len(), 2, "{fate:?}");
     }
     let mut world = World::new();
-    world.says("x", success());
+    world.reports("x", success());
     world.create(with_ttl(10));
     world.fate_of_deletions = Box::new(|| Fate::LandsWithoutReply);
     world.run(200);
-    assert_eq!((world.deletions.len(), known(&world, "x")), (1, false));
+    assert_eq!((world.deletions.len(), is_tracked(&world, "x")), (1, false));
 }
 
 #[test]
-fn an_object_that_others_change_all_the_time_is_not_deleted_all_the_time() {
+fn constant_changes_by_others_do_not_cause_constant_deletions() {
     for (fate, most) in [(Fate::Conflict, 12), (Fate::Lost, 12), (Fate::Failed, 4)] {
         let mut world = World::new();
-        world.says("x", success());
+        world.reports("x", success());
         world.create(with_ttl(10));
         world.fate_of_deletions = Box::new(move || fate);
         for _ in 0..600 {
@@ -212,11 +213,11 @@ fn an_object_that_others_change_all_the_time_is_not_deleted_all_the_time() {
 }
 
 #[test]
-fn a_deletion_that_is_refused_holds_up_no_status() {
+fn a_rejected_deletion_delays_no_status() {
     let mut world = World::new();
-    world.says("x", success());
+    world.reports("x", success());
     world.create(with_ttl(10));
-    world.fate_of_deletions = Box::new(|| Fate::Refused);
+    world.fate_of_deletions = Box::new(|| Fate::Rejected);
     world.run(60);
     world.change("x", |x| x.spec.suspend = true);
     world.run(1);
@@ -225,9 +226,9 @@ fn a_deletion_that_is_refused_holds_up_no_status() {
 }
 
 #[test]
-fn limits_cost_no_timer_for_each_write() {
+fn writes_add_no_timers_for_distant_limits() {
     let mut world = World::new();
-    world.says("x", success());
+    world.reports("x", success());
     let mut kept = with_ttl(30_000_000);
     kept.spec.deadline_seconds = Some(30_000_000);
     world.create(kept);
@@ -240,7 +241,7 @@ fn limits_cost_no_timer_for_each_write() {
         "{}",
         world.tracker.state.timers.len()
     );
-    // An object that is gone keeps none for long.
+    // The timers of a deleted object are gone soon.
     world.delete("x");
     world.run(4000);
     assert_eq!(world.tracker.state.timers.len(), 0);
@@ -249,15 +250,15 @@ fn limits_cost_no_timer_for_each_write() {
 #[test]
 fn an_object_that_finalizers_keep_is_deleted_once() {
     let mut world = World::new();
-    world.says("x", success());
+    world.reports("x", success());
     let mut kept = with_ttl(10);
     kept.metadata.finalizers = Some(vec!["example.com/keep".into()]);
     world.create(kept);
     world.run(5000);
-    assert_eq!((world.deletions.len(), known(&world, "x")), (1, true));
-    // Nor is one that somebody else has deleted.
+    assert_eq!((world.deletions.len(), is_tracked(&world, "x")), (1, true));
+    // An object that others have deleted is not deleted again.
     let mut world = World::new();
-    world.says("x", success());
+    world.reports("x", success());
     world.create(with_ttl(10));
     world.run(5);
     world.change("x", |x| {
@@ -268,9 +269,9 @@ fn an_object_that_finalizers_keep_is_deleted_once() {
 }
 
 #[test]
-fn only_the_leader_deletes() {
+fn only_the_leader_deletes_objects() {
     let mut world = World::new();
-    world.says("x", success());
+    world.reports("x", success());
     world.create(with_ttl(10));
     world.run(5);
     world.feed(Input::Leading(false));

@@ -1,8 +1,9 @@
-//! The rest of the world in virtual time: a versioned API server with its watch, a scripted cloud,
-//! Secrets. By default everything answers after a moment; what a test holds back it answers itself.
+//! Everything around the tracker, in virtual time: a versioned API server with its watch, a scripted
+//! cloud, Secrets. By default each effect is answered after a short time. A test that holds effects
+//! (see [`Held`]) answers them itself.
 
 use super::{
-    oracle::{self, Oracle},
+    invariants::{self, Invariants},
     samples::{beginning, running, secs},
 };
 use crate::{
@@ -37,24 +38,26 @@ pub struct WriteLog {
     pub status: ImageExportJobStatus,
 }
 
-/// What becomes of a write on its way.
+/// What happens to a write or a deletion after it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Lands,
     LandsWithoutReply,
-    /// The client's own retry finds its first attempt landed.
+    /// The first attempt lands and its reply is lost; the client's own retry then meets a conflict.
     LandsThenConflict,
-    /// The client gives up; the API server does not.
+    /// The client gives up, but the API server still applies the write.
     LandsLate,
+    /// The late landing itself, which is not answered.
     Landing,
     Lost,
-    /// 500.
+    /// The API server answers 500.
     Failed,
     Throttled,
-    Refused,
+    Rejected,
     Conflict,
 }
 
+/// What happens in the world at a set time.
 pub enum Due {
     Answer(PollTicket, JobId),
     Land(Box<StatusWrite>, Fate),
@@ -77,24 +80,24 @@ pub struct Held {
     pub fetches: bool,
 }
 
-/// What the cloud says about a job at a time.
+/// What the cloud reports about a job at a time.
 type Cloud = dyn Fn(&str, Duration) -> Observation;
 
 pub struct World {
     pub tracker: Tracker,
     pub config: Config,
     pub now: Duration,
-    /// A step of the wall clock, in seconds.
+    /// How far the wall clock was set forward, in seconds.
     pub wall_step: i64,
-    pub oracle: Oracle,
+    pub invariants: Invariants,
     pub objects: BTreeMap<ObjectKey, ImageExportJob>,
     pub version: u64,
     pub uids: u64,
-    /// What the cloud says about jobs that have no script.
+    /// What the cloud reports about jobs without a script.
     pub cloud_by_default: Box<Cloud>,
-    /// What the cloud says about each job, from when on.
+    /// What the cloud reports about each job, and from when on.
     cloud: HashMap<String, Vec<(Duration, Observation)>>,
-    /// Secrets by name; a name that is not in here reads well with version 1.
+    /// Secrets by name. A Secret without an entry is readable and has version 1.
     pub secrets: HashMap<String, Result<u64, CredentialError>>,
     due: BTreeMap<(Duration, u64), Due>,
     sequence: u64,
@@ -103,7 +106,7 @@ pub struct World {
     pub write_time: Duration,
     pub fate: Box<dyn FnMut(&StatusWrite) -> Fate>,
     pub fate_of_deletions: Box<dyn FnMut() -> Fate>,
-    /// What an older CRD does to a status in storing it.
+    /// What the API server does to a status as it stores it, as with an older CRD.
     pub prune: fn(&mut ImageExportJobStatus),
     pub open_polls: Vec<PollRequest>,
     pub open_writes: Vec<StatusWrite>,
@@ -113,21 +116,21 @@ pub struct World {
     pub open_fetches: Vec<(FetchTicket, ObjectKey)>,
     pub polls: Vec<PollLog>,
     pub writes: Vec<WriteLog>,
-    /// Deletions that were sent.
+    /// When each deletion was sent.
     pub deletions: Vec<Duration>,
     pub events: Vec<ObjectEvent>,
     pub reads: Vec<(Duration, Arc<CredentialRef>)>,
     pub fetches: Vec<Duration>,
-    /// What was written and told is kept; large runs count only.
+    /// Keeps writes and events; large runs only count them.
     pub keep_log: bool,
     pub landed: usize,
-    /// The check of all records after each step; the large runs do without.
+    /// Checks all objects after each step; large runs skip this.
     pub check_decisions: bool,
     output: Output,
 }
 
 impl World {
-    /// An operator that leads and has listed an empty cluster.
+    /// A leading operator that has listed an empty cluster.
     pub fn new() -> Self {
         Self::with(Config::default())
     }
@@ -139,6 +142,7 @@ impl World {
         world
     }
 
+    /// An operator that has listed nothing and does not lead.
     pub fn unstarted(config: Config) -> Self {
         let now = Now {
             mono: Duration::ZERO,
@@ -149,7 +153,7 @@ impl World {
             config,
             now: Duration::ZERO,
             wall_step: 0,
-            oracle: Oracle::default(),
+            invariants: Invariants::default(),
             objects: BTreeMap::new(),
             version: 100,
             uids: 0,
@@ -193,16 +197,16 @@ impl World {
         }
     }
 
-    /// Gives the tracker one input and sees to its effects.
     pub fn census(&self) -> Census {
         self.tracker.census(self.present())
     }
 
+    /// Gives the tracker one input, runs its effects and checks the invariants.
     pub fn feed(&mut self, input: Input) {
         let mut output = std::mem::take(&mut self.output);
         self.tracker.handle(self.present(), input, &mut output);
         if !self.tracker.state.leading {
-            oracle::none(&output);
+            invariants::check_standby(&output);
         }
         for effect in output.effects.drain(..) {
             self.perform(effect);
@@ -219,10 +223,11 @@ impl World {
             self.now
         );
         if self.check_decisions {
-            oracle::at_rest(self);
+            invariants::check_decisions(self);
         }
     }
 
+    /// Schedules something.
     pub fn after(&mut self, wait: Duration, due: Due) {
         self.sequence += 1;
         self.due.insert((self.now + wait, self.sequence), due);
@@ -237,7 +242,7 @@ impl World {
         match effect {
             Effect::Poll(poll) => {
                 let uid = self.uid_of(poll.ticket.job);
-                self.oracle.poll_sent(poll.ticket.sequence, &uid);
+                self.invariants.poll_sent(poll.ticket.sequence, &uid);
                 self.polls.push(PollLog {
                     at: self.now,
                     name: poll.key.name.clone(),
@@ -253,10 +258,15 @@ impl World {
             Effect::WriteStatus(write) => {
                 let key = write.ticket.job;
                 let (uid, job) = {
-                    let job = self.tracker.state.jobs.get(key).expect("it is live");
+                    let job = self
+                        .tracker
+                        .state
+                        .jobs
+                        .get(key)
+                        .expect("effects name live objects");
                     (job.uid.clone(), job.id.clone())
                 };
-                self.oracle.write_sent(&uid, job.as_str(), &write);
+                self.invariants.write_sent(&uid, job.as_str(), &write);
                 if self.held.writes {
                     self.open_writes.push(*write);
                 } else {
@@ -266,7 +276,7 @@ impl World {
             }
             Effect::Delete(deletion) => {
                 let uid = self.uid_of(deletion.ticket.job);
-                self.oracle.change_sent(deletion.ticket.sequence, &uid);
+                self.invariants.change_sent(deletion.ticket.sequence, &uid);
                 self.deletions.push(self.now);
                 if self.held.deletions {
                     self.open_deletions.push(*deletion);
@@ -294,7 +304,7 @@ impl World {
         }
     }
 
-    /// Lets everything happen that happens until `until`.
+    /// Runs everything that is due until this time.
     pub fn run_until(&mut self, until: Duration) {
         loop {
             let due = self.due.first_key_value().map(|(&(at, _), _)| at);
@@ -309,11 +319,11 @@ impl World {
             }
             self.now = self.now.max(at);
             if due == Some(at) {
-                let (_, due) = self.due.pop_first().expect("it was there a moment ago");
+                let (_, due) = self.due.pop_first().expect("just looked at");
                 self.happen(due);
             } else {
                 let limit = 200 + 4 * self.objects.len();
-                self.oracle.tick(self.now.as_secs(), limit);
+                self.invariants.tick(self.now.as_secs(), limit);
                 self.feed(Input::Tick);
             }
         }
@@ -327,14 +337,14 @@ impl World {
     fn happen(&mut self, due: Due) {
         match due {
             Due::Answer(ticket, job) => {
-                self.oracle.poll_ended(ticket.sequence);
-                let observation = self.cloud_says(job.as_str());
+                self.invariants.poll_ended(ticket.sequence);
+                let observation = self.cloud_reports(job.as_str());
                 self.feed(Input::Polled(ticket, observation));
             }
             Due::Land(write, fate) => self.land_with(*write, fate),
             Due::Remove(deletion, fate) => self.remove_with(&deletion, fate),
             Due::Reply(ticket, result) => {
-                self.oracle.write_ended(ticket.sequence);
+                self.invariants.write_ended(ticket.sequence);
                 self.feed(Input::Wrote(ticket, result));
             }
             Due::Watch(Some(object), _, _) => self.feed(Input::Applied(SOURCE, object)),
@@ -344,57 +354,59 @@ impl World {
         }
     }
 
-    /// From now on, that is what the cloud says about the job of this object.
-    pub fn says(&mut self, name: &str, observation: Observation) {
-        self.says_from(self.now, name, observation);
+    /// From now on, the cloud reports this about the job of this object.
+    pub fn reports(&mut self, name: &str, observation: Observation) {
+        self.reports_from(self.now, name, observation);
     }
 
-    pub fn says_from(&mut self, from: Duration, name: &str, observation: Observation) {
+    /// From this time on, the cloud reports this about the job of this object.
+    pub fn reports_from(&mut self, from: Duration, name: &str, observation: Observation) {
         let script = self.cloud.entry(format!("job-{name}")).or_default();
         script.push((from, observation));
     }
 
-    /// What the cloud says about a job now.
-    pub fn cloud_says(&self, job: &str) -> Observation {
+    /// What the cloud reports about a job now.
+    pub fn cloud_reports(&self, job: &str) -> Observation {
         let script = self.cloud.get(job).map_or(&[][..], Vec::as_slice);
         let latest = script.iter().rev().find(|(from, _)| *from <= self.now);
         latest.map_or_else(
             || (self.cloud_by_default)(job, self.now),
-            |(_, says)| says.clone(),
+            |(_, report)| report.clone(),
         )
     }
 
     /// Answers a held poll.
     pub fn answer(&mut self, poll: &PollRequest, observation: Observation) {
-        self.oracle.poll_ended(poll.ticket.sequence);
+        self.invariants.poll_ended(poll.ticket.sequence);
         self.feed(Input::Polled(poll.ticket.clone(), observation));
     }
 
-    /// The only held poll, taken out.
+    /// Takes out the only held poll.
     pub fn take_poll(&mut self) -> PollRequest {
         assert_eq!(self.open_polls.len(), 1, "{:?}", self.open_polls);
         self.open_polls.remove(0)
     }
 
-    /// The only held write, taken out.
+    /// Takes out the only held write.
     pub fn take_write(&mut self) -> StatusWrite {
         assert_eq!(self.open_writes.len(), 1, "{:?}", self.open_writes);
         self.open_writes.remove(0)
     }
 
+    /// Answers a read of a Secret.
     pub fn finish_read(&mut self, reference: &Arc<CredentialRef>) {
         let secret = self.secrets.get(reference.cloud.secret_name.as_str());
         let result = secret.cloned().unwrap_or(Ok(1));
         self.feed(Input::CredentialRead(reference.clone(), result));
     }
 
-    /// The watch breaks off; what it had still to say is lost, and a new list makes up for it.
+    /// The watch breaks off: its pending events are lost, and a new list replaces them.
     pub fn lose_watch(&mut self) {
         self.due.retain(|_, due| !matches!(due, Due::Watch(..)));
         self.list();
     }
 
-    /// What was sent to the API server gets there, but nothing comes back.
+    /// Everything that was sent to the API server lands, but no reply comes back.
     pub fn cut_replies(&mut self) {
         for due in std::mem::take(&mut self.due).into_values() {
             match due {
@@ -405,8 +417,8 @@ impl World {
         }
     }
 
-    /// The process dies at once and a new one starts: what was under way is lost, save for writes
-    /// that have landed.
+    /// The process crashes and a new one starts: everything in flight is lost. Writes that have landed
+    /// stay.
     pub fn restart(&mut self) {
         self.due.clear();
         self.open_polls.clear();
@@ -415,7 +427,7 @@ impl World {
         self.open_watch.clear();
         self.open_reads.clear();
         self.open_fetches.clear();
-        self.oracle.restarted();
+        self.invariants.restarted();
         self.tracker = Tracker::new(self.config.clone(), self.present());
         self.list();
         self.feed(Input::Leading(true));
@@ -427,6 +439,6 @@ impl World {
     }
 
     pub fn reasons_of_events(&self) -> Vec<&'static str> {
-        self.events.iter().map(|note| note.reason).collect()
+        self.events.iter().map(|event| event.reason).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Conflicts, fences, limits and errors of status writes.
+//! Status writes: conflicts, preconditions, limits and errors.
 
 use super::{
     samples::{fail, millis, not_found, object, running, secs, success, throttled, unavailable},
@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-/// A quota that binds nobody.
-fn wide() -> Config {
+/// A quota that delays no poll.
+fn unlimited_quota() -> Config {
     Config {
         quota_rate: 1e6,
         quota_burst: 1e6,
@@ -22,6 +22,7 @@ fn wide() -> Config {
     }
 }
 
+/// A world with the object `x` after its first poll, with a write in flight.
 fn world_writing() -> World {
     let mut world = World::new();
     world.held.writes = true;
@@ -30,7 +31,8 @@ fn world_writing() -> World {
     world
 }
 
-fn count_within(times: &[Duration], window: Duration) -> usize {
+/// The most of these times that fall into one window.
+fn most_within(times: &[Duration], window: Duration) -> usize {
     let most = times.iter().map(|&from| {
         times
             .iter()
@@ -41,7 +43,7 @@ fn count_within(times: &[Duration], window: Duration) -> usize {
 }
 
 #[test]
-fn a_conflict_waits_for_the_newer_object_and_is_decided_anew() {
+fn a_conflict_waits_for_the_newer_version_and_decides_again() {
     let mut world = world_writing();
     let write = world.take_write();
     world.held.watch = true;
@@ -50,17 +52,24 @@ fn a_conflict_waits_for_the_newer_object_and_is_decided_anew() {
     assert!(matches!(result, WriteResult::Conflict));
     world.reply(&write, result);
     world.run(2);
-    assert!(world.open_writes.is_empty(), "nothing to decide upon yet");
+    assert!(
+        world.open_writes.is_empty(),
+        "the newer version has not arrived yet"
+    );
     let newer = world.open_watch.remove(0);
     world.see(newer);
     let again = world.take_write();
-    assert_eq!(again.status.observed_generation, Some(2), "recomputed");
+    assert_eq!(
+        again.status.observed_generation,
+        Some(2),
+        "decided again from the newer version"
+    );
     assert!(matches!(world.land(&again), WriteResult::Written { .. }));
     assert!(world.fetches.is_empty());
 }
 
 #[test]
-fn a_conflict_is_settled_by_the_object_that_came_before_the_reply() {
+fn a_conflict_is_resolved_by_a_version_received_before_the_reply() {
     let mut world = world_writing();
     let write = world.take_write();
     world.touch("x");
@@ -72,27 +81,27 @@ fn a_conflict_is_settled_by_the_object_that_came_before_the_reply() {
 }
 
 #[test]
-fn a_conflict_that_the_watch_does_not_explain_is_settled_by_one_read() {
+fn a_conflict_that_the_watch_does_not_explain_is_resolved_by_one_read() {
     let mut world = world_writing();
     let write = world.take_write();
     world.held.watch = true;
     world.touch("x");
-    let refused = world.now;
+    let rejected_at = world.now;
     world.reply(&write, WriteResult::Conflict);
-    world.run_until(refused + millis(4990));
+    world.run_until(rejected_at + millis(4990));
     assert!(world.fetches.is_empty() && world.open_writes.is_empty());
-    world.run_until(refused + millis(5050));
+    world.run_until(rejected_at + millis(5050));
     assert_eq!(world.fetches.len(), 1);
     let again = world.take_write();
     assert!(matches!(world.land(&again), WriteResult::Written { .. }));
 }
 
 #[test]
-fn a_conflict_with_our_own_write_is_its_reply() {
-    // The client sent it twice: the first attempt landed, its reply was lost.
+fn a_conflict_with_our_own_write_confirms_it() {
+    // The client sent the write twice: the first attempt landed and its reply was lost.
     let mut world = World::new();
     world.fate = Box::new(|_| Fate::LandsThenConflict);
-    world.says_from(secs(100), "x", success());
+    world.reports_from(secs(100), "x", success());
     world.create(object("x"));
     world.run(200);
     assert_eq!(world.writes.len(), 2);
@@ -101,7 +110,7 @@ fn a_conflict_with_our_own_write_is_its_reply() {
 }
 
 #[test]
-fn after_3_conflicts_in_a_row_the_fence_is_what_matters() {
+fn after_3_consecutive_conflicts_the_precondition_is_a_json_patch_test() {
     let mut world = world_writing();
     for _ in 0..3 {
         let write = world.take_write();
@@ -117,7 +126,12 @@ fn after_3_conflicts_in_a_row_the_fence_is_what_matters() {
     let write = world.take_write();
     let stored = world.stored("x").clone();
     let expected = Precondition::Tests {
-        uid: stored.metadata.uid.as_deref().expect("it has one").into(),
+        uid: stored
+            .metadata
+            .uid
+            .as_deref()
+            .expect("stored objects have a uid")
+            .into(),
         generation: 1,
         status: stored.status.map(Box::new),
     };
@@ -126,7 +140,7 @@ fn after_3_conflicts_in_a_row_the_fence_is_what_matters() {
     let result = world.land(&write);
     assert!(
         matches!(result, WriteResult::Written { .. }),
-        "label churn does not matter"
+        "a label change causes no conflict"
     );
     world.reply(&write, result);
     world.run(1);
@@ -135,12 +149,12 @@ fn after_3_conflicts_in_a_row_the_fence_is_what_matters() {
     let next = world.take_write();
     assert!(
         matches!(next.precondition, Precondition::ResourceVersion(_)),
-        "a success ends the row of conflicts"
+        "a success resets the consecutive conflicts"
     );
 }
 
 #[test]
-fn the_second_fence_holds_back_what_was_decided_for_another_spec_or_status() {
+fn the_json_patch_test_rejects_a_write_decided_for_another_spec_or_status() {
     for change in [0, 1, 2] {
         let mut world = world_writing();
         for _ in 0..3 {
@@ -163,7 +177,7 @@ fn the_second_fence_holds_back_what_was_decided_for_another_spec_or_status() {
 }
 
 #[test]
-fn label_churn_does_not_keep_a_status_from_being_written() {
+fn label_changes_do_not_prevent_a_status_write() {
     let mut world = World::new();
     world.write_time = millis(20);
     world.create(object("x"));
@@ -178,18 +192,18 @@ fn label_churn_does_not_keep_a_status_from_being_written() {
 }
 
 #[test]
-fn a_newer_status_replaces_one_that_waits() {
+fn a_newer_status_replaces_a_queued_one() {
     let mut world = World::with(Config {
         writes_in_flight: 1,
-        ..wide()
+        ..unlimited_quota()
     });
     world.held.writes = true;
     world.create_all(["a"]);
     world.run(3);
-    // a's write fills the pool; b's waits, and is out of date when its turn comes.
+    // The write of a takes the only place in flight. The write of b is queued, and is replaced there.
     world.create_all(["b"]);
     world.run(3);
-    world.says("b", success());
+    world.reports("b", success());
     world.run(40);
     let write = world.take_write();
     let result = world.land(&write);
@@ -203,11 +217,11 @@ fn a_newer_status_replaces_one_that_waits() {
 
 #[test]
 fn at_most_16_writes_are_in_flight_and_ends_go_first() {
-    let mut world = World::with(wide());
+    let mut world = World::with(unlimited_quota());
     world.held.writes = true;
     let names: Vec<String> = (0..60).map(|n| format!("x{n}")).collect();
     for (n, name) in names.iter().enumerate() {
-        world.says(name, if n < 50 { running() } else { fail() });
+        world.reports(name, if n < 50 { running() } else { fail() });
         world.create(object(name));
     }
     world.run(5);
@@ -225,12 +239,12 @@ fn at_most_16_writes_are_in_flight_and_ends_go_first() {
     let all_ends = next
         .iter()
         .all(|w| w.status.status.as_deref() == Some("FAIL"));
-    assert!(all_ends, "ends overtake what has waited longer");
+    assert!(all_ends, "ends go before writes that were queued earlier");
 }
 
 #[test]
-fn an_outage_is_written_at_20_a_second() {
-    let mut world = World::with(wide());
+fn an_outage_is_written_at_20_objects_a_second() {
+    let mut world = World::with(unlimited_quota());
     world.check_decisions = false;
     for n in 0..3000 {
         let name = format!("x{n}");
@@ -239,7 +253,7 @@ fn an_outage_is_written_at_20_a_second() {
     world.run(60);
     let before = world.writes.len();
     for n in 0..3000 {
-        world.says(&format!("x{n}"), unavailable());
+        world.reports(&format!("x{n}"), unavailable());
     }
     world.run(900);
     let times: Vec<Duration> = world.writes[before..]
@@ -247,21 +261,21 @@ fn an_outage_is_written_at_20_a_second() {
         .map(|write| write.at)
         .collect();
     assert_eq!(times.len(), 3000);
-    let most = count_within(&times, secs(1));
+    let most = most_within(&times, secs(1));
     assert!(most <= 21, "{most} in one second");
 }
 
 #[test]
-fn an_outage_holds_nobody_else_up() {
-    let mut world = World::with(wide());
+fn an_outage_delays_no_other_write() {
+    let mut world = World::with(unlimited_quota());
     world.check_decisions = false;
     for n in 0..6000 {
         let name = format!("x{n}");
-        world.says(&name, unavailable());
+        world.reports(&name, unavailable());
         world.create(object(&name));
     }
     world.run(200);
-    // Now the six thousand trickle out.
+    // Now the 6,000 writes go out at a limited rate.
     world
         .secrets
         .insert("lost".into(), Err(super::samples::secret_missing()));
@@ -271,14 +285,14 @@ fn an_outage_holds_nobody_else_up() {
 }
 
 #[test]
-fn a_short_outage_and_throttling_are_no_reason_to_write() {
-    let mut world = World::with(wide());
+fn a_short_outage_and_throttling_cause_no_write() {
+    let mut world = World::with(unlimited_quota());
     world.check_decisions = false;
     for n in 0..100 {
         let name = format!("x{n}");
-        world.says_from(secs(60), &name, unavailable());
-        world.says_from(secs(170), &name, throttled(Some(secs(5))));
-        world.says_from(secs(400), &name, running());
+        world.reports_from(secs(60), &name, unavailable());
+        world.reports_from(secs(170), &name, throttled(Some(secs(5))));
+        world.reports_from(secs(400), &name, running());
         world.create(object(&name));
     }
     world.run(600);
@@ -310,7 +324,7 @@ fn a_throttled_or_lost_write_pauses_all_writes() {
 }
 
 #[test]
-fn a_500_is_one_objects_trouble_and_is_tried_ever_more_slowly() {
+fn a_500_delays_its_own_object_alone_with_a_growing_backoff() {
     let mut world = World::new();
     let sent = Rc::new(Cell::new(0));
     let count = sent.clone();
@@ -326,14 +340,18 @@ fn a_500_is_one_objects_trouble_and_is_tried_ever_more_slowly() {
     world.run(1);
     world.create(object("y"));
     world.run(3);
-    assert_eq!(world.reason("y"), "JobRunning", "nobody else waits");
+    assert_eq!(
+        world.reason("y"),
+        "JobRunning",
+        "the other object does not wait"
+    );
     world.run(600);
-    // At 0 s, and 10, 20, 40, 80, 80 … s after the one before.
+    // The first at 0 s, then 10, 20, 40, 80, 80 … s after the one before.
     assert!((9..=12).contains(&sent.get()), "{}", sent.get());
 }
 
 #[test]
-fn a_pause_of_writes_doubles_to_30_s_and_ends_with_the_first_success() {
+fn the_pause_of_writes_doubles_to_30_s_and_a_success_resets_it() {
     let mut world = World::new();
     let sent = Rc::new(RefCell::new(Vec::new()));
     let ok = Rc::new(Cell::new(false));
@@ -349,22 +367,25 @@ fn a_pause_of_writes_doubles_to_30_s_and_ends_with_the_first_success() {
     });
     world.create(object("x"));
     world.run(300);
-    // 1 + 2 + 4 + 8 + 16 + 30 + 30 …
+    // Pauses of 1, 2, 4, 8, 16, 30, 30 … s.
     let attempts = sent.borrow().len();
     assert!((12..=15).contains(&attempts), "{attempts}");
     ok.set(true);
     world.run(31);
     assert_eq!(world.reason("x"), "JobRunning");
     ok.set(false);
-    world.says("x", success());
+    world.reports("x", success());
     world.run(30);
     let before = sent.borrow().len();
-    assert!(before > attempts + 2, "the pause begins at a second again");
+    assert!(
+        before > attempts + 2,
+        "the pause starts at one second again"
+    );
 }
 
 #[test]
-fn sixteen_replies_of_one_trouble_are_one_trouble() {
-    let mut world = World::with(wide());
+fn sixteen_throttled_replies_double_the_pause_once() {
+    let mut world = World::with(unlimited_quota());
     world.held.writes = true;
     for n in 0..16 {
         world.create(object(&format!("x{n}")));
@@ -384,13 +405,13 @@ fn sixteen_replies_of_one_trouble_are_one_trouble() {
 }
 
 #[test]
-fn a_refused_write_is_not_repeated_before_its_time() {
+fn a_rejected_write_is_not_repeated_before_its_delay() {
     let mut world = World::new();
     let attempts = Rc::new(Cell::new(0));
     let count = attempts.clone();
     world.fate = Box::new(move |_| {
         count.set(count.get() + 1);
-        Fate::Refused
+        Fate::Rejected
     });
     world.create(object("x"));
     world.run(5);
@@ -400,7 +421,7 @@ fn a_refused_write_is_not_repeated_before_its_time() {
         world.change("x", |x| x.spec.poll_period_seconds = Some(20 + n));
         world.run(1);
     }
-    assert_eq!(attempts.get(), 1, "no storm");
+    assert_eq!(attempts.get(), 1, "a spec change causes no earlier attempt");
     world.run(3600 - 55);
     assert!((59..=61).contains(&attempts.get()), "{}", attempts.get());
     world.fate = Box::new(|_| Fate::Lands);
@@ -409,7 +430,7 @@ fn a_refused_write_is_not_repeated_before_its_time() {
 }
 
 #[test]
-fn a_write_to_a_deleted_object_forgets_it() {
+fn a_write_to_a_deleted_object_forgets_the_object() {
     let mut world = world_writing();
     let write = world.take_write();
     world.objects.clear();
@@ -425,22 +446,22 @@ fn a_write_to_a_deleted_object_forgets_it() {
 fn polls_do_not_wait_for_writes() {
     let mut world = World::with(Config {
         writes_in_flight: 1,
-        ..wide()
+        ..unlimited_quota()
     });
     world.held.writes = true;
     for n in 0..20 {
-        world.says(&format!("x{n}"), not_found());
+        world.reports(&format!("x{n}"), not_found());
         world.create(object(&format!("x{n}")));
     }
     world.run(130);
-    assert_eq!(world.open_writes.len(), 1, "the API server hangs");
+    assert_eq!(world.open_writes.len(), 1, "no write is answered");
     for n in 0..20 {
         assert!(world.polls_of(&format!("x{n}")).len() >= 2);
     }
 }
 
 #[test]
-fn a_reply_after_leadership_was_lost_is_still_news() {
+fn a_reply_after_leadership_was_lost_confirms_the_write() {
     let mut world = world_writing();
     let write = world.take_write();
     world.feed(Input::Leading(false));
@@ -449,5 +470,8 @@ fn a_reply_after_leadership_was_lost_is_still_news() {
     world.run(5);
     world.feed(Input::Leading(true));
     world.run(5);
-    assert!(world.open_writes.is_empty(), "it is known to have landed");
+    assert!(
+        world.open_writes.is_empty(),
+        "the write is known to have landed"
+    );
 }

@@ -1,26 +1,26 @@
-//! Rulings of `definitions.md`, "Rows": what enters a row, what keeps it, what ends it.
+//! The phases: what starts each of them, what keeps it and what ends it.
 
 use super::{
-    oracle::condition,
+    invariants::condition,
     samples::{
-        cloud, fail, init, millis, not_found, object, refused, running, says, secs, success,
-        success_without_image, throttled, time_out, unavailable, word,
+        answer_with, cloud, fail, init, millis, misconfigured, not_found, object, running, secs,
+        success, success_without_image, throttled, time_out, unavailable, unrecognized,
     },
     world::World,
 };
 use image_export_api::conditions::types;
 use image_export_model::{ConfigurationReason, JobState, Observation};
 
-/// A world with the object `x`, about which the cloud says this.
+/// A world with the object `x`, about whose job the cloud reports this.
 pub fn world_with(observation: Observation) -> World {
     let mut world = World::new();
-    world.says("x", observation);
+    world.reports("x", observation);
     world.create(object("x"));
     world.run(5);
     world
 }
 
-/// Runs until the object's reason is another, at most so long; returns the time it took.
+/// Runs until the object shows another reason, at most this long. Returns the seconds that passed.
 fn time_to_leave(world: &mut World, reason: &str, most: u64) -> u64 {
     let began = world.now;
     while world.reason("x") == reason && world.now - began < secs(most) {
@@ -30,7 +30,7 @@ fn time_to_leave(world: &mut World, reason: &str, most: u64) -> u64 {
 }
 
 #[test]
-fn row_0b_comes_after_10_s_without_an_answer_and_not_before() {
+fn pending_is_shown_after_10_s_without_an_answer_and_not_before() {
     let mut world = World::new();
     world.poll_time = secs(60);
     world.create(object("x"));
@@ -41,12 +41,12 @@ fn row_0b_comes_after_10_s_without_an_answer_and_not_before() {
 }
 
 #[test]
-fn row_3e_needs_3_failures_in_a_row_and_2_minutes() {
+fn poll_failed_needs_3_consecutive_failures_and_2_minutes() {
     let mut world = World::new();
-    world.says("x", running());
+    world.reports("x", running());
     world.create(object("x"));
     world.run(1);
-    world.says("x", unavailable());
+    world.reports("x", unavailable());
     let first = loop {
         world.run(1);
         if world.polls.len() >= 2 {
@@ -60,16 +60,16 @@ fn row_3e_needs_3_failures_in_a_row_and_2_minutes() {
     assert_eq!(world.reason("x"), "PollFailed");
     let failed = world.polls.len() - 1;
     assert!(failed >= 3, "{failed}");
-    let turned = world.writes.last().expect("written").at;
+    let written = world.writes.last().expect("written").at;
     let last_poll = world.polls.last().expect("polled").at;
     assert!(
-        turned - last_poll < millis(100),
-        "on a poll's outcome, not on a tick"
+        written - last_poll < millis(100),
+        "written on the outcome of a poll, not on a tick"
     );
 }
 
 #[test]
-fn row_3e_two_failures_are_not_enough_however_long_they_last() {
+fn two_failures_do_not_show_poll_failed_however_long_they_last() {
     let mut world = World::new();
     world.create(object("x"));
     world.change("x", |x| x.spec.poll_period_seconds = Some(300));
@@ -90,44 +90,47 @@ fn row_3e_two_failures_are_not_enough_however_long_they_last() {
 }
 
 #[test]
-fn row_3e_is_broken_by_any_classified_reply() {
+fn any_classified_reply_ends_poll_failed() {
     for (reply, reason) in [
         (running(), "JobRunning"),
         (not_found(), "JobNotFound"),
-        (refused(ConfigurationReason::AccessDenied), "AccessDenied"),
+        (
+            misconfigured(ConfigurationReason::AccessDenied),
+            "AccessDenied",
+        ),
     ] {
         let mut world = world_with(unavailable());
         time_to_leave(&mut world, "Pending", 600);
         world.run(600);
         assert_eq!(world.reason("x"), "PollFailed");
-        world.says("x", reply);
+        world.reports("x", reply);
         world.run(302);
         assert_eq!(world.reason("x"), reason);
     }
 }
 
 #[test]
-fn row_3e_keeps_its_first_cause() {
+fn poll_failed_keeps_its_first_cause() {
     let mut world = world_with(running());
-    world.says("x", unavailable());
+    world.reports("x", unavailable());
     world.run(900);
     assert_eq!(world.reason("x"), "PollFailed");
     let written = world.writes.len();
-    world.says("x", time_out());
+    world.reports("x", time_out());
     world.run(900);
-    world.says("x", unavailable());
+    world.reports("x", unavailable());
     world.run(900);
     assert_eq!(
         world.writes.len(),
         written,
-        "alternating causes do not flutter"
+        "alternating causes cause no writes"
     );
 }
 
 #[test]
-fn throttling_alone_is_written_after_15_minutes_only() {
+fn throttling_alone_shows_poll_failed_after_15_minutes_only() {
     let mut world = world_with(running());
-    world.says("x", throttled(None));
+    world.reports("x", throttled(None));
     while world.polls.len() < 2 {
         world.run(1);
     }
@@ -143,20 +146,20 @@ fn throttling_alone_is_written_after_15_minutes_only() {
 }
 
 #[test]
-fn a_status_that_was_answered_within_15_minutes_knows_no_throttling() {
+fn throttling_is_not_shown_when_an_answer_comes_within_15_minutes() {
     let mut world = world_with(running());
     let written = world.writes.len();
     for _ in 0..4 {
-        world.says("x", throttled(Some(secs(60))));
+        world.reports("x", throttled(Some(secs(60))));
         world.run(800);
-        world.says("x", running());
+        world.reports("x", running());
         world.run(120);
     }
     assert_eq!(world.writes.len(), written);
 }
 
 #[test]
-fn row_7_needs_5_polls_and_5_minutes_of_404() {
+fn job_not_found_stalls_after_5_polls_and_5_minutes_of_404() {
     let mut world = world_with(not_found());
     let first = world.polls[0].at;
     assert_eq!(world.reason("x"), "JobNotFound");
@@ -168,7 +171,7 @@ fn row_7_needs_5_polls_and_5_minutes_of_404() {
 }
 
 #[test]
-fn row_7_four_404s_are_not_enough_however_long_they_last() {
+fn four_404s_do_not_stall_job_not_found_however_long_they_last() {
     let mut world = World::new();
     world.held.polls = true;
     world.create(object("x"));
@@ -187,38 +190,38 @@ fn row_7_four_404s_are_not_enough_however_long_they_last() {
 }
 
 #[test]
-fn row_7_a_404_run_is_broken_by_a_200_only() {
+fn only_a_200_resets_the_consecutive_404s() {
     let mut world = world_with(not_found());
     world.run(120);
-    // Neither failures nor refusals count, and neither breaks the run.
-    world.says("x", unavailable());
+    // A failed poll neither counts as a 404 nor resets their count.
+    world.reports("x", unavailable());
     world.run(60);
-    world.says("x", not_found());
+    world.reports("x", not_found());
     world.run(500);
     assert!(condition(world.status("x"), types::STALLED).is_some());
-    world.says("x", unavailable());
+    world.reports("x", unavailable());
     world.run(2000);
     assert_eq!(
         world.reason("x"),
         "JobNotFound",
-        "followed by a 503 it stays"
+        "a 503 does not end the phase"
     );
     assert!(condition(world.status("x"), types::STALLED).is_some());
-    world.says("x", running());
+    world.reports("x", running());
     world.run(302);
     assert_eq!(world.reason("x"), "JobRunning");
-    world.says("x", not_found());
+    world.reports("x", not_found());
     world.run(200);
     assert!(
         condition(world.status("x"), types::STALLED).is_none(),
-        "it starts anew"
+        "the count starts again"
     );
 }
 
 #[test]
-fn row_7a_polls_every_60_s_whatever_the_object_asks_for() {
+fn job_not_found_polls_every_60_s_within_the_grace_whatever_the_own_period() {
     let mut world = World::new();
-    world.says("x", not_found());
+    world.reports("x", not_found());
     let mut slow = object("x");
     slow.spec.poll_period_seconds = Some(86_400);
     world.create(slow);
@@ -228,73 +231,77 @@ fn row_7a_polls_every_60_s_whatever_the_object_asks_for() {
 }
 
 #[test]
-fn once_success_was_answered_nothing_else_is_shown() {
-    for contradiction in [running(), fail(), init(), not_found(), word("GONE")] {
+fn after_success_no_other_job_status_is_shown() {
+    for contradiction in [running(), fail(), init(), not_found(), unrecognized("GONE")] {
         let mut world = world_with(success_without_image());
-        world.says("x", contradiction);
+        world.reports("x", contradiction);
         world.run(200);
-        let words: Vec<_> = world
+        let job_statuses: Vec<_> = world
             .writes
             .iter()
             .map(|w| w.status.status.as_deref())
             .collect();
-        assert_eq!(words, [Some("SUCCESS"); 2]);
+        assert_eq!(job_statuses, [Some("SUCCESS"); 2]);
     }
     let mut world = world_with(success_without_image());
-    world.says("x", fail());
+    world.reports("x", fail());
     world.run(200);
     assert_eq!(world.census().counters.contradictions, 5);
 }
 
 #[test]
-fn running_then_init_is_counted_and_not_shown() {
+fn init_after_running_is_counted_and_not_shown() {
     let mut world = world_with(running());
-    world.says("x", init());
+    world.reports("x", init());
     world.run(100);
     assert_eq!((world.reason("x"), world.writes.len()), ("JobRunning", 1));
     assert!(world.census().counters.contradictions >= 3);
 }
 
 #[test]
-fn rows_1_replace_one_another_by_the_latest_evidence() {
-    let mut world = world_with(refused(ConfigurationReason::AccessDenied));
+fn the_latest_configuration_error_replaces_the_one_before() {
+    let mut world = world_with(misconfigured(ConfigurationReason::AccessDenied));
     for reason in [
         ConfigurationReason::EndpointInvalid,
         ConfigurationReason::RequestRejected,
         ConfigurationReason::CredentialsInvalid,
         ConfigurationReason::AccessDenied,
     ] {
-        world.says("x", refused(reason));
+        world.reports("x", misconfigured(reason));
         world.run(301);
         assert_eq!(world.reason("x"), format!("{reason:?}"));
     }
 }
 
 #[test]
-fn rows_1_end_when_what_they_name_is_disproved_and_not_before() {
+fn a_configuration_error_ends_only_when_an_outcome_disproves_it() {
     use ConfigurationReason::{AccessDenied, CredentialsInvalid, EndpointInvalid};
-    for (refusal, failure, ends) in [
-        // Signed in, then the query failed: the login was accepted.
+    for (error, failure, ends) in [
+        // The query failed after the login: the login was accepted.
         (CredentialsInvalid, unavailable(), true),
         (CredentialsInvalid, time_out(), true),
-        // The host answers otherwise than with a 403.
+        // The host answered, and not with a 403.
         (AccessDenied, unavailable(), true),
         (AccessDenied, time_out(), false),
         (EndpointInvalid, time_out(), false),
         (AccessDenied, throttled(None), false),
     ] {
-        let mut world = world_with(refused(refusal));
-        world.says("x", failure.clone());
+        let mut world = world_with(misconfigured(error));
+        world.reports("x", failure.clone());
         world.run(310);
-        let stays = world.reason("x") == format!("{refusal:?}");
+        let stays = world.reason("x") == format!("{error:?}");
         assert_eq!(
             stays,
             !ends,
-            "{refusal:?}, then {failure:?}: {}",
+            "{error:?}, then {failure:?}: {}",
             world.reason("x")
         );
         if ends {
-            assert_eq!(world.reason("x"), "Pending", "the lower rows compete");
+            assert_eq!(
+                world.reason("x"),
+                "Pending",
+                "the next weaker phase is shown"
+            );
         }
     }
 }
@@ -306,11 +313,11 @@ fn a_spec_change_is_written_at_once_with_its_generation() {
     world.run_until(world.now + millis(10));
     assert_eq!(world.status("x").observed_generation, Some(2));
     assert_eq!(world.reason("x"), "JobRunning");
-    assert_eq!(world.polls.len(), 1, "and is no reason to ask");
+    assert_eq!(world.polls.len(), 1, "a spec change causes no poll");
 }
 
 #[test]
-fn row_9_a_finished_object_acknowledges_a_spec_change_without_a_poll() {
+fn a_finished_object_acknowledges_a_spec_change_without_a_poll() {
     for end in [success(), fail()] {
         let mut world = world_with(end);
         let before = world.status("x").clone();
@@ -329,10 +336,10 @@ fn row_9_a_finished_object_acknowledges_a_spec_change_without_a_poll() {
 }
 
 #[test]
-fn a_spec_change_ends_rows_1_and_7_only_with_other_credentials() {
-    let refused = refused(ConfigurationReason::AccessDenied);
+fn only_other_credentials_end_access_denied_and_job_not_found() {
+    let denied = misconfigured(ConfigurationReason::AccessDenied);
     for (evidence, wait, reason) in [
-        (refused, 5, "AccessDenied"),
+        (denied, 5, "AccessDenied"),
         (not_found(), 400, "JobNotFound"),
     ] {
         let mut world = world_with(evidence);
@@ -351,20 +358,24 @@ fn a_spec_change_ends_rows_1_and_7_only_with_other_credentials() {
         world.run(2);
         assert!(condition(world.status("x"), types::STALLED).is_none());
         if reason == "AccessDenied" {
-            assert_eq!(world.reason("x"), "Pending", "where nothing else holds, 0b");
+            assert_eq!(
+                world.reason("x"),
+                "Pending",
+                "the phase where no other holds"
+            );
         }
-        world.says("x", running());
+        world.reports("x", running());
         world.run(10);
         assert_eq!(
             world.reason("x"),
             "JobRunning",
-            "asked at once with the new ones"
+            "polled at once with the new credentials"
         );
     }
 }
 
 #[test]
-fn a_spec_change_ends_row_8_where_it_does_not_hold_any_more() {
+fn suspended_ends_when_the_spec_no_longer_suspends() {
     let mut world = World::new();
     let mut suspended = object("x");
     suspended.spec.suspend = true;
@@ -380,10 +391,10 @@ fn a_spec_change_ends_row_8_where_it_does_not_hold_any_more() {
 }
 
 #[test]
-fn start_time_is_the_first_known_sane_value() {
+fn start_time_is_the_first_plausible_begin_time() {
     let at = |second: i64| {
         let time = jiff::Timestamp::from_second(second).expect("within range");
-        says(JobState::Running, move |a| a.begin_time = Some(time))
+        answer_with(JobState::Running, move |a| a.begin_time = Some(time))
     };
     let now = super::samples::beginning().as_second();
     let shown = |world: &World| {
@@ -393,23 +404,27 @@ fn start_time_is_the_first_known_sane_value() {
             .as_ref()
             .map(|t| t.0.as_second())
     };
-    for insane in [0, 1_262_303_999, now + 3600] {
-        assert_eq!(shown(&world_with(at(insane))), None, "{insane}");
+    for implausible in [0, 1_262_303_999, now + 3600] {
+        assert_eq!(shown(&world_with(at(implausible))), None, "{implausible}");
     }
-    for sane in [1_262_304_000, now, now + 299] {
-        let mut world = world_with(at(sane));
-        world.says("x", at(now - 100));
+    for plausible in [1_262_304_000, now, now + 299] {
+        let mut world = world_with(at(plausible));
+        world.reports("x", at(now - 100));
         world.run(40);
-        assert_eq!(shown(&world), Some(sane), "never moved later");
+        assert_eq!(
+            shown(&world),
+            Some(plausible),
+            "an earlier time reported later changes nothing"
+        );
     }
 }
 
 #[test]
-fn an_undisturbed_job_has_three_writes() {
+fn an_undisturbed_job_is_written_three_times() {
     let mut world = World::new();
-    world.says_from(secs(0), "x", init());
-    world.says_from(secs(100), "x", running());
-    world.says_from(secs(1000), "x", success());
+    world.reports_from(secs(0), "x", init());
+    world.reports_from(secs(100), "x", running());
+    world.reports_from(secs(1000), "x", success());
     world.create(object("x"));
     world.run(3600);
     let reasons = world.reasons_of_events();
@@ -424,12 +439,15 @@ fn a_hundred_identical_polls_write_nothing() {
         (running(), "JobRunning"),
         (unavailable(), "PollFailed"),
         (throttled(None), "PollFailed"),
-        (refused(ConfigurationReason::AccessDenied), "AccessDenied"),
-        (word("PARTIAL_FAIL"), "JobStatusUnrecognized"),
+        (
+            misconfigured(ConfigurationReason::AccessDenied),
+            "AccessDenied",
+        ),
+        (unrecognized("PARTIAL_FAIL"), "JobStatusUnrecognized"),
         (not_found(), "JobNotFound"),
     ] {
         let mut world = world_with(evidence);
-        // Into the row, and past each grace.
+        // Long enough to reach the phase, and to pass each grace period.
         world.run(2000);
         let (written, polls) = (world.writes.len(), world.polls.len());
         while world.polls.len() < polls + 100 {

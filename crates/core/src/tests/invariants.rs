@@ -1,4 +1,4 @@
-//! What must hold at every step, whatever a test is about.
+//! What must hold at every step of every test.
 
 use super::world::World;
 use crate::{
@@ -15,19 +15,19 @@ use image_export_api::{
 };
 use std::collections::{HashMap, HashSet};
 
-/// What the checks remember.
+/// What the checks remember of earlier steps.
 #[derive(Default)]
-pub struct Oracle {
+pub struct Invariants {
     polls: InFlight,
     writes: InFlight,
-    /// The end that each uid was last seen to have.
+    /// The latest end that was written for each uid.
     ends: HashMap<String, String>,
-    /// Uids whose status somebody else wrote: what it said before proves nothing.
+    /// Uids whose status others wrote: the next write is not compared with it.
     edited: HashSet<String>,
     ticks: (u64, usize),
 }
 
-/// What is in flight, for whom.
+/// What is in flight, and for which uid.
 #[derive(Default)]
 struct InFlight {
     by_sequence: HashMap<u64, String>,
@@ -52,14 +52,14 @@ pub fn condition<'s>(status: &'s ImageExportJobStatus, type_: &str) -> Option<&'
     status.conditions.iter().find(|c| c.type_ == type_)
 }
 
-impl Oracle {
-    /// The status was changed by somebody else than the tracker.
+impl Invariants {
+    /// Others than the tracker changed the status.
     pub fn edited(&mut self, uid: &str) {
         self.edited.insert(uid.to_owned());
         self.ends.remove(uid);
     }
 
-    /// A new process: what the old one had in flight is nobody's.
+    /// A new process started: nothing is in flight any more.
     pub fn restarted(&mut self) {
         self.polls = InFlight::default();
         self.writes = InFlight::default();
@@ -86,10 +86,10 @@ impl Oracle {
 
     pub fn write_sent(&mut self, uid: &str, job: &str, write: &StatusWrite) {
         self.change_sent(write.ticket.sequence, uid);
-        well_formed(job, &write.status);
+        check_status(job, &write.status);
     }
 
-    /// A write or a deletion.
+    /// A write or a deletion was sent.
     pub fn change_sent(&mut self, sequence: u64, uid: &str) {
         assert!(
             self.writes.began(sequence, uid),
@@ -101,49 +101,50 @@ impl Oracle {
         self.writes.ended(sequence);
     }
 
-    /// The API server takes this status in place of what it has.
-    pub fn landing(&mut self, object: &ImageExportJob, new: &ImageExportJobStatus, wall: i64) {
+    /// The API server replaces the status of the object by this one.
+    pub fn write_landed(&mut self, object: &ImageExportJob, new: &ImageExportJobStatus, wall: i64) {
         let uid = object
             .metadata
             .uid
             .as_deref()
-            .expect("stored objects have one");
+            .expect("stored objects have a uid");
         let old = object.status.clone().unwrap_or_default();
         assert_ne!(&old, new, "a write that changes nothing");
         assert_eq!(new.observed_generation, object.metadata.generation);
         if !self.edited.remove(uid) {
-            times_move_with_status(&old, new, wall);
+            check_transition_times(&old, new, wall);
         }
         if let Some(end) = self.ends.get(uid) {
             assert_eq!(new.status.as_ref(), Some(end), "an end is final");
         }
-        if let Some(word) = new
+        if let Some(end) = new
             .status
             .as_ref()
-            .filter(|w| *w == "SUCCESS" || *w == "FAIL")
+            .filter(|status| *status == "SUCCESS" || *status == "FAIL")
         {
-            self.ends.insert(uid.to_owned(), word.clone());
+            self.ends.insert(uid.to_owned(), end.clone());
         }
     }
 }
 
-/// The API server deletes this object at our word.
-pub fn deleting(object: &ImageExportJob, second: i64) {
-    let status = object.status.as_ref().expect("it has ended");
+/// Checks that the tracker may delete this object now.
+pub fn check_deletion(object: &ImageExportJob, second: i64) {
+    let status = object.status.as_ref().expect("it is finished");
     let ttl = object.spec.ttl_seconds_after_finished;
-    let ttl = ttl.expect("it is to be deleted");
-    let succeeded = condition(status, types::SUCCEEDED).expect("it has ended");
+    let ttl = ttl.expect("only objects with a ttl are deleted");
+    let succeeded = condition(status, types::SUCCEEDED).expect("it is finished");
     assert_ne!(succeeded.status, "Unknown", "{status:?}");
-    let turned: jiff::Timestamp = succeeded.last_transition_time.parse().expect("a time");
+    let transition: jiff::Timestamp = succeeded.last_transition_time.parse().expect("a time");
     assert!(status.completion_time.is_some());
     assert!(
-        turned.as_second() + i64::from(ttl) <= second,
+        transition.as_second() + i64::from(ttl) <= second,
         "too early: {status:?}"
     );
     assert_eq!(status.observed_generation, object.metadata.generation);
 }
 
-fn well_formed(job: &str, status: &ImageExportJobStatus) {
+/// Checks that a status is consistent, and that it is the same after parsing.
+fn check_status(job: &str, status: &ImageExportJobStatus) {
     assert!(condition(status, types::READY).is_some());
     assert!(condition(status, types::SUCCEEDED).is_some());
     let both = condition(status, types::RECONCILING).is_some()
@@ -156,18 +157,18 @@ fn well_formed(job: &str, status: &ImageExportJobStatus) {
         }
     }
     let Parsed::Ours(snapshot) = Snapshot::parse(Some(status), job) else {
-        panic!("what was written does not read back: {status:?}");
+        panic!("a written status does not parse: {status:?}");
     };
     let unowned = unowned(Some(status)).unwrap_or_default();
     assert_eq!(
         &snapshot.render(job, &unowned),
         status,
-        "renders to the letter"
+        "renders to the same status"
     );
 }
 
-/// A transition time moves if, and only if, the condition's status does.
-fn times_move_with_status(old: &ImageExportJobStatus, new: &ImageExportJobStatus, wall: i64) {
+/// Checks that a transition time changes if, and only if, the status of its condition changes.
+fn check_transition_times(old: &ImageExportJobStatus, new: &ImageExportJobStatus, wall: i64) {
     for now in &new.conditions {
         let Some(before) = condition(old, &now.type_) else {
             continue;
@@ -184,15 +185,15 @@ fn times_move_with_status(old: &ImageExportJobStatus, new: &ImageExportJobStatus
     }
 }
 
-/// After each step: what is under way is what would be decided now.
-pub fn at_rest(world: &World) {
+/// Checks after each step that what is under way for each object is what would be decided now.
+pub fn check_decisions(world: &World) {
     let now = world.tracker.moment(world.present());
     for (_, job) in world.tracker.state.jobs.iter() {
         let decision = decide(&world.config, job, now);
         let left_alone = job.sync.is_untrusted() && job.evidence.not_found_yet;
         if job.is_active() {
             let is_off = job.polling.stage == PollStage::Off;
-            assert!(left_alone || !is_off, "forgotten: {job:?}");
+            assert!(left_alone || !is_off, "no poll is planned: {job:?}");
         }
         match (job.polling.stage, decision.poll) {
             (PollStage::InFlight(_), _)
@@ -217,8 +218,8 @@ pub fn at_rest(world: &World) {
     }
 }
 
-/// Effects that only a leader may have.
-pub fn none(output: &Output) {
+/// Checks that nothing is sent and no event is published without leadership.
+pub fn check_standby(output: &Output) {
     let nothing = output.effects.is_empty() && output.events.is_empty();
     assert!(nothing, "not leading: {output:?}");
 }

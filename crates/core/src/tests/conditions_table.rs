@@ -1,10 +1,11 @@
-//! The conditions table, line by line, as `docs/conditions.md` has it.
+//! The conditions table of `docs/conditions.md`: what the status shows in each phase, and how the job is
+//! polled.
 
 use super::{
-    oracle::condition,
+    invariants::condition,
     samples::{
-        fail, init, not_found, object, refused, running, says, secret_missing, secs, success,
-        success_without_image, unavailable, word,
+        answer_with, fail, init, misconfigured, not_found, object, running, secret_missing, secs,
+        success, success_without_image, unavailable, unrecognized,
     },
     world::World,
 };
@@ -12,190 +13,202 @@ use image_export_api::conditions::types;
 use image_export_model::{ConfigurationReason, JobState};
 use std::time::Duration;
 
-/// How an object is polled while it shows a row.
+/// How a job is polled in a phase.
 enum Pace {
-    /// So many seconds between two polls.
+    /// This many seconds between two polls.
     Every(u64),
-    /// Some time, but not more often than once a second.
+    /// At growing intervals, at most once a second.
     Backoff,
-    /// Not at all: the Secret is read instead, after at most so many seconds.
+    /// Not at all: the Secret is read instead, at most this many seconds apart.
     ReadsSecret(u64),
+    /// Not at all.
     Stops,
 }
 use Pace::{Backoff, Every, ReadsSecret, Stops};
 
+/// A phase that is brought about, and what it must show.
 struct Line {
-    number: &'static str,
-    /// Brings about the situation for the object `x`.
+    /// Which case of the phase, where there are several.
+    case: &'static str,
+    /// Brings the object `x` into the phase.
     situation: fn(&mut World),
-    /// Seconds after which the row is shown.
+    /// Seconds after which the phase is shown.
     within: u64,
-    /// `Ready`, `Succeeded`
+    /// Status of `Ready`
     ready: &'static str,
+    /// Status of `Succeeded`
     succeeded: &'static str,
-    /// `Reconciling` or `Stalled`
-    activity: Option<&'static str>,
+    /// `Reconciling` or `Stalled`; `None`: neither
+    progress: Option<&'static str>,
+    /// Reason of `Ready`
     reason: &'static str,
     /// `status.status`
-    word: Option<&'static str>,
+    job_status: Option<&'static str>,
+    /// `status.imageID`
+    image_id: Option<&'static str>,
     /// Whether `completionTime` is set.
     ended: bool,
     pace: Pace,
+    /// Message of `Ready`
     message: &'static str,
-    /// Reasons of the events on the way; those of warnings begin with "!".
+    /// Reasons of the events up to here; those of warnings begin with "!".
     events: &'static [&'static str],
 }
 
-/// An object that works towards an end and says so.
-const AT_WORK: Line = Line {
-    number: "",
+impl Line {
+    /// Names the line in messages of assertions.
+    fn label(&self) -> String {
+        let separator = if self.case.is_empty() { "" } else { ", " };
+        format!("{}{separator}{}", self.reason, self.case)
+    }
+}
+
+/// What most phases show: the operator works towards an end.
+const RECONCILING: Line = Line {
+    case: "",
     situation: |_| {},
     within: 5,
     ready: "Unknown",
     succeeded: "Unknown",
-    activity: Some("Reconciling"),
+    progress: Some("Reconciling"),
     reason: "",
-    word: None,
+    job_status: None,
+    image_id: None,
     ended: false,
     pace: Every(30),
     message: "",
     events: &[],
 };
 
+/// What most phases show that wait for somebody to act.
 const STALLED: Line = Line {
     ready: "False",
-    activity: Some("Stalled"),
-    ..AT_WORK
+    progress: Some("Stalled"),
+    ..RECONCILING
 };
 
-fn begin(world: &mut World) {
+/// Creates the object `x`.
+fn create(world: &mut World) {
     world.create(object("x"));
 }
 
-fn cloud_says(world: &mut World, observation: image_export_model::Observation) {
-    world.says("x", observation);
-    begin(world);
+/// Creates the object `x`, about whose job the cloud reports this.
+fn cloud_reports(world: &mut World, observation: image_export_model::Observation) {
+    world.reports("x", observation);
+    create(world);
 }
 
 #[allow(clippy::too_many_lines)] // as long as the table
 fn table() -> Vec<Line> {
+    use ConfigurationReason::{
+        AccessDenied, CredentialsInvalid, EndpointInvalid, EndpointNotAllowed, RequestRejected,
+    };
     vec![
         Line {
-            number: "0b",
             situation: |world| {
                 world.poll_time = secs(40);
-                begin(world);
+                create(world);
             },
             within: 11,
             reason: "Pending",
             pace: Backoff,
             message: "Waiting for the first answer about job job-x.",
             events: &["Pending"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "1 CredentialsNotFound",
             situation: |world| {
                 world.secrets.insert("otc".into(), Err(secret_missing()));
-                begin(world);
+                create(world);
             },
             reason: "CredentialsNotFound",
             pace: ReadsSecret(60),
-            message: "Job job-x cannot be queried: mend this.",
+            message: "Job job-x cannot be queried: fix this.",
             events: &["!CredentialsNotFound"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "1 CredentialsInvalid",
-            situation: |world| cloud_says(world, refused(ConfigurationReason::CredentialsInvalid)),
+            situation: |world| cloud_reports(world, misconfigured(CredentialsInvalid)),
             reason: "CredentialsInvalid",
             pace: Every(300),
-            message: "Job job-x cannot be queried: mend this.",
+            message: "Job job-x cannot be queried: fix this.",
             events: &["!CredentialsInvalid"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "1 AccessDenied",
-            situation: |world| cloud_says(world, refused(ConfigurationReason::AccessDenied)),
+            situation: |world| cloud_reports(world, misconfigured(AccessDenied)),
             reason: "AccessDenied",
             pace: Every(300),
-            message: "Job job-x cannot be queried: mend this.",
+            message: "Job job-x cannot be queried: fix this.",
             events: &["!AccessDenied"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "1b EndpointInvalid",
-            situation: |world| cloud_says(world, refused(ConfigurationReason::EndpointInvalid)),
+            situation: |world| cloud_reports(world, misconfigured(EndpointInvalid)),
             reason: "EndpointInvalid",
             pace: Every(300),
-            message: "Job job-x cannot be queried: mend this.",
+            message: "Job job-x cannot be queried: fix this.",
             events: &["!EndpointInvalid"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "1b EndpointNotAllowed",
-            situation: |world| cloud_says(world, refused(ConfigurationReason::EndpointNotAllowed)),
+            situation: |world| cloud_reports(world, misconfigured(EndpointNotAllowed)),
             reason: "EndpointNotAllowed",
             pace: Every(300),
-            message: "Job job-x cannot be queried: mend this.",
+            message: "Job job-x cannot be queried: fix this.",
             events: &["!EndpointNotAllowed"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "1c",
-            situation: |world| cloud_says(world, refused(ConfigurationReason::RequestRejected)),
+            situation: |world| cloud_reports(world, misconfigured(RequestRejected)),
             reason: "RequestRejected",
             pace: Every(300),
-            message: "Job job-x cannot be queried: mend this.",
+            message: "Job job-x cannot be queried: fix this.",
             events: &["!RequestRejected"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "2",
-            situation: |world| cloud_says(world, init()),
+            situation: |world| cloud_reports(world, init()),
             reason: "JobInitializing",
-            word: Some("INIT"),
+            job_status: Some("INIT"),
             message: "Job job-x has been accepted and has not started yet.",
             events: &["JobInitializing"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "3",
-            situation: |world| cloud_says(world, running()),
+            situation: |world| cloud_reports(world, running()),
             reason: "JobRunning",
-            word: Some("RUNNING"),
+            job_status: Some("RUNNING"),
             message: "Job job-x is running.",
             events: &["JobRunning"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "3e",
             situation: |world| {
-                cloud_says(world, running());
+                cloud_reports(world, running());
                 world.run(5);
-                world.says("x", unavailable());
+                world.reports("x", unavailable());
             },
             within: 600,
             reason: "PollFailed",
-            word: Some("RUNNING"),
+            job_status: Some("RUNNING"),
             pace: Backoff,
             message: "Job job-x cannot be queried at the moment: ims.example.com answered 503; \
                       the operator keeps trying.",
             events: &["JobRunning", "!PollFailed"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "3d",
             situation: |world| {
                 let mut late = object("x");
                 late.spec.deadline_seconds = Some(60);
-                world.says("x", running());
+                world.reports("x", running());
                 world.create(late);
             },
             // The poll that was due when the deadline passed still comes.
             within: 95,
             reason: "DeadlineExceeded",
-            word: Some("RUNNING"),
+            job_status: Some("RUNNING"),
             pace: Every(300),
             message: "Job job-x has not ended within spec.deadlineSeconds: check it in the \
                       cloud, or raise the deadline; an end that still comes will be shown.",
@@ -203,55 +216,53 @@ fn table() -> Vec<Line> {
             ..STALLED
         },
         Line {
-            number: "4",
-            situation: |world| cloud_says(world, success()),
+            situation: |world| cloud_reports(world, success()),
             ready: "True",
             succeeded: "True",
-            activity: None,
+            progress: None,
             reason: "JobSucceeded",
-            word: Some("SUCCESS"),
+            job_status: Some("SUCCESS"),
+            image_id: Some("image-1"),
             ended: true,
             pace: Stops,
             message: "Job job-x has succeeded: source image image-1 is exported.",
             events: &["JobSucceeded"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "4, a type that has no image",
+            case: "of a type that has no image",
             situation: |world| {
-                let members = says(JobState::Success, |answer| {
+                let members = answer_with(JobState::Success, |answer| {
                     answer.job_type = Some("imsAddImageMembersJob".into());
                 });
-                cloud_says(world, members);
+                cloud_reports(world, members);
             },
             ready: "True",
             succeeded: "True",
-            activity: None,
+            progress: None,
             reason: "JobSucceeded",
-            word: Some("SUCCESS"),
+            job_status: Some("SUCCESS"),
             ended: true,
             pace: Stops,
             message: "Job job-x has succeeded; a job of type imsAddImageMembersJob has no image id.",
             events: &["JobSucceeded"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "4a",
-            situation: |world| cloud_says(world, success_without_image()),
+            situation: |world| cloud_reports(world, success_without_image()),
             reason: "ImageIDPending",
-            word: Some("SUCCESS"),
+            job_status: Some("SUCCESS"),
             pace: Every(10),
             message: "Job job-x has succeeded; its image id is not known yet.",
             events: &["ImageIDPending"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "4b",
-            situation: |world| cloud_says(world, success_without_image()),
+            situation: |world| cloud_reports(world, success_without_image()),
             within: 60,
             succeeded: "True",
             reason: "ImageIDMissing",
-            word: Some("SUCCESS"),
+            job_status: Some("SUCCESS"),
             ended: true,
             pace: Stops,
             message: "Job job-x has succeeded, but the cloud reported no image id: look the image up \
@@ -261,11 +272,10 @@ fn table() -> Vec<Line> {
             ..STALLED
         },
         Line {
-            number: "5",
-            situation: |world| cloud_says(world, fail()),
+            situation: |world| cloud_reports(world, fail()),
             succeeded: "False",
             reason: "JobFailed",
-            word: Some("FAIL"),
+            job_status: Some("FAIL"),
             ended: true,
             pace: Stops,
             message: "Job job-x has failed with IMG.0148: disk full.",
@@ -273,28 +283,27 @@ fn table() -> Vec<Line> {
             ..STALLED
         },
         Line {
-            number: "6",
-            situation: |world| cloud_says(world, word("PARTIAL_FAIL")),
+            situation: |world| cloud_reports(world, unrecognized("PARTIAL_FAIL")),
             reason: "JobStatusUnrecognized",
-            word: Some("PARTIAL_FAIL"),
+            job_status: Some("PARTIAL_FAIL"),
             pace: Every(300),
             message: "Job job-x has a status that this version of the operator does not recognize: \
                       PARTIAL_FAIL.",
             events: &["!JobStatusUnrecognized"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "7a",
-            situation: |world| cloud_says(world, not_found()),
+            case: "within the grace period",
+            situation: |world| cloud_reports(world, not_found()),
             reason: "JobNotFound",
             pace: Every(60),
             message: "The cloud currently finds no job job-x.",
             events: &["!JobNotFound"],
-            ..AT_WORK
+            ..RECONCILING
         },
         Line {
-            number: "7",
-            situation: |world| cloud_says(world, not_found()),
+            case: "for good",
+            situation: |world| cloud_reports(world, not_found()),
             within: 400,
             reason: "JobNotFound",
             pace: Every(300),
@@ -304,15 +313,15 @@ fn table() -> Vec<Line> {
             ..STALLED
         },
         Line {
-            number: "7, of a job that was known",
+            case: "for good, of a job that was found before",
             situation: |world| {
-                cloud_says(world, running());
+                cloud_reports(world, running());
                 world.run(5);
-                world.says("x", not_found());
+                world.reports("x", not_found());
             },
             within: 460,
             reason: "JobNotFound",
-            word: Some("RUNNING"),
+            job_status: Some("RUNNING"),
             pace: Every(300),
             message: "The cloud no longer finds job job-x, so its outcome is lost: check in the \
                       cloud whether its image exists.",
@@ -320,83 +329,82 @@ fn table() -> Vec<Line> {
             ..STALLED
         },
         Line {
-            number: "8",
             situation: |world| {
-                cloud_says(world, running());
+                cloud_reports(world, running());
                 world.run(5);
                 world.change("x", |object| object.spec.suspend = true);
             },
-            activity: None,
+            progress: None,
             reason: "Suspended",
-            word: Some("RUNNING"),
+            job_status: Some("RUNNING"),
             pace: Stops,
             message: "Job job-x is not polled while spec.suspend is true.",
             events: &["JobRunning", "Suspended"],
-            ..AT_WORK
+            ..RECONCILING
         },
     ]
 }
 
 #[test]
-fn the_conditions_table() {
+fn each_phase_shows_its_row_of_the_conditions_table() {
     for line in table() {
-        let number = line.number;
+        let label = line.label();
         let mut world = World::new();
         (line.situation)(&mut world);
         world.run(line.within);
 
         let status = world.status("x").clone();
         let of = |type_| condition(&status, type_);
-        let ready = of(types::READY).unwrap_or_else(|| panic!("{number}: {status:?}"));
+        let ready = of(types::READY).unwrap_or_else(|| panic!("{label}: {status:?}"));
         let succeeded = of(types::SUCCEEDED).expect("always present");
         assert_eq!(
             (&*ready.status, &*ready.reason),
             (line.ready, line.reason),
-            "row {number}"
+            "{label}"
         );
-        assert_eq!(ready.message, line.message, "row {number}");
-        assert_eq!(succeeded.status, line.succeeded, "row {number}");
-        // Row 4b: the job did succeed, and its own condition says so.
-        let own = if number == "4b" {
+        assert_eq!(ready.message, line.message, "{label}");
+        assert_eq!(succeeded.status, line.succeeded, "{label}");
+        // The job did succeed although its image id is missing, and the job's own condition shows that.
+        let own = if line.reason == "ImageIDMissing" {
             "JobSucceeded"
         } else {
             line.reason
         };
-        assert_eq!(succeeded.reason, own, "row {number}");
-        for activity in [types::RECONCILING, types::STALLED] {
-            let shown = of(activity).map(|c| (&*c.status, &*c.reason));
-            let expected = (line.activity == Some(activity)).then_some(("True", line.reason));
-            assert_eq!(shown, expected, "row {number}: {activity}");
+        assert_eq!(succeeded.reason, own, "{label}");
+        for type_ in [types::RECONCILING, types::STALLED] {
+            let shown = of(type_).map(|c| (&*c.status, &*c.reason));
+            let expected = (line.progress == Some(type_)).then_some(("True", line.reason));
+            assert_eq!(shown, expected, "{label}: {type_}");
         }
-        assert_eq!(status.status.as_deref(), line.word, "row {number}");
-        assert_eq!(status.completion_time.is_some(), line.ended, "row {number}");
+        assert_eq!(status.status.as_deref(), line.job_status, "{label}");
+        assert_eq!(status.completion_time.is_some(), line.ended, "{label}");
         assert_eq!(
             status.observed_generation,
             world.stored("x").metadata.generation
         );
-        let image = (number == "4").then_some("image-1");
-        assert_eq!(status.image_id.as_deref(), image, "row {number}");
-        let reason = (number == "5").then_some("disk full");
-        assert_eq!(status.fail_reason.as_deref(), reason, "row {number}");
+        assert_eq!(status.image_id.as_deref(), line.image_id, "{label}");
+        let reason = (line.reason == "JobFailed").then_some("disk full");
+        assert_eq!(status.fail_reason.as_deref(), reason, "{label}");
 
-        let told: Vec<String> = world
+        let events: Vec<String> = world
             .events
             .iter()
-            .map(|note| format!("{}{}", if note.warning { "!" } else { "" }, note.reason))
+            .map(|event| format!("{}{}", if event.warning { "!" } else { "" }, event.reason))
             .collect();
-        assert_eq!(told, line.events, "row {number}");
-        assert!(world.writes.len() <= line.events.len() + 1, "row {number}");
+        assert_eq!(events, line.events, "{label}");
+        assert!(world.writes.len() <= line.events.len() + 1, "{label}");
 
         check_pace(&mut world, &line);
     }
 }
 
+/// Checks how the job is polled while the phase lasts.
 fn check_pace(world: &mut World, line: &Line) {
-    let number = line.number;
+    let label = line.label();
     let (polls, reads) = (world.polls.len(), world.reads.len());
     let began = world.now;
     world.run(match line.pace {
-        // Up to the end of the row, which five polls bring about.
+        // Not past the end of the phase, which five polls bring about.
         Every(10) => 41,
         Every(60) => 200,
         _ => 1000,
@@ -405,25 +413,25 @@ fn check_pace(world: &mut World, line: &Line) {
     let gaps: Vec<Duration> = sent.windows(2).map(|pair| pair[1] - pair[0]).collect();
     match line.pace {
         Every(seconds) => {
-            assert!(gaps.len() >= 2, "row {number}: {sent:?}");
+            assert!(gaps.len() >= 2, "{label}: {sent:?}");
             let (least, most) = (secs(seconds), secs(seconds) + Duration::from_millis(200));
             let kept = gaps.iter().all(|gap| (least..most).contains(gap));
-            assert!(kept, "row {number}: {gaps:?}");
+            assert!(kept, "{label}: {gaps:?}");
         }
         Backoff => {
-            assert!(!sent.is_empty(), "row {number}");
+            assert!(!sent.is_empty(), "{label}");
             let kept = gaps.iter().all(|&gap| gap >= secs(1) && gap <= secs(302));
-            assert!(kept, "row {number}: {gaps:?}");
+            assert!(kept, "{label}: {gaps:?}");
         }
         ReadsSecret(most) => {
-            assert!(sent.is_empty(), "row {number}: {sent:?}");
+            assert!(sent.is_empty(), "{label}: {sent:?}");
             let mut last = began;
             for (at, _) in &world.reads[reads..] {
-                assert!(*at - last <= secs(most + 1), "row {number}");
+                assert!(*at - last <= secs(most + 1), "{label}");
                 last = *at;
             }
-            assert!(world.now - last <= secs(most + 1), "row {number}");
+            assert!(world.now - last <= secs(most + 1), "{label}");
         }
-        Stops => assert!(sent.is_empty(), "row {number}: {sent:?}"),
+        Stops => assert!(sent.is_empty(), "{label}: {sent:?}"),
     }
 }

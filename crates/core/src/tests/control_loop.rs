@@ -1,4 +1,5 @@
-//! The rules of the ring: echoes, lost replies, versions, other incarnations.
+//! The control loop: echoes of own writes, lost replies, resource versions, objects that were re-created,
+//! and inputs that arrive after the object or the leadership has changed.
 
 use super::{
     samples::{fail, key, millis, object, running, secs, success},
@@ -15,11 +16,12 @@ pub fn world_running(name: &str) -> World {
     world
 }
 
-pub fn known(world: &World, name: &str) -> bool {
+/// Whether the tracker holds the object.
+pub fn is_tracked(world: &World, name: &str) -> bool {
     world.tracker.state.jobs.find(&key(name)).is_some()
 }
 
-/// `x` after its first poll, with a write on its way.
+/// A world with the object `x` after its first poll, with a write in flight.
 fn world_writing() -> World {
     let mut world = World::new();
     world.held.writes = true;
@@ -31,18 +33,19 @@ fn world_writing() -> World {
     world
 }
 
-fn seen(world: &mut World) -> ImageExportJob {
+/// Takes out the oldest held watch event.
+fn next_event(world: &mut World) -> ImageExportJob {
     world.open_watch.remove(0)
 }
 
-// Own echoes and lost replies.
+// Echoes of own writes, and lost replies.
 
 #[test]
-fn the_echo_before_the_reply_is_no_edit() {
+fn an_echo_before_the_reply_is_no_edit() {
     let mut world = world_writing();
     let write = world.take_write();
     let result = world.land(&write);
-    let echo = seen(&mut world);
+    let echo = next_event(&mut world);
     world.see(echo);
     world.reply(&write, result);
     world.run(10);
@@ -51,12 +54,12 @@ fn the_echo_before_the_reply_is_no_edit() {
 }
 
 #[test]
-fn the_echo_after_the_reply_is_no_edit() {
+fn an_echo_after_the_reply_is_no_edit() {
     let mut world = world_writing();
     let write = world.take_write();
     let result = world.land(&write);
     world.reply(&write, result);
-    let echo = seen(&mut world);
+    let echo = next_event(&mut world);
     world.see(echo);
     world.run(10);
     assert!(world.open_writes.is_empty());
@@ -64,12 +67,12 @@ fn the_echo_after_the_reply_is_no_edit() {
 }
 
 #[test]
-fn a_lost_reply_is_settled_by_the_echo_before_or_after() {
+fn a_lost_reply_is_resolved_by_the_echo_before_or_after_it() {
     for before in [true, false] {
         let mut world = world_writing();
         let write = world.take_write();
         world.land(&write);
-        let echo = seen(&mut world);
+        let echo = next_event(&mut world);
         if before {
             world.see(echo);
             world.reply(&write, WriteResult::Unknown);
@@ -78,14 +81,14 @@ fn a_lost_reply_is_settled_by_the_echo_before_or_after() {
             world.see(echo);
         }
         world.run(20);
-        assert!(world.open_writes.is_empty(), "it has landed");
-        assert!(world.fetches.is_empty(), "the watch told");
+        assert!(world.open_writes.is_empty(), "the write has landed");
+        assert!(world.fetches.is_empty(), "the watch showed it");
         assert_eq!(world.reasons_of_events(), ["JobRunning"]);
     }
 }
 
 #[test]
-fn a_lost_reply_is_settled_by_one_read_after_5_s() {
+fn a_lost_reply_is_resolved_by_one_read_after_5_s() {
     for landed in [true, false] {
         let mut world = world_writing();
         let write = world.take_write();
@@ -109,17 +112,17 @@ fn a_lost_reply_is_settled_by_one_read_after_5_s() {
 }
 
 #[test]
-fn what_landed_is_known_again_though_others_changed_theirs_meanwhile() {
+fn a_landed_write_is_recognized_although_others_changed_their_conditions() {
     let mut world = world_writing();
     let write = world.take_write();
     world.land(&write);
-    let foreign = super::repair::foreign("Approved");
+    let unowned = super::repair::unowned_condition("Approved");
     world.change("x", |x| {
-        x.status.as_mut().expect("written").conditions.push(foreign);
+        x.status.as_mut().expect("written").conditions.push(unowned);
     });
     world.reply(&write, WriteResult::Unknown);
-    let _echo = seen(&mut world);
-    let both = seen(&mut world);
+    let _echo = next_event(&mut world);
+    let both = next_event(&mut world);
     world.see(both);
     world.run(20);
     assert!(world.open_writes.is_empty());
@@ -127,23 +130,24 @@ fn what_landed_is_known_again_though_others_changed_theirs_meanwhile() {
 }
 
 #[test]
-fn what_lands_late_is_no_edit() {
-    // Under the precondition of a JSON Patch, a newer version with the old status proves nothing yet.
+fn a_write_that_lands_late_is_no_edit() {
+    // A JSON Patch with tests lands on any resource version. So a newer version with the old status does not
+    // show that the write is lost.
     let mut world = world_writing();
     for _ in 0..3 {
         let write = world.take_write();
         world.touch("x");
-        let touched = seen(&mut world);
+        let touched = next_event(&mut world);
         world.see(touched);
         world.reply(&write, WriteResult::Conflict);
     }
     let write = world.take_write();
     world.touch("x");
-    let touched = seen(&mut world);
+    let touched = next_event(&mut world);
     world.reply(&write, WriteResult::Unknown);
     world.see(touched);
     world.land(&write);
-    let echo = seen(&mut world);
+    let echo = next_event(&mut world);
     world.see(echo);
     world.run(20);
     assert!(world.open_writes.is_empty());
@@ -152,7 +156,7 @@ fn what_lands_late_is_no_edit() {
 }
 
 #[test]
-fn a_read_that_fails_is_repeated_at_growing_intervals() {
+fn a_failed_read_is_repeated_at_growing_intervals() {
     let mut world = world_writing();
     world.held.fetches = true;
     let write = world.take_write();
@@ -172,19 +176,19 @@ fn a_read_that_fails_is_repeated_at_growing_intervals() {
 }
 
 #[test]
-fn a_read_that_finds_nobody_forgets_the_object() {
+fn a_read_that_finds_no_object_forgets_it() {
     let mut world = world_writing();
     let write = world.take_write();
     world.objects.clear();
     world.reply(&write, WriteResult::Unknown);
     world.run(20);
-    assert!(!known(&world, "x"));
+    assert!(!is_tracked(&world, "x"));
 }
 
-// Older and newer.
+// Resource versions.
 
 #[test]
-fn an_older_object_is_ignored() {
+fn an_older_version_is_ignored() {
     let mut world = world_running("x");
     let old = world.stored("x").clone();
     world.change("x", |x| x.spec.suspend = true);
@@ -199,7 +203,7 @@ fn an_older_object_is_ignored() {
 }
 
 #[test]
-fn versions_may_be_of_any_length() {
+fn resource_versions_may_have_any_length() {
     let mut world = World::unstarted(Config::default());
     let version = |x: &mut ImageExportJob, version: &str, suspend| {
         x.metadata.resource_version = Some(version.to_owned());
@@ -218,26 +222,26 @@ fn versions_may_be_of_any_length() {
             .state
             .jobs
             .find(&key("x"))
-            .expect("known")
+            .expect("tracked")
             .1
             .suspended
     };
-    assert!(suspended(&world), "a digit more is newer");
+    assert!(suspended(&world), "a version with one more digit is newer");
     version(&mut x, "99999999999999999999999999999999999999", false);
     world.see(x.clone());
-    assert!(suspended(&world), "a digit less is older");
+    assert!(suspended(&world), "a version with one digit less is older");
     version(&mut x, "not-a-number", false);
     world.see(x);
     assert!(
         !suspended(&world),
-        "what cannot be compared is taken as it comes"
+        "a version that cannot be compared counts as newer"
     );
 }
 
-// Another incarnation under the same name.
+// Objects that were re-created under the same name.
 
 #[test]
-fn an_earlier_incarnation_that_is_shown_late_does_not_come_back() {
+fn a_late_event_of_a_replaced_object_is_ignored() {
     let mut world = world_running("x");
     let old = world.stored("x").clone();
     world.objects.clear();
@@ -259,7 +263,7 @@ fn an_earlier_incarnation_that_is_shown_late_does_not_come_back() {
 }
 
 #[test]
-fn an_answer_for_an_earlier_incarnation_is_dropped() {
+fn an_answer_for_a_replaced_object_is_dropped() {
     let mut world = World::new();
     world.held.polls = true;
     world.create(object("x"));
@@ -274,7 +278,7 @@ fn an_answer_for_an_earlier_incarnation_is_dropped() {
     assert_eq!(
         world.reason("x"),
         "",
-        "a new job: what the old one came to is not its end"
+        "the end of the old job is not the end of the new one"
     );
     assert_eq!(world.census().counters.dropped_answers, 1);
     world.answer(&new, running());
@@ -283,7 +287,7 @@ fn an_answer_for_an_earlier_incarnation_is_dropped() {
 }
 
 #[test]
-fn a_write_for_an_earlier_incarnation_says_nothing_about_the_new_one() {
+fn a_reply_for_a_replaced_object_does_not_affect_its_replacement() {
     for result in [
         WriteResult::Conflict,
         WriteResult::Gone,
@@ -293,11 +297,11 @@ fn a_write_for_an_earlier_incarnation_says_nothing_about_the_new_one() {
         let write = world.take_write();
         world.objects.clear();
         world.create(object("x"));
-        let recreated = seen(&mut world);
+        let recreated = next_event(&mut world);
         world.see(recreated);
         world.reply(&write, result);
         world.run(5);
-        assert!(known(&world, "x"));
+        assert!(is_tracked(&world, "x"));
         let write = world.take_write();
         let result = world.land(&write);
         assert!(matches!(result, WriteResult::Written { .. }));
@@ -305,17 +309,17 @@ fn a_write_for_an_earlier_incarnation_says_nothing_about_the_new_one() {
     }
 }
 
-// Credentials, suspension and leadership changed meanwhile.
+// The credentials, the suspension or the leadership changed while an effect was in flight.
 
 #[test]
-fn an_answer_with_former_credentials_counts_if_it_is_an_end() {
+fn with_former_credentials_an_end_counts_and_an_error_is_dropped() {
     for (answer, reason) in [
         (success(), "JobSucceeded"),
         (fail(), "JobFailed"),
         (super::samples::unavailable(), ""),
         (super::samples::not_found(), ""),
         (
-            super::samples::refused(image_export_model::ConfigurationReason::AccessDenied),
+            super::samples::misconfigured(image_export_model::ConfigurationReason::AccessDenied),
             "",
         ),
         (super::samples::throttled(None), ""),
@@ -335,13 +339,13 @@ fn an_answer_with_former_credentials_counts_if_it_is_an_end() {
         assert_eq!(
             world.open_polls.len(),
             usize::from(reason.is_empty()),
-            "asked anew at once"
+            "polled again at once"
         );
     }
 }
 
 #[test]
-fn an_answer_for_a_suspended_object_counts_if_it_is_an_end() {
+fn an_answer_for_a_suspended_object_counts_only_if_it_is_an_end() {
     for (answer, reason) in [
         (success(), "JobSucceeded"),
         (fail(), "JobFailed"),
@@ -363,7 +367,7 @@ fn an_answer_for_a_suspended_object_counts_if_it_is_an_end() {
 }
 
 #[test]
-fn suspend_toggled_quickly_the_last_one_wins() {
+fn the_last_of_many_suspend_changes_wins() {
     let mut world = world_running("x");
     for n in 0..21 {
         world.change("x", |x| x.spec.suspend = n % 2 == 0);
@@ -374,7 +378,7 @@ fn suspend_toggled_quickly_the_last_one_wins() {
 }
 
 #[test]
-fn answers_of_an_earlier_leadership_are_dropped() {
+fn an_answer_of_an_earlier_leadership_is_dropped() {
     let mut world = World::new();
     world.held.polls = true;
     world.create(object("x"));
@@ -392,7 +396,7 @@ fn answers_of_an_earlier_leadership_are_dropped() {
 }
 
 #[test]
-fn who_does_not_lead_does_nothing_and_forgets_nothing() {
+fn a_standby_has_no_effects_and_keeps_what_it_received() {
     let mut world = World::unstarted(Config::default());
     world.create(object("x"));
     world.feed(Input::Undecodable {
@@ -401,7 +405,7 @@ fn who_does_not_lead_does_nothing_and_forgets_nothing() {
         uid: "uid-y".into(),
         error: "spec: missing".into(),
     });
-    // The world checks that there is no effect.
+    // `World::feed` checks that there are no effects.
     world.run(3600);
     assert!(world.events.is_empty());
     world.feed(Input::Leading(true));
@@ -414,9 +418,9 @@ fn who_does_not_lead_does_nothing_and_forgets_nothing() {
 }
 
 #[test]
-fn who_takes_over_believes_what_the_former_leader_wrote() {
+fn a_new_leader_adopts_the_status_of_the_former_one() {
     let mut leader = World::new();
-    leader.says("x", success());
+    leader.reports("x", success());
     leader.create(object("x"));
     let mut standby = World::unstarted(Config::default());
     standby.create(object("x"));
