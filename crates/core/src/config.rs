@@ -69,7 +69,7 @@ pub struct Config {
     /// `PollFailed` writes a second: a cloud outage must not become a write storm.
     pub poll_failed_writes: f64,
     /// Consecutive conflicts on one object after which JSON Patch is used.
-    pub conflicts_before_json_patch: u8,
+    pub conflicts_before_json_patch: u32,
     /// How long to wait for the watch to settle a conflict or a lost reply before one read.
     pub confirm_after: Duration,
     /// How long a status that the API server rejected is left alone.

@@ -253,7 +253,8 @@ impl Evidence {
                 let since = *self.unanswered_since.get_or_insert(now.at);
                 if now.at.saturating_sub(since) >= config.throttling_grace {
                     let cause = "the cloud limits the rate of requests";
-                    self.poll_failed = Some(Cause::Observed(cause.into()));
+                    let cause = Cause::Observed(cause.into());
+                    self.poll_failed.get_or_insert(cause);
                 }
                 Next::AfterPause
             }

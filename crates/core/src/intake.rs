@@ -5,7 +5,7 @@ use crate::{
     deadline::Limits,
     effects::{CredentialRef, ObjectEvent, ObjectKey, Source},
     evidence::Evidence,
-    job::{Job, PollStage, Polling},
+    job::{Job, Plan, PollStage, Polling},
     keys::JobKey,
     phase::{Detail, Phase},
     schedule,
@@ -95,13 +95,11 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
             polling: Polling {
                 stage: PollStage::Off,
                 wanted: None,
-                first: None,
+                plan: Plan::Paced(now.at),
                 counts_as_new: false,
-                retry_at: None,
-                earliest: now.at,
                 image_id_at: now.at,
             },
-            sync: Sync::new(text(&meta.resource_version), None, ""),
+            sync: Sync::new(text(&meta.resource_version)),
             handled_request: None,
             reported_request: false,
             timer: None,
@@ -136,7 +134,9 @@ fn plan_first_poll(state: &mut State, now: Moment, key: JobKey) {
     let is_new = job.phase().is_none_or(is_blocked);
     job.polling.counts_as_new = is_new;
     let pending = is_new.then(|| state.quotas.begin_first_poll(job.group));
-    job.polling.first = schedule::first_poll(&state.config, now, job, pending);
+    if let Some(at) = schedule::first_poll(&state.config, now, job, pending) {
+        job.polling.plan = Plan::First(at);
+    }
 }
 
 /// Applies a version of a known object, unless it is older than what is known.
@@ -216,9 +216,7 @@ fn apply_spec(state: &mut State, now: Moment, key: JobKey, object: &ImageExportJ
         && !job.polling.counts_as_new
     {
         let gap = job.least_gap(&state.config);
-        job.polling.first = None;
-        job.polling.retry_at = None;
-        job.polling.earliest = now.at + gap;
+        job.polling.plan = Plan::Paced(now.at + gap);
     }
 }
 

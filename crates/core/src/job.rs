@@ -31,6 +31,17 @@ pub enum PollStage {
     InFlight(u64),
 }
 
+/// When the next poll is due, unless something wants one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// The first poll of this process, at this time.
+    First(Duration),
+    /// After a failure, at the end of the backoff.
+    Retry(Duration),
+    /// At the pace of the phase, not before this time.
+    Paced(Duration),
+}
+
 /// What the schedule remembers of one object. Draws are stored when drawn.
 #[derive(Debug)]
 pub struct Polling {
@@ -40,14 +51,10 @@ pub struct Polling {
     /// Secret was fixed, an answer was dropped, a deadline passed. Cleared when a poll is sent, so that one
     /// that is wanted during a poll follows it. The schedule decides in which phases it counts.
     pub wanted: Option<Due>,
-    /// The poll that begins this process's knowledge of the job, until its outcome is applied.
-    pub first: Option<Duration>,
-    /// Whether `first` counts among the first polls pending in its quota group.
+    /// When the next poll is due, unless one is wanted before.
+    pub plan: Plan,
+    /// Whether it counts among the first polls pending in its quota group.
     pub counts_as_new: bool,
-    /// The end of the backoff after a failure.
-    pub retry_at: Option<Duration>,
-    /// Polls at the pace of the phase are not earlier.
-    pub earliest: Duration,
     /// The next attempt to get an image id.
     pub image_id_at: Duration,
 }
@@ -222,9 +229,7 @@ impl Job {
         let (next, contradicts) = self.apply_evidence(config, now, outcome, is_stale);
         let earliest = now.at + self.least_gap(config);
         let polling = &mut self.polling;
-        polling.first = None;
-        polling.earliest = earliest;
-        polling.retry_at = None;
+        polling.plan = Plan::Paced(earliest);
         match next {
             Next::Pace => {}
             // The bucket's pause holds it; afterwards it is among the first.
@@ -234,7 +239,7 @@ impl Job {
             Next::Backoff(failures) => {
                 let asked = retry_after.unwrap_or_default().min(config.pause_max);
                 let wait = cadence::backoff(config, self.seed, failures).max(asked);
-                polling.retry_at = Some(now.at + wait);
+                polling.plan = Plan::Retry(now.at + wait);
             }
         }
         if self.sync.is_untrusted()

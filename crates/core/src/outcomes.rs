@@ -8,7 +8,6 @@ use crate::{
     },
     intake,
     job::{Job, PollStage},
-    keys::JobKey,
     phase::Phase,
     secrets::ReadChange,
     state::{State, acknowledged_reason},
@@ -109,10 +108,11 @@ fn pause_quota(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Obser
         // The group may use another bucket since. An object that has other credentials now has another
         // group, to which this does not apply.
         let job = state.jobs.get(ticket.job);
+        let seed = job.map_or(ticket.sequence, |job| job.seed);
         let group = job
             .filter(|job| job.secret == ticket.secret)
             .map(|job| job.group);
-        let pause = cadence::pause(&state.config, ticket.sequence, seen.retry_after);
+        let pause = cadence::pause(&state.config, seed, seen.retry_after);
         state
             .quotas
             .pause(now.at, ticket.bucket, group, now.at + pause);
@@ -215,7 +215,7 @@ pub fn apply_write(state: &mut State, now: Moment, ticket: &WriteTicket, result:
 
 /// Applies the reply to a read that settles how a write ended.
 pub fn apply_fetch(state: &mut State, now: Moment, ticket: &FetchTicket, result: FetchResult) {
-    state.writes.apply_fetch_end();
+    state.writes.release();
     let key = ticket.job;
     let job = state.jobs.get_mut(key);
     let Some(job) = job.filter(|job| job.sync.is_fetching(ticket.sequence)) else {
@@ -227,11 +227,7 @@ pub fn apply_fetch(state: &mut State, now: Moment, ticket: &FetchTicket, result:
             job.sync.apply_fetched(&object);
             intake::apply_content(state, now, key, &object);
         }
-        FetchResult::Found(_) | FetchResult::Gone => forget(state, now, key),
+        FetchResult::Found(_) | FetchResult::Gone => state.forget(now, key),
         FetchResult::Failed => job.sync.apply_failed_fetch(&state.config, now.at),
     }
-}
-
-fn forget(state: &mut State, now: Moment, key: JobKey) {
-    state.forget(now, key);
 }

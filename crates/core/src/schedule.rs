@@ -3,7 +3,7 @@
 use crate::{
     cadence,
     config::Config,
-    job::Job,
+    job::{Job, Plan},
     phase::{Pace, Phase},
     time::{Due, Moment},
 };
@@ -33,17 +33,22 @@ pub fn next_poll(config: &Config, job: &Job, phase: Option<Phase>) -> Option<Due
         // The cloud has forgotten the job: the status stays as it is.
         return None;
     }
-    let at = polling.first.or(polling.retry_at);
-    Some(Due::Since(at.unwrap_or_else(|| {
-        cadence::next_instant(job.seed, period, polling.earliest)
-    })))
+    Some(Due::Since(match polling.plan {
+        Plan::First(at) | Plan::Retry(at) => at,
+        Plan::Paced(earliest) => cadence::next_instant(job.seed, period, earliest),
+    }))
 }
 
-/// When an object is polled first. `new`: its first poll is the latest of so many pending in its quota
-/// group; `None` where its status already shows what an earlier process observed.
+/// When an object is polled first. `pending_in_group`: its first poll is the latest of so many pending in
+/// its quota group; `None` where its status already shows what an earlier process observed.
 #[must_use]
-pub fn first_poll(config: &Config, now: Moment, job: &Job, new: Option<u32>) -> Option<Duration> {
-    if let Some(pending) = new {
+pub fn first_poll(
+    config: &Config,
+    now: Moment,
+    job: &Job,
+    pending_in_group: Option<u32>,
+) -> Option<Duration> {
+    if let Some(pending) = pending_in_group {
         let spread = Duration::from_secs_f64(f64::from(pending) / config.quota_rate);
         let spread = spread.min(config.first_poll_spread);
         return Some(now.at + cadence::draw(job.seed, 0, spread));

@@ -148,12 +148,11 @@ impl Secrets {
         &self.entries[key].state
     }
 
-    /// Whether this content is what was usable last.
+    /// Whether the Secret is usable with this content.
     #[must_use]
     pub fn is_current(&self, key: SecretKey, version: u64) -> bool {
-        self.entries
-            .get(key)
-            .is_some_and(|secret| secret.version == version)
+        let secret = self.entries.get(key);
+        secret.is_some_and(|s| matches!(s.state, SecretState::Usable(v) if v == version))
     }
 
     /// The objects that use the Secret, in an order that a replay repeats.
@@ -163,6 +162,13 @@ impl Secrets {
         let mut members: Vec<_> = members.into_iter().flatten().copied().collect();
         members.sort_unstable();
         members
+    }
+
+    /// Queues a read, unless one is under way, or planned after a failure.
+    pub fn need(&mut self, key: SecretKey) {
+        if self.entries[key].next_read.is_none() {
+            self.request_read(key);
+        }
     }
 
     /// Queues a read, unless one is queued or under way.

@@ -113,16 +113,16 @@ pub struct Sync {
     unconfirmed: Vec<Arc<Snapshot>>,
     /// The change that is under way.
     pub stage: Stage,
-    consecutive_conflicts: u8,
+    consecutive_conflicts: u32,
     /// Consecutive writes that were answered with a 500.
     consecutive_errors: u8,
 }
 
 impl Sync {
-    /// An object as first seen.
+    /// An object as first seen, with its status still to be adopted.
     #[must_use]
-    pub fn new(version: Arc<str>, status: Option<&ImageExportJobStatus>, job: &str) -> Self {
-        let mut sync = Self {
+    pub fn new(version: Arc<str>) -> Self {
+        Self {
             version,
             is_seen: true,
             remote: Remote::NotOurs(None),
@@ -131,9 +131,7 @@ impl Sync {
             stage: Stage::Idle,
             consecutive_conflicts: 0,
             consecutive_errors: 0,
-        };
-        sync.adopt(status, job);
-        sync
+        }
     }
 
     /// Believes a status that this process did not write. Returns the snapshot in it.
@@ -264,7 +262,7 @@ impl Sync {
         let boxed = status.cloned().map(Box::new);
         let Some(snapshot) = acknowledged else {
             match &mut self.remote {
-                Remote::Untrusted(held) => *held = boxed,
+                Remote::Untrusted(held) if status.is_some_and(looks_finished) => *held = boxed,
                 remote => *remote = Remote::NotOurs(boxed),
             }
             return StatusChange::None;
@@ -389,9 +387,9 @@ impl Sync {
                 self.consecutive_errors = self.consecutive_errors.saturating_add(1);
                 self.keep_unconfirmed(config, at, sent, self.consecutive_errors.into());
             }
-            WriteResult::Throttled(_) | WriteResult::Gone => {}
-            // A status write is never answered with the latter.
-            WriteResult::Rejected | WriteResult::Deleted => {
+            WriteResult::Throttled(_) => {}
+            // A status write is never answered with the latter two.
+            WriteResult::Rejected | WriteResult::Deleted | WriteResult::Gone => {
                 let until = at + config.rejected_write_delay;
                 self.stage = Stage::Rejected { until };
             }

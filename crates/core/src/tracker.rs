@@ -80,6 +80,7 @@ impl Tracker {
         if self.state.leading {
             self.send_reads(now);
             self.send_polls(now);
+            self.decide_dirty(now);
             self.send_changes(now);
             output.effects.append(&mut self.state.output.effects);
             output.events.append(&mut self.state.output.events);
@@ -287,7 +288,7 @@ impl Tracker {
             }
             SecretState::Unread => {
                 *stage = PollStage::AwaitingSecret;
-                state.secrets.request_read(job.secret);
+                state.secrets.need(job.secret);
             }
             SecretState::Misconfigured(error) => {
                 *stage = PollStage::AwaitingSecret;
@@ -355,7 +356,7 @@ fn send_poll(state: &mut State, now: Moment, key: JobKey, bucket: BucketKey) {
         return;
     };
     let &SecretState::Usable(credential_version) = state.secrets.state(job.secret) else {
-        // Not reached: a change of the Secret takes its objects out of the queue.
+        // A change of the Secret takes its objects out of the queue; should one be left, it is decided anew.
         job.polling.stage = PollStage::Off;
         state.quotas.apply_end(now.at, bucket, 0);
         state.dirty.push(key);
@@ -397,7 +398,16 @@ fn send_change(state: &mut State, now: Moment, key: JobKey) {
             job.sync.stage = Stage::Fetching { sequence, tries };
             Effect::Fetch(FetchTicket { job: key, sequence }, job.key.clone())
         }
-        (Stage::Queued(priority), Some(phase)) if *priority != Priority::Expiry => {
+        (Stage::Queued(Priority::Expiry), _) => {
+            job.sync.stage = Stage::Deleting { sequence };
+            Effect::Delete(Box::new(Deletion {
+                ticket,
+                key: job.key.clone(),
+                uid: job.uid.clone(),
+                version: job.sync.version.clone(),
+            }))
+        }
+        (Stage::Queued(_), Some(phase)) => {
             let desired = Arc::new(job.snapshot(phase, now.wall));
             let (precondition, status) =
                 job.sync
@@ -415,15 +425,8 @@ fn send_change(state: &mut State, now: Moment, key: JobKey) {
                 status,
             }))
         }
-        _ => {
-            job.sync.stage = Stage::Deleting { sequence };
-            Effect::Delete(Box::new(Deletion {
-                ticket,
-                key: job.key.clone(),
-                uid: job.uid.clone(),
-                version: job.sync.version.clone(),
-            }))
-        }
+        // Nothing waits any more.
+        _ => return state.writes.release(),
     };
     state.output.effects.push(effect);
 }

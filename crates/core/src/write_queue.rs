@@ -87,8 +87,8 @@ impl WriteQueue {
         self.in_flight
     }
 
-    /// Applies the end of a read.
-    pub fn apply_fetch_end(&mut self) {
+    /// Ends what [`WriteQueue::next`] began without any news of the API server.
+    pub fn release(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 

@@ -299,3 +299,36 @@ fn the_answer_for_a_secret_that_no_object_names_is_dropped() {
     world.run(1000);
     assert!(world.reads.len() == 1 && world.polls.is_empty());
 }
+
+#[test]
+fn a_secret_that_cannot_be_read_is_read_again_with_backoff() {
+    let mut world = World::new();
+    let unreadable = Err(super::samples::secret_unreadable_now());
+    world.secrets.insert("otc".into(), unreadable);
+    world.create(super::samples::object("x"));
+    world.run(200);
+    let reads: Vec<u64> = world.reads.iter().map(|(at, _)| at.as_secs()).collect();
+    let gaps: Vec<u64> = reads.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(gaps, [5, 10, 20, 40, 60, 60], "{reads:?}");
+}
+
+#[test]
+fn an_error_with_credentials_that_have_become_invalid_is_dropped() {
+    let mut world = World::with(Config {
+        credential_refresh: secs(3),
+        ..Config::default()
+    });
+    world.held.polls = true;
+    world.create(super::samples::object("x"));
+    world.run(2);
+    let poll = world.take_poll();
+    let missing = Err(super::samples::secret_missing());
+    world.secrets.insert("otc".into(), missing);
+    world.run(5);
+    world.answer(
+        &poll,
+        misconfigured(ConfigurationReason::CredentialsInvalid),
+    );
+    world.run(1);
+    assert_eq!(world.reason("x"), "CredentialsNotFound");
+}

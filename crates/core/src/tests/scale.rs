@@ -222,3 +222,9 @@ fn three_thousand_jobs_share_a_scarce_quota_evenly() {
     // Each object shows its answer, and `Pending` before it if the answer took longer than 10 s.
     assert!((3000..=6000).contains(&world.writes.len()));
 }
+
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn an_object_is_held_in_the_bytes_that_the_documentation_names() {
+    assert_eq!(std::mem::size_of::<crate::job::Job>(), 656);
+}
