@@ -2,7 +2,7 @@
 
 use image_export_api::ImageExportJob;
 use image_export_core::{
-    phase::{Activity, Phase, Truth},
+    phase::{Activity, Pace, Phase, Truth},
     status::{Parsed, Snapshot, unowned},
 };
 use std::{collections::BTreeSet, fs, path::Path};
@@ -42,7 +42,17 @@ fn reasons() -> BTreeSet<&'static str> {
 fn the_table_of_the_documentation_is_that_of_the_code() {
     let mut described = BTreeSet::new();
     for line in table("The table") {
-        let [reason_cell, _, ready, succeeded, also, _, kstatus, argo] = line[..] else {
+        let [
+            reason_cell,
+            _,
+            ready,
+            succeeded,
+            also,
+            polling,
+            kstatus,
+            argo,
+        ] = line[..]
+        else {
             panic!("eight columns: {line:?}");
         };
         for reason in quoted(reason_cell) {
@@ -68,6 +78,16 @@ fn the_table_of_the_documentation_is_that_of_the_code() {
                 _ => ("InProgress", "Progressing"),
             };
             assert_eq!((kstatus, argo), expected, "{reason}");
+            let expected = match (phase, row.pace) {
+                (Phase::PollFailed, _) => "with backoff",
+                (Phase::Suspended, _) => "pauses",
+                (_, Pace::Own) => "at its period",
+                (_, Pace::Slow) => "slow",
+                (_, Pace::NotFound) => "every 60 s",
+                (_, Pace::ImageId) => "5 more, 10 s apart",
+                (_, Pace::Never) => "ends",
+            };
+            assert_eq!(polling, expected, "{reason}");
             described.insert(reason);
         }
     }

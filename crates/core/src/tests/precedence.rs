@@ -108,3 +108,27 @@ fn removing_the_strongest_evidence_shows_the_next_phase() {
         assert_eq!(evidence.phase(suspended), Some(ranks[rank][0].0));
     }
 }
+
+#[test]
+fn the_evidence_of_a_stored_phase_leads_to_that_phase_again() {
+    for &phase in Phase::ALL {
+        let job_status = match phase {
+            Phase::JobInitializing => Some(JobState::Init),
+            Phase::JobRunning => Some(JobState::Running),
+            Phase::JobSucceeded | Phase::ImageIdPending | Phase::ImageIdMissing => {
+                Some(JobState::Success)
+            }
+            Phase::JobFailed => Some(JobState::Fail),
+            Phase::JobStatusUnrecognized => Some(JobState::Unrecognized("ODD".into())),
+            _ => None,
+        };
+        let facts = Facts {
+            job_status,
+            image_id: (phase == Phase::JobSucceeded).then(|| "image".into()),
+            ..Facts::default()
+        };
+        let evidence = Evidence::of(phase, &Arc::new(facts));
+        let again = evidence.phase(phase == Phase::Suspended);
+        assert_eq!(again, Some(phase));
+    }
+}
