@@ -6,7 +6,7 @@ use crate::{
     job::{Job, PollStage},
     phase::{Phase, Priority},
     schedule,
-    sync::Stage,
+    sync::ChangeStage,
     time::{Due, Moment},
 };
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub fn decide(config: &Config, job: &Job, now: Moment) -> Decision {
         _ => None,
     };
     let change_at = match job.sync.stage {
-        Stage::Unconfirmed { until, .. } | Stage::Rejected { until } => Some(until),
+        ChangeStage::Unconfirmed { until, .. } | ChangeStage::Rejected { until } => Some(until),
         _ => None,
     };
     let start = job.evidence.facts.start;
@@ -62,12 +62,14 @@ pub fn decide(config: &Config, job: &Job, now: Moment) -> Decision {
 
 fn next_change(job: &Job, phase: Option<Phase>, now: Moment) -> Option<Priority> {
     match job.sync.stage {
-        Stage::Writing { .. } | Stage::Deleting { .. } | Stage::Fetching { .. } => return None,
-        Stage::Unconfirmed { until, .. } => {
+        ChangeStage::Writing { .. }
+        | ChangeStage::Deleting { .. }
+        | ChangeStage::Fetching { .. } => return None,
+        ChangeStage::Unconfirmed { until, .. } => {
             return (until <= now.at).then_some(Priority::Confirm);
         }
-        Stage::Rejected { until } if now.at < until => return None,
-        Stage::Rejected { .. } | Stage::Idle | Stage::Queued(_) => {}
+        ChangeStage::Rejected { until } if now.at < until => return None,
+        ChangeStage::Rejected { .. } | ChangeStage::Idle | ChangeStage::Queued(_) => {}
     }
     if let Some(phase) = phase
         && job.sync.needs(&job.snapshot(phase, now.wall))

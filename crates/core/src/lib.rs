@@ -10,31 +10,34 @@
 //! ```
 //!
 //! An input is level-triggered: it changes what is held of the objects and names those that it touched;
-//! then each of them gets one [decision](decide::decide), which depends on what is held alone.
+//! then each of them gets one decision (`decide`), which depends on what is held alone.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`tracker`] | the loop; what is sent, when its turn has come |
+//! | `tracker` | the loop; what is sent, when its turn has come |
 //! | `intake`, `outcomes` | the inputs: from the watches, and the answers to what was sent |
-//! | [`decide`], `schedule` | the decision; when the next poll is due |
+//! | `decide`, `schedule` | the decision; when the next poll is due |
 //! | `job` | all that is held of one object: |
-//! | [`evidence`], [`facts`] | – what the polls of its job have shown |
-//! | [`phase`], [`message`], [`status`] | – the conditions table, its sentences, and the status made of them |
+//! | `evidence`, `facts` | – what the polls of its job have shown |
+//! | [`phase`], `message`, [`status`] | – the conditions table, its sentences, and the status made of them |
 //! | `sync` | – what the API server has of it, and which change is under way |
 //! | `deadline` | – what its spec limits in time |
 //! | `registry`, `secrets`, `quota`, `write_queue`, `timers` | what many objects share; these return values and call nobody |
+//! | `state` | all of it together |
+//! | `effects`, `config` | the contract with the caller; its numbers |
+//! | `keys`, `time`, `token_bucket`, `cadence`, `version` | keys, clocks and arithmetic |
 
 mod cadence;
 mod config;
 mod deadline;
-pub mod decide;
+mod decide;
 mod effects;
-pub mod evidence;
-pub mod facts;
+mod evidence;
+mod facts;
 mod intake;
 mod job;
 mod keys;
-pub mod message;
+mod message;
 mod outcomes;
 pub mod phase;
 mod quota;
@@ -49,7 +52,7 @@ mod tests;
 mod time;
 mod timers;
 mod token_bucket;
-pub mod tracker;
+mod tracker;
 mod version;
 mod write_queue;
 

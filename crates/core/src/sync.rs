@@ -34,7 +34,7 @@ enum Remote {
 
 /// The change that is under way.
 #[derive(Debug)]
-pub enum Stage {
+pub enum ChangeStage {
     /// None.
     Idle,
     /// One waits for its turn.
@@ -112,7 +112,7 @@ pub struct Sync {
     /// The latest statuses that may have landed, or may still do so; mostly none.
     unconfirmed: Vec<Arc<Snapshot>>,
     /// The change that is under way.
-    pub stage: Stage,
+    pub stage: ChangeStage,
     consecutive_conflicts: u32,
     /// Consecutive writes that were answered with a 500.
     consecutive_errors: u8,
@@ -128,7 +128,7 @@ impl Sync {
             remote: Remote::NotOurs(None),
             unowned: None,
             unconfirmed: Vec::new(),
-            stage: Stage::Idle,
+            stage: ChangeStage::Idle,
             consecutive_conflicts: 0,
             consecutive_errors: 0,
         }
@@ -200,7 +200,7 @@ impl Sync {
             Some(Ordering::Equal) if self.is_seen => return None,
             _ => {}
         }
-        if let Stage::Writing { held, .. } = &mut self.stage {
+        if let ChangeStage::Writing { held, .. } = &mut self.stage {
             let newer = held.as_ref().is_none_or(|held| {
                 version::compare(version, version_of(held)) != Some(Ordering::Less)
             });
@@ -213,10 +213,10 @@ impl Sync {
         if settles
             && matches!(
                 self.stage,
-                Stage::Unconfirmed { .. } | Stage::Fetching { .. }
+                ChangeStage::Unconfirmed { .. } | ChangeStage::Fetching { .. }
             )
         {
-            self.stage = Stage::Idle;
+            self.stage = ChangeStage::Idle;
         }
         if settles {
             self.version = version.into();
@@ -337,8 +337,8 @@ impl Sync {
         result: WriteResult,
         job: &str,
     ) -> Reply {
-        match std::mem::replace(&mut self.stage, Stage::Idle) {
-            Stage::Writing {
+        match std::mem::replace(&mut self.stage, ChangeStage::Idle) {
+            ChangeStage::Writing {
                 sequence: sent_as,
                 sent,
                 held,
@@ -349,7 +349,7 @@ impl Sync {
                 self.apply_write(config, at, sent, result, job);
                 Reply::Applied(held)
             }
-            Stage::Deleting { sequence: sent_as } if sent_as == sequence => {
+            ChangeStage::Deleting { sequence: sent_as } if sent_as == sequence => {
                 self.apply_deletion(config, &result)
             }
             other => {
@@ -391,7 +391,7 @@ impl Sync {
             // A status write is never answered with the latter two.
             WriteResult::Rejected | WriteResult::Deleted | WriteResult::Gone => {
                 let until = at + config.rejected_write_delay;
-                self.stage = Stage::Rejected { until };
+                self.stage = ChangeStage::Rejected { until };
             }
         }
     }
@@ -409,7 +409,7 @@ impl Sync {
     /// Waits for the watch to show how a write ended, then for one read.
     fn await_confirmation(&mut self, config: &Config, at: Duration, tries: u32) {
         let until = at + config.confirm_after.saturating_mul(1 << tries.min(4));
-        self.stage = Stage::Unconfirmed {
+        self.stage = ChangeStage::Unconfirmed {
             until,
             tries,
             is_queued: false,
@@ -438,19 +438,19 @@ impl Sync {
     /// Whether this read is the one under way.
     #[must_use]
     pub fn is_fetching(&self, fetch: u64) -> bool {
-        matches!(self.stage, Stage::Fetching { sequence, .. } if sequence == fetch)
+        matches!(self.stage, ChangeStage::Fetching { sequence, .. } if sequence == fetch)
     }
 
     /// Applies that the read under way brought the object.
     pub fn apply_fetched(&mut self, object: &ImageExportJob) {
-        self.stage = Stage::Idle;
+        self.stage = ChangeStage::Idle;
         self.version = version_of(object).into();
         self.is_seen = true;
     }
 
     /// Applies that the read under way brought no reply.
     pub fn apply_failed_fetch(&mut self, config: &Config, at: Duration) {
-        if let Stage::Fetching { tries, .. } = self.stage {
+        if let ChangeStage::Fetching { tries, .. } = self.stage {
             self.await_confirmation(config, at, tries + 1);
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     quota::Waiting,
     secrets::SecretState,
     state::{Counters, State},
-    sync::Stage,
+    sync::ChangeStage,
     time::{Due, Moment, Now},
 };
 use image_export_model::Outcome;
@@ -156,7 +156,12 @@ impl Tracker {
     #[must_use]
     pub fn has_unwritten(&self) -> bool {
         let mut jobs = self.state.jobs.iter();
-        jobs.any(|(_, job)| !matches!(job.sync.stage, Stage::Idle | Stage::Rejected { .. }))
+        jobs.any(|(_, job)| {
+            !matches!(
+                job.sync.stage,
+                ChangeStage::Idle | ChangeStage::Rejected { .. }
+            )
+        })
     }
 
     /// Counts the objects. Costs a pass over them.
@@ -235,7 +240,7 @@ impl Tracker {
         };
         match (&mut job.sync.stage, decision.change) {
             (
-                Stage::Unconfirmed {
+                ChangeStage::Unconfirmed {
                     is_queued: is_queued @ false,
                     ..
                 },
@@ -244,12 +249,15 @@ impl Tracker {
                 *is_queued = true;
                 state.writes.push(key, priority);
             }
-            (Stage::Queued(queued), Some(priority)) if *queued == priority => {}
-            (stage @ (Stage::Idle | Stage::Queued(_) | Stage::Rejected { .. }), Some(priority)) => {
-                *stage = Stage::Queued(priority);
+            (ChangeStage::Queued(queued), Some(priority)) if *queued == priority => {}
+            (
+                stage @ (ChangeStage::Idle | ChangeStage::Queued(_) | ChangeStage::Rejected { .. }),
+                Some(priority),
+            ) => {
+                *stage = ChangeStage::Queued(priority);
                 state.writes.push(key, priority);
             }
-            (stage @ Stage::Queued(_), None) => *stage = Stage::Idle,
+            (stage @ ChangeStage::Queued(_), None) => *stage = ChangeStage::Idle,
             _ => {}
         }
         if let Some(at) = decision.wake {
@@ -335,8 +343,8 @@ impl Tracker {
             let jobs = &state.jobs;
             let is_waiting = |key: JobKey, priority: Priority| {
                 jobs.get(key).is_some_and(|job| match job.sync.stage {
-                    Stage::Queued(queued) => queued == priority,
-                    Stage::Unconfirmed { is_queued, .. } => {
+                    ChangeStage::Queued(queued) => queued == priority,
+                    ChangeStage::Unconfirmed { is_queued, .. } => {
                         is_queued && priority == Priority::Confirm
                     }
                     _ => false,
@@ -394,12 +402,12 @@ fn send_change(state: &mut State, now: Moment, key: JobKey) {
         epoch,
     };
     let effect = match (&job.sync.stage, job.phase()) {
-        (&Stage::Unconfirmed { tries, .. }, _) => {
-            job.sync.stage = Stage::Fetching { sequence, tries };
+        (&ChangeStage::Unconfirmed { tries, .. }, _) => {
+            job.sync.stage = ChangeStage::Fetching { sequence, tries };
             Effect::Fetch(FetchTicket { job: key, sequence }, job.key.clone())
         }
-        (Stage::Queued(Priority::Expiry), _) => {
-            job.sync.stage = Stage::Deleting { sequence };
+        (ChangeStage::Queued(Priority::Expiry), _) => {
+            job.sync.stage = ChangeStage::Deleting { sequence };
             Effect::Delete(Box::new(Deletion {
                 ticket,
                 key: job.key.clone(),
@@ -407,12 +415,12 @@ fn send_change(state: &mut State, now: Moment, key: JobKey) {
                 version: job.sync.version.clone(),
             }))
         }
-        (Stage::Queued(_), Some(phase)) => {
+        (ChangeStage::Queued(_), Some(phase)) => {
             let desired = Arc::new(job.snapshot(phase, now.wall));
             let (precondition, status) =
                 job.sync
                     .next_write(&state.config, &desired, &job.uid, job.id.as_str());
-            job.sync.stage = Stage::Writing {
+            job.sync.stage = ChangeStage::Writing {
                 sequence,
                 sent: desired,
                 held: None,

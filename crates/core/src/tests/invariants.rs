@@ -6,7 +6,7 @@ use crate::{
     decide::decide,
     job::PollStage,
     status::{Parsed, Snapshot, unowned},
-    sync::Stage,
+    sync::ChangeStage,
     time::Due,
 };
 use image_export_api::{
@@ -205,10 +205,10 @@ pub fn check_decisions(world: &World) {
             (stage, poll) => panic!("{stage:?} where {poll:?} was decided: {job:?}"),
         }
         match (&job.sync.stage, decision.change) {
-            (Stage::Idle | Stage::Rejected { .. }, Some(change)) => {
+            (ChangeStage::Idle | ChangeStage::Rejected { .. }, Some(change)) => {
                 panic!("{change:?} is not queued: {job:?}");
             }
-            (Stage::Queued(queued), change) => assert_eq!(Some(*queued), change, "{job:?}"),
+            (ChangeStage::Queued(queued), change) => assert_eq!(Some(*queued), change, "{job:?}"),
             _ => {}
         }
         if let Some(wake) = decision.wake {
