@@ -299,11 +299,11 @@ async fn a_huge_fail_reason_is_cut_and_stripped() {
     assert_eq!(status.fail_reason, Some(expected.clone() + "…"));
     let message = message(&status);
     assert!(message.len() <= 1024, "{}", message.len());
-    let told = message
+    let shown = message
         .strip_prefix("Job huge has failed: ")
         .and_then(|rest| rest.strip_suffix("….").or_else(|| rest.strip_suffix('…')))
         .expect("the reason, and a sign that it is longer");
-    assert!(expected.starts_with(told), "{told}");
+    assert!(expected.starts_with(shown), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

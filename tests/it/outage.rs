@@ -46,7 +46,7 @@ async fn until_ready_is(operator: &Operator, wanted: (u16, &str)) {
         }
         assert!(
             started.elapsed() < PATIENCE,
-            "in vain: /readyz to be {wanted:?}, it is {status} {body}"
+            "waited for /readyz to be {wanted:?}, it is {status} {body}"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
