@@ -35,8 +35,8 @@ pub fn markdown(crd: &Value) -> String {
         table(&FIELDS, &fields("", condition)),
         format!(
             "## Annotation\n\nA new value of `{POLL_REQUEST_ANNOTATION}`, at most \
-             {POLL_REQUEST_MAX_BYTES} bytes, has the job polled at once, unless it has ended (save in `ImageIDMissing`) or is \
-             suspended. In any case `status.lastHandledPollRequest` echoes the value once the operator \
+             {POLL_REQUEST_MAX_BYTES} bytes, has the job polled at once, unless it has ended (save in `ImageIDMissing`), is \
+             suspended or awaits its image id (`ImageIDPending` keeps 10 s between polls). In any case `status.lastHandledPollRequest` echoes the value once the operator \
              has handled it. A longer one is ignored, and a Warning Event reports that."
         ),
         "## Columns\n\nWhat `kubectl get iej` shows, and with `-o wide`:".to_owned(),

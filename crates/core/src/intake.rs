@@ -190,7 +190,7 @@ fn apply_spec(state: &mut State, now: Moment, key: JobKey, object: &ImageExportJ
     job.apply_limits(&state.config, object);
     if job.suspended {
         job.polling.wanted = None;
-    } else if was_suspended && state.leading {
+    } else if was_suspended {
         job.evidence.deadline_exceeded = false;
         job.limits.unobserved_since = Some(now.at);
     }
@@ -209,7 +209,7 @@ fn apply_spec(state: &mut State, now: Moment, key: JobKey, object: &ImageExportJ
     if !job.is_active() {
         return;
     }
-    if other_secret || job.polling.stage == PollStage::Off {
+    if other_secret || was_suspended || job.polling.stage == PollStage::Off {
         job.want_poll(Due::Since(now.at));
     } else if (job.phase(), job.own_period(&state.config)) != before
         && matches!(job.polling.stage, PollStage::Scheduled(_))

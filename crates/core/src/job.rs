@@ -149,6 +149,10 @@ impl Job {
     pub fn adopt(&mut self, config: &Config, now: Moment, status: Option<&ImageExportJobStatus>) {
         let snapshot = self.sync.adopt(status, self.id.as_str());
         let request = status.and_then(|status| status.last_handled_poll_request.as_deref());
+        if request == self.handled_request.as_deref() {
+            // The writer of the status has handled it.
+            self.polling.wanted.take_if(|due| *due == Due::Requested);
+        }
         self.handled_request = request.map(Arc::from);
         self.evidence =
             snapshot.map_or_else(Evidence::default, |s| Evidence::of(s.phase, &s.facts));

@@ -105,6 +105,11 @@ impl Registry {
         Some(job)
     }
 
+    /// All of them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (JobKey, &mut Job)> {
+        self.jobs.iter_mut().map(|(key, job)| (key, &mut **job))
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -224,6 +224,15 @@ impl Secrets {
         })
     }
 
+    /// Forgets configuration errors: a standby reads no Secret, so they may be long fixed.
+    pub fn apply_new_leadership(&mut self) {
+        for secret in self.entries.values_mut() {
+            if matches!(secret.state, SecretState::Misconfigured(_)) {
+                secret.state = SecretState::Unread;
+            }
+        }
+    }
+
     /// Nobody polls with the Secret: the next who does has it read anew.
     pub fn set_unneeded(&mut self, key: SecretKey) {
         let secret = &mut self.entries[key];

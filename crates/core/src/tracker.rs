@@ -121,12 +121,11 @@ impl Tracker {
         }
         state.epoch += 1;
         if leading {
-            let keys: Vec<JobKey> = state.jobs.iter().map(|(key, _)| key).collect();
-            for key in keys {
-                if let Some(job) = state.jobs.get_mut(key) {
-                    job.limits.unobserved_since = Some(now.at);
-                    state.dirty.push(key);
-                }
+            state.secrets.apply_new_leadership();
+            for (key, job) in state.jobs.iter_mut() {
+                job.limits.unobserved_since = Some(now.at);
+                job.limits.was_late = false;
+                state.dirty.push(key);
             }
         }
     }
@@ -238,7 +237,8 @@ impl Tracker {
         let Some(job) = state.jobs.get_mut(key) else {
             return;
         };
-        match (&mut job.sync.stage, decision.change) {
+        let change = decision.change.filter(|_| state.leading);
+        match (&mut job.sync.stage, change) {
             (
                 ChangeStage::Unconfirmed {
                     is_queued: is_queued @ false,
@@ -301,6 +301,10 @@ impl Tracker {
             SecretState::Misconfigured(error) => {
                 *stage = PollStage::AwaitingSecret;
                 let is_attempt = decision.phase == Some(Phase::ImageIdPending);
+                // A standby believes what the leader shows.
+                if !state.leading {
+                    return;
+                }
                 if is_attempt || job.is_active() && !job.evidence.shows(error) {
                     let outcome = Outcome::Misconfigured(error.clone());
                     job.apply_unpolled(&state.config, now, &outcome);

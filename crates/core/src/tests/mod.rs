@@ -10,6 +10,7 @@ mod credentials;
 mod deadline;
 mod image_id;
 mod invariants;
+mod leadership;
 mod lists;
 mod phases;
 mod polls;

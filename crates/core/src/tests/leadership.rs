@@ -1,0 +1,117 @@
+//! Changes of leadership: what another leader did meanwhile is believed, and nothing stale is shown.
+
+use super::{
+    samples::{object, running, secret_missing, secs, success, success_without_image},
+    world::World,
+};
+use crate::{Config, Input};
+
+/// The reasons of the Events that follow when this process leads again for a while.
+fn events_after_takeover(world: &mut World, seconds: u64) -> Vec<&'static str> {
+    let before = world.events.len();
+    world.feed(Input::Leading(true));
+    world.run(seconds);
+    world.reasons_of_events().split_off(before)
+}
+
+#[test]
+fn a_secret_that_was_fixed_under_another_leader_is_not_shown_as_missing() {
+    let mut world = World::new();
+    world.secrets.insert("otc".into(), Err(secret_missing()));
+    world.create(object("x"));
+    world.run(30);
+    assert_eq!(world.reason("x"), "CredentialsNotFound");
+    world.feed(Input::Leading(false));
+    world.secrets.insert("otc".into(), Ok(7));
+    let mut other = World::new();
+    other.create(object("x"));
+    other.run(10);
+    let written = other.status("x").clone();
+    world.edit("x", |status| *status = written);
+    world.run(3600);
+    let writes = world.writes.len();
+    assert!(events_after_takeover(&mut world, 60).is_empty());
+    assert_eq!(world.writes.len(), writes);
+}
+
+#[test]
+fn a_request_that_another_leader_handled_is_not_polled_again() {
+    let mut other = World::new();
+    other.reports("x", success_without_image());
+    other.create(object("x"));
+    other.run(100);
+    assert_eq!(other.reason("x"), "ImageIDMissing");
+    let mut world = World::unstarted(Config::default());
+    world.list();
+    let mut seen = object("x");
+    seen.status = Some(other.status("x").clone());
+    world.create(seen);
+    world.run(5);
+    for world in [&mut world, &mut other] {
+        world.request_poll("x", "1");
+        world.run(10);
+    }
+    let handled = other.status("x").clone();
+    world.edit("x", |status| *status = handled);
+    world.run(10_000);
+    world.feed(Input::Leading(true));
+    world.run(100);
+    assert_eq!(world.polls.len(), 0);
+}
+
+#[test]
+fn a_deadline_that_passed_under_another_leader_is_shown_only_after_a_poll() {
+    let mut world = World::new();
+    let mut late = object("x");
+    late.spec.deadline_seconds = Some(1000);
+    late.spec.poll_period_seconds = Some(36_000);
+    world.create(late);
+    world.run(500);
+    world.feed(Input::Leading(false));
+    world.run(510);
+    world.reports("x", success());
+    assert_eq!(events_after_takeover(&mut world, 1000), ["JobSucceeded"]);
+}
+
+#[test]
+fn a_deadline_that_passed_while_suspended_is_shown_only_after_a_poll() {
+    let mut world = World::new();
+    let mut late = object("x");
+    late.spec.deadline_seconds = Some(100);
+    late.spec.suspend = true;
+    world.create(late);
+    world.run(200);
+    world.feed(Input::Leading(false));
+    world.change("x", |x| x.spec.suspend = false);
+    world.run(10);
+    world.reports("x", success());
+    let events = events_after_takeover(&mut world, 1000);
+    assert_eq!(events, ["Pending", "JobSucceeded"]);
+}
+
+#[test]
+fn a_poll_from_before_a_suspension_shows_nothing_of_the_time_after_it() {
+    let mut probe = World::new();
+    probe.create(object("x"));
+    probe.run(200);
+    let polls = probe.polls_of("x");
+    let at = *polls.iter().find(|at| **at > secs(100)).expect("a poll");
+    let mut world = World::new();
+    let mut late = object("x");
+    late.spec.deadline_seconds = i32::try_from(at.as_secs() + 3).ok();
+    world.create(late);
+    world.run_until(at - secs(1));
+    world.held.polls = true;
+    world.run(2);
+    let poll = world.take_poll();
+    world.change("x", |x| x.spec.suspend = true);
+    world.run(5);
+    world.change("x", |x| x.spec.suspend = false);
+    world.run(1);
+    let events = world.events.len();
+    world.held.polls = false;
+    world.reports("x", success());
+    world.answer(&poll, running());
+    world.run(400);
+    assert_eq!(world.reasons_of_events()[events..], ["JobSucceeded"]);
+}
