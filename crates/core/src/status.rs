@@ -169,29 +169,24 @@ impl Snapshot {
         let Some(status) = status.filter(|status| !is_fresh(status)) else {
             return Parsed::Fresh;
         };
-        match Self::read(status).filter(Self::is_consistent) {
-            Some(mut snapshot) => {
-                let messages = owned(status).map(|c| c.message.as_str().into()).collect();
-                let stored = Text::Stored {
-                    messages,
-                    has_detail: snapshot.has_detail(status),
-                };
-                let rendered = std::mem::replace(&mut snapshot.text, stored);
-                if !snapshot.is_owned_part_of(status, job) {
-                    return Parsed::NotOurs;
-                }
-                let worded = Self {
-                    text: rendered,
-                    ..snapshot.clone()
-                };
-                Parsed::Ours(if worded.is_owned_part_of(status, job) {
-                    worded
-                } else {
-                    snapshot
-                })
-            }
-            None => Parsed::NotOurs,
+        let Some(snapshot) = Self::read(status).filter(Self::is_consistent) else {
+            return Parsed::NotOurs;
+        };
+        let mut rendered = snapshot.render(job, &[]);
+        if same_owned_part(&rendered, status) {
+            return Parsed::Ours(snapshot);
         }
+        for (ours, stored) in rendered.conditions.iter_mut().zip(owned(status)) {
+            ours.message.clone_from(&stored.message);
+        }
+        if !same_owned_part(&rendered, status) {
+            return Parsed::NotOurs;
+        }
+        let text = Text::Stored {
+            messages: owned(status).map(|c| c.message.as_str().into()).collect(),
+            has_detail: snapshot.has_detail(status),
+        };
+        Parsed::Ours(Self { text, ..snapshot })
     }
 
     fn read(status: &ImageExportJobStatus) -> Option<Self> {
@@ -244,12 +239,6 @@ impl Snapshot {
             && (facts.job_status == Some(JobState::Success) || facts.image_id.is_none())
             && (facts.job_status == Some(JobState::Fail)
                 || (facts.fail_reason.is_none() && facts.error_code.is_none()))
-    }
-
-    /// Whether a status is this one, conditions owned by others aside.
-    #[must_use]
-    pub fn is_owned_part_of(&self, status: &ImageExportJobStatus, job: &str) -> bool {
-        same_owned_part(&self.render(job, &[]), status)
     }
 
     /// Whether two snapshots show the same, transition times and generation aside.

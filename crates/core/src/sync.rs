@@ -144,24 +144,38 @@ impl Sync {
         self.unconfirmed.clear();
         let boxed = status.cloned().map(Box::new);
         self.remote = match Snapshot::parse(status, job) {
-            Parsed::Ours(snapshot) => self.remote_of(Arc::new(snapshot), status, job),
+            Parsed::Ours(snapshot) => self.acknowledged_as(Arc::new(snapshot), status, job),
             Parsed::NotOurs if status.is_some_and(looks_finished) => Remote::Untrusted(boxed),
             Parsed::NotOurs | Parsed::Fresh => Remote::NotOurs(boxed),
         };
         self.acknowledged().cloned()
     }
 
-    fn remote_of(
+    /// How the API server has a snapshot that it acknowledged with this status.
+    fn acknowledged_as(
         &self,
         snapshot: Arc<Snapshot>,
         status: Option<&ImageExportJobStatus>,
         job: &str,
     ) -> Remote {
-        if status == Some(&snapshot.render(job, self.unowned())) {
-            Remote::Acknowledged(snapshot)
-        } else {
-            Remote::Altered(snapshot, status.cloned().map(Box::new))
+        let altered = || Remote::Altered(snapshot.clone(), status.cloned().map(Box::new));
+        self.shown_in(&snapshot, status, job)
+            .unwrap_or_else(altered)
+    }
+
+    /// How the API server has a snapshot, if this status shows it.
+    fn shown_in(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        status: Option<&ImageExportJobStatus>,
+        job: &str,
+    ) -> Option<Remote> {
+        let (rendered, status) = (snapshot.render(job, self.unowned()), status?);
+        if rendered == *status {
+            return Some(Remote::Acknowledged(snapshot.clone()));
         }
+        let altered = || Remote::Altered(snapshot.clone(), Some(Box::new(status.clone())));
+        same_owned_part(&rendered, status).then(altered)
     }
 
     fn unowned(&self) -> &[Condition] {
@@ -242,20 +256,14 @@ impl Sync {
         if others != self.unowned {
             self.unowned = others;
         }
-        let shows = |snapshot: &Snapshot| status.is_some_and(|s| snapshot.is_owned_part_of(s, job));
         let acknowledged = self.acknowledged().cloned();
-        if let Some(snapshot) = acknowledged.clone().filter(|snapshot| shows(snapshot)) {
-            self.remote = self.remote_of(snapshot, status, job);
+        let shown = |snapshot| self.shown_in(snapshot, status, job);
+        if let Some(remote) = acknowledged.as_ref().and_then(shown) {
+            self.remote = remote;
             return StatusChange::None;
         }
-        let confirmed = self
-            .unconfirmed
-            .iter()
-            .rev()
-            .find(|sent| shows(sent))
-            .cloned();
-        if let Some(snapshot) = confirmed {
-            self.remote = self.remote_of(snapshot, status, job);
+        if let Some(remote) = self.unconfirmed.iter().rev().find_map(shown) {
+            self.remote = remote;
             self.unconfirmed.clear();
             return StatusChange::Confirmed;
         }
@@ -374,7 +382,7 @@ impl Sync {
                 self.consecutive_conflicts = 0;
                 self.consecutive_errors = 0;
                 self.unconfirmed.clear();
-                self.remote = self.remote_of(sent, status.as_deref(), job);
+                self.remote = self.acknowledged_as(sent, status.as_deref(), job);
             }
             WriteResult::Conflict => {
                 self.consecutive_conflicts = self.consecutive_conflicts.saturating_add(1);
