@@ -144,7 +144,7 @@ impl Sync {
         self.unconfirmed.clear();
         let boxed = status.cloned().map(Box::new);
         self.remote = match Snapshot::parse(status, job) {
-            Parsed::Ours(snapshot) => self.acknowledged_as(Arc::new(snapshot), status, job),
+            Parsed::Ours(snapshot) => self.acknowledged_as(&Arc::new(snapshot), status, job),
             Parsed::NotOurs if status.is_some_and(looks_finished) => Remote::Untrusted(boxed),
             Parsed::NotOurs | Parsed::Fresh => Remote::NotOurs(boxed),
         };
@@ -154,13 +154,12 @@ impl Sync {
     /// How the API server has a snapshot that it acknowledged with this status.
     fn acknowledged_as(
         &self,
-        snapshot: Arc<Snapshot>,
+        snapshot: &Arc<Snapshot>,
         status: Option<&ImageExportJobStatus>,
         job: &str,
     ) -> Remote {
         let altered = || Remote::Altered(snapshot.clone(), status.cloned().map(Box::new));
-        self.shown_in(&snapshot, status, job)
-            .unwrap_or_else(altered)
+        self.shown_in(snapshot, status, job).unwrap_or_else(altered)
     }
 
     /// How the API server has a snapshot, if this status shows it.
@@ -382,7 +381,7 @@ impl Sync {
                 self.consecutive_conflicts = 0;
                 self.consecutive_errors = 0;
                 self.unconfirmed.clear();
-                self.remote = self.acknowledged_as(sent, status.as_deref(), job);
+                self.remote = self.acknowledged_as(&sent, status.as_deref(), job);
             }
             WriteResult::Conflict => {
                 self.consecutive_conflicts = self.consecutive_conflicts.saturating_add(1);
