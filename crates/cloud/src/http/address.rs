@@ -5,7 +5,6 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
 };
 use url::Url;
 
@@ -63,30 +62,29 @@ fn embedded_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
 pub(super) struct InternalAddress;
 
 /// Resolves names as the system does and passes on only the permitted addresses.
-#[derive(Clone)]
 pub(super) struct CheckedResolver {
     allow_internal: bool,
     /// Hosts of the environment's proxies. The administrator chooses them, often on loopback; the
     /// proxy resolves the names behind it.
-    proxies: Arc<HashSet<String>>,
+    proxies: HashSet<String>,
 }
 
 impl CheckedResolver {
     pub(super) fn new(allow_internal: bool) -> Self {
         Self {
             allow_internal,
-            proxies: Arc::new(proxy_hosts()),
+            proxies: proxy_hosts(),
         }
     }
 }
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let resolver = self.clone();
+        let all_pass = self.allow_internal || self.proxies.contains(name.as_str());
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let all_pass = resolver.allow_internal || resolver.proxies.contains(name.as_str());
-            let mut found = found.peekable();
+            let mut found = tokio::net::lookup_host((name.as_str(), 0))
+                .await?
+                .peekable();
             let any = found.peek().is_some();
             let checked: Vec<_> = found
                 .filter(|address| all_pass || !is_internal(address.ip()))

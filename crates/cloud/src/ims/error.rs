@@ -35,9 +35,9 @@ pub(crate) fn classify(host: &str, status: u16, error: &ErrorBody) -> Result<Out
         return Ok(Outcome::Throttled);
     }
     let (reason, message) = match status {
-        401 => return Err(rejection(answer, error)),
-        400 if error.is("IMG.0030") || error.is("IMG.0087") => {
-            return Err(rejection(answer, error));
+        400 | 401 if status == 401 || error.is("IMG.0030") || error.is("IMG.0087") => {
+            let cause = rejection_cause(error);
+            return Err(Rejection { answer, cause });
         }
         // "Exception inside the job query": by its documentation an error of the cloud.
         400 if error.is("IMG.0023") => return Ok(transient(host, &answer)),
@@ -81,13 +81,6 @@ pub(crate) fn classify(host: &str, status: u16, error: &ErrorBody) -> Result<Out
 fn transient(host: &str, answer: &str) -> Outcome {
     let message = format!("{host} answered {answer}");
     failed(Stage::Query, FailureKind::Http, message)
-}
-
-fn rejection(answer: String, error: &ErrorBody) -> Rejection {
-    Rejection {
-        answer,
-        cause: rejection_cause(error),
-    }
 }
 
 /// Several causes share `APIGW.0301`; only the text distinguishes them.

@@ -1,22 +1,18 @@
 //! The login: its requests, the circuit breaker before them, and the error of an answer that grants no
 //! token.
 
-use super::{
-    Keystone, body,
-    error::{self, LoginError},
-    grant::Grant,
-};
+use super::{Keystone, body, error::LoginError, grant::Grant};
 use crate::{
-    auth::breaker::{Attempt, Permit},
-    config::{Agency, ApplicationCredentialRef, Identity, ProjectRef, UserRef},
-    http::{Answer, Attempts, NoAnswer, Operation, Route},
-    outcome::misconfigured,
+    auth::breaker::Attempt,
+    config::{Agency, EntityRef, Identity},
+    http::{self, Answer, Attempts, Operation, Route},
+    outcome,
     wire::{error_body::ErrorBody, text::Redactor},
 };
-use image_export_model::{ConfigurationReason, FailureKind, Outcome, ProjectId};
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use image_export_model::{FailureKind, Outcome, ProjectId, Stage};
+use reqwest::header::CONTENT_TYPE;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::SystemTime;
 
 /// Longest body of a login's answer that is read, in bytes: a catalog of all services and regions is
@@ -26,7 +22,7 @@ const CATALOG_LIMIT: usize = 1024 * 1024;
 impl Keystone<'_> {
     /// Logs in to the project that the entry names, else to `project_id`.
     pub(crate) async fn log_in(self, project_id: &ProjectId) -> Result<Grant, LoginError> {
-        let job_project = ProjectRef::Id(project_id.to_string());
+        let job_project = EntityRef::Id(project_id.to_string());
         let project = self.entry.project.as_ref().unwrap_or(&job_project);
         let with_catalog = self.entry.image_endpoint.is_none();
         let Some(agency) = &self.login.agency else {
@@ -69,7 +65,12 @@ impl Keystone<'_> {
                 })?)
             }
         };
-        let attempts = attempts(permit.as_ref());
+        // The cloud may have counted a login whose connection broke, so only a secret that was accepted
+        // before is sent again.
+        let attempts = match &permit {
+            Some(permit) if !permit.is_trusted() => Attempts::single(),
+            _ => Attempts::default(),
+        };
         let answer = self.post(with_catalog, None, request, attempts).await?;
         if is_accepted(answer.status) {
             if let Some(permit) = permit {
@@ -93,15 +94,15 @@ impl Keystone<'_> {
     async fn assume(
         self,
         agency: &Agency,
-        project: &ProjectRef,
+        project: &EntityRef,
         caller: &SecretString,
         with_catalog: bool,
         redactor: &Redactor,
     ) -> Result<Answer, LoginError> {
-        let scope = Some(body::project_scope(project));
+        let scope = Some(json!({ "project": project }));
         let request = body::request(&body::assume_role(agency), scope);
         let answer = self
-            .post(with_catalog, Some(caller), request, Attempts::new())
+            .post(with_catalog, Some(caller), request, Attempts::default())
             .await?;
         if is_accepted(answer.status) {
             return Ok(answer);
@@ -112,20 +113,18 @@ impl Keystone<'_> {
     }
 
     /// An application credential brings its own scope and may not name one.
-    fn scope(self, project: &ProjectRef) -> Option<Value> {
-        match self.login.identity {
-            Identity::ApplicationCredential { .. } => None,
-            Identity::Password { .. } | Identity::Token(_) => Some(body::project_scope(project)),
-        }
+    fn scope(self, project: &EntityRef) -> Option<Value> {
+        let names_scope = !matches!(self.login.identity, Identity::ApplicationCredential { .. });
+        names_scope.then(|| json!({ "project": project }))
     }
 
     /// The domain of the user, where the entry names it.
     fn domain_scope(self) -> Option<Value> {
         match &self.login.identity {
             Identity::Password {
-                user: UserRef::Name { domain, .. },
+                user: EntityRef::Name { domain, .. },
                 ..
-            } => Some(body::domain_scope(domain)),
+            } => Some(json!({ "domain": domain })),
             _ => None,
         }
     }
@@ -133,17 +132,13 @@ impl Keystone<'_> {
     /// The attempt as the breaker counts it. Tokens have none: no account is locked for a wrong one.
     fn attempt(self, scope: &str) -> Option<Attempt> {
         let identity = match &self.login.identity {
-            Identity::Password { user, .. } => BreakerIdentity::User(user),
-            Identity::ApplicationCredential { credential, .. } => {
-                BreakerIdentity::ApplicationCredential(credential)
-            }
+            Identity::Password { user, .. } => (Some(user), None),
+            Identity::ApplicationCredential { credential, .. } => (None, Some(credential)),
             Identity::Token(_) => return None,
         };
         let (host, secrets) = (self.host(), [self.login.identity.secret()]);
-        Some(
-            self.breakers
-                .attempt((host, identity), secrets, host, scope, false),
-        )
+        let (breakers, identity) = (self.breakers, (host, identity));
+        Some(breakers.attempt(identity, secrets, host, scope, false))
     }
 
     async fn post(
@@ -154,11 +149,7 @@ impl Keystone<'_> {
         mut attempts: Attempts,
     ) -> Result<Answer, LoginError> {
         let url = self.login.auth_url.tokens_url(with_catalog);
-        let caller = caller.and_then(|token| {
-            let mut header = HeaderValue::from_str(token.expose_secret()).ok()?;
-            header.set_sensitive(true);
-            Some(header)
-        });
+        let caller = caller.and_then(|token| http::sensitive(token.expose_secret()));
         let route = Route {
             url: &url,
             operation: Operation::Login,
@@ -175,15 +166,10 @@ impl Keystone<'_> {
             }
             request
         });
-        answer.await.map_err(|error| {
-            let text = format!("identity service {} {error}", self.host());
-            match error {
-                NoAnswer::Failed(kind, _) => error::failed(kind, text).into(),
-                NoAnswer::NotAllowed(_) => {
-                    misconfigured(ConfigurationReason::EndpointNotAllowed, text).into()
-                }
-            }
-        })
+        let who = format!("identity service {}", self.host());
+        answer
+            .await
+            .map_err(|error| error.outcome(Stage::Login, &who).into())
     }
 
     /// The error of an answer that grants no token. Only a throttling code outweighs the status, which
@@ -205,7 +191,7 @@ impl Keystone<'_> {
         );
         let outcome = if body.is_throttling(status) {
             let text = format!("identity service {host} limits the rate of logins ({status})");
-            error::failed(FailureKind::Http, text)
+            outcome::failed(Stage::Login, FailureKind::Http, text)
         } else {
             problem(status)
         };
@@ -215,22 +201,6 @@ impl Keystone<'_> {
             retry_after: body.retry_after(&answer.headers, status, SystemTime::now()),
         }
     }
-}
-
-/// The cloud may have counted a login whose connection broke, so only a secret that was accepted
-/// before is sent again.
-fn attempts(permit: Option<&Permit<'_>>) -> Attempts {
-    match permit {
-        Some(permit) if !permit.is_trusted() => Attempts::single(),
-        _ => Attempts::new(),
-    }
-}
-
-/// What the breaker counts by.
-#[derive(Hash)]
-enum BreakerIdentity<'a> {
-    User(&'a UserRef),
-    ApplicationCredential(&'a ApplicationCredentialRef),
 }
 
 /// Keystone documents 201; some gateways answer 200.

@@ -11,7 +11,7 @@ pub(crate) use grant::Grant;
 
 use super::breaker::Breakers;
 use crate::{
-    config::{CloudEntry, EndpointPolicy, KeystoneLogin},
+    config::{CloudEntry, KeystoneLogin},
     http::{Clients, Http},
 };
 
@@ -21,7 +21,6 @@ pub(crate) struct Keystone<'a> {
     pub(crate) http: &'a Http,
     pub(crate) clients: Option<&'a Clients>,
     pub(crate) breakers: &'a Breakers,
-    pub(crate) policy: &'a EndpointPolicy,
     pub(crate) entry: &'a CloudEntry,
     pub(crate) login: &'a KeystoneLogin,
 }
