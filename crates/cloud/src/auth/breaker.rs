@@ -71,10 +71,9 @@ struct Secret {
     /// Consecutive rejections.
     rejected: u32,
     in_flight: u32,
-    accepted_scopes: HashSet<u64>,
-    /// Scopes that were rejected and never accepted.
-    rejected_scopes: HashSet<u64>,
-    /// When one of those was last tried.
+    /// The scopes that were tried, and whether they were ever accepted.
+    scopes: HashMap<u64, bool>,
+    /// When one that never was accepted was last tried.
     scope_rejected_at: Option<Instant>,
 }
 
@@ -203,8 +202,7 @@ impl Permit<'_> {
             let secret = breaker.secret(self.attempt);
             secret.accepted = Some(Instant::now());
             secret.rejected = 0;
-            secret.accepted_scopes.insert(self.attempt.scope);
-            secret.rejected_scopes.remove(&self.attempt.scope);
+            secret.scopes.insert(self.attempt.scope, true);
             breaker.consecutive_rejections = 0;
             if !self.trusted {
                 breaker.rejected = 0;
@@ -221,12 +219,13 @@ impl Permit<'_> {
         let (limit, scope) = (pacing.breaker_rejections, self.attempt.scope);
         self.breakers.with(self.attempt, |breaker| {
             let secret = breaker.secrets.entry(self.attempt.secret).or_default();
-            if self.trusted && secret.rejected_scopes.contains(&scope) {
+            let was_accepted = secret.scopes.get(&scope).copied();
+            if self.trusted && was_accepted == Some(false) {
                 return None;
             }
             secret.rejected += 1;
-            if !secret.accepted_scopes.contains(&scope) {
-                secret.rejected_scopes.insert(scope);
+            if was_accepted != Some(true) {
+                secret.scopes.insert(scope, false);
                 secret.scope_rejected_at = Some(Instant::now());
             }
             breaker.consecutive_rejections += 1;
@@ -300,14 +299,14 @@ impl Breaker {
 
     fn may_enter_trusted(&mut self, pacing: &Pacing, attempt: Attempt) -> Result<bool, Open> {
         let secret = self.secrets.entry(attempt.secret).or_default();
-        let is_rejected = secret.rejected_scopes.contains(&attempt.scope);
+        let is_rejected = secret.scopes.get(&attempt.scope) == Some(&false);
         let since = secret
             .scope_rejected_at
             .map_or(pacing.breaker_pause, |at| at.elapsed());
         if is_rejected && since < pacing.breaker_pause {
             return Err(Open {
                 rejections: 0,
-                wait: pacing.breaker_pause - since,
+                wait: pacing.breaker_pause.saturating_sub(since),
                 answer: Arc::clone(&self.answer),
             });
         }
@@ -330,10 +329,7 @@ impl Breaker {
             .retain(|_, stopped_at| stopped_at.elapsed() < 2 * pause);
         let since = self.rejected_at.map_or(pause, |at| at.elapsed());
         let comes_first = !self.tried.contains(&attempt.secret)
-            || self
-                .secret(attempt)
-                .accepted_scopes
-                .contains(&attempt.scope);
+            || self.secret(attempt).scopes.get(&attempt.scope) == Some(&true);
         let until = if comes_first {
             if since < pause {
                 self.waiting.insert(attempt.secret, Instant::now());
@@ -344,7 +340,7 @@ impl Breaker {
         } else {
             since.max(pause) + pause / REJECTED_WAITS_LONGER
         };
-        (since < until).then(|| until - since)
+        (since < until).then(|| until.saturating_sub(since))
     }
 
     fn stop(&self, pacing: &Pacing, wait: Duration) -> Open {

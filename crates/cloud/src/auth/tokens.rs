@@ -105,7 +105,7 @@ impl Slot {
     pub(crate) async fn session<F>(
         &self,
         pacing: &Pacing,
-        rejected: Option<&Session>,
+        rejected: Option<&Arc<Session>>,
         renewable: bool,
         log_in: impl FnOnce() -> F,
     ) -> Result<Arc<Session>, NoToken>
@@ -134,13 +134,11 @@ impl Slot {
 }
 
 impl State {
-    fn step(&self, pacing: &Pacing, rejected: Option<&Session>, renewable: bool) -> Step {
+    fn step(&self, pacing: &Pacing, rejected: Option<&Arc<Session>>, renewable: bool) -> Step {
         let now = Instant::now();
         let paused = self.failed.as_ref().filter(|failed| now < failed.until);
         match &self.session {
-            Some(session)
-                if rejected.is_some_and(|rejected| std::ptr::eq(rejected, &**session)) =>
-            {
+            Some(session) if rejected.is_some_and(|rejected| Arc::ptr_eq(rejected, session)) => {
                 let consecutive = session.consecutive_rejections;
                 let too_soon = !session.was_accepted()
                     && consecutive > 0
@@ -173,7 +171,7 @@ impl State {
         &mut self,
         pacing: &Pacing,
         result: Result<Grant, LoginError>,
-        rejected: Option<&Session>,
+        rejected: Option<&Arc<Session>>,
         sent_at: Instant,
     ) -> Result<Arc<Session>, NoToken> {
         let error = match result {

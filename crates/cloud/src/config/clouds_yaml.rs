@@ -25,7 +25,7 @@ pub(crate) fn read(
     cloud: &str,
     place: &Place,
 ) -> Result<RawCloud, ConfigurationError> {
-    let document = place.document();
+    let document = place.holding("key clouds.yaml");
     let invalid = |problem: &str| {
         let message = format!("{document} {problem}");
         configuration_error(ConfigurationReason::CredentialsInvalid, message)
@@ -105,20 +105,14 @@ fn no_such_cloud(place: &Place, cloud: &str, others: &[String]) -> String {
         .take(MAX_NAMED_CLOUDS)
         .map(|name| shown(name))
         .collect();
-    let there = if names.is_empty() {
-        "none".to_owned()
-    } else {
-        let more = if others.len() > names.len() {
-            " and more"
-        } else {
-            ""
-        };
-        format!("{}{more}", names.join(", "))
+    let names = names.join(", ");
+    let there = match others.len() {
+        0 => "none".to_owned(),
+        1..=MAX_NAMED_CLOUDS => names,
+        _ => format!("{names} and more"),
     };
-    format!(
-        "{} has no cloud \"{cloud}\"; it has {there}",
-        place.content()
-    )
+    let file = place.holding("clouds.yaml");
+    format!("{file} has no cloud \"{cloud}\"; it has {there}")
 }
 
 /// The values of one entry as they are written.

@@ -303,15 +303,6 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_needs_the_flag_and_the_error_names_it() {
-        let invalid = Endpoint::parse("http://ims.example.com", &example()).unwrap_err();
-        let error = invalid.into_error("clouds.otc.auth.auth_url", &secret());
-        assert_eq!(error.reason, ConfigurationReason::EndpointNotAllowed);
-        assert!(error.message.contains("--allow-http"), "{error:?}");
-        assert!(Endpoint::parse("http://ims.example.com", &lab()).is_ok());
-    }
-
-    #[test]
     fn an_unusable_url_is_refused_and_not_repeated() {
         for url in [
             "",

@@ -1,17 +1,14 @@
 //! The client: what all polls share.
 
-use super::poll::Poll;
+use super::poll;
 use crate::{CloudOptions, Credential, auth::breaker::Breakers, config::CloudsFile, http::Http};
 use image_export_model::{ConfigurationError, JobId, Observation, ProjectId};
 use std::sync::Arc;
 
-/// Why a client cannot be built.
+/// A client cannot be built, because of TLS or the system's root certificates.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// TLS or the system's root certificates.
-    #[error("cannot set up the HTTP client for the cloud; check the system's CA certificates")]
-    Http(#[from] reqwest::Error),
-}
+#[error("cannot set up the HTTP client for the cloud; check the system's CA certificates")]
+pub struct ClientError(#[from] reqwest::Error);
 
 /// Queries clouds about jobs. Cheap to clone; clones share their connections and circuit breakers.
 #[derive(Clone)]
@@ -56,8 +53,6 @@ impl CloudClient {
         project_id: &ProjectId,
         job_id: &JobId,
     ) -> Observation {
-        Poll::new(&self.0, credential, project_id, job_id)
-            .run()
-            .await
+        poll::run(&self.0, credential, project_id, job_id).await
     }
 }

@@ -30,7 +30,7 @@ use std::{sync::Arc, time::Duration};
 use url::Url;
 
 /// A poll in flight, with what its observation reports beside the outcome.
-pub(super) struct Poll<'a> {
+struct Poll<'a> {
     shared: &'a Shared,
     credential: &'a Credential,
     project_id: &'a ProjectId,
@@ -42,38 +42,36 @@ pub(super) struct Poll<'a> {
     logged_in: bool,
 }
 
+/// [`crate::CloudClient::query`].
+pub(super) async fn run(
+    shared: &Shared,
+    credential: &Credential,
+    project_id: &ProjectId,
+    job_id: &JobId,
+) -> Observation {
+    let mut poll = Poll {
+        shared,
+        credential,
+        project_id,
+        job_id,
+        attempts: Attempts::default(),
+        endpoint: None,
+        retry_after: None,
+        request_id: None,
+        logged_in: false,
+    };
+    Observation {
+        outcome: poll.outcome().await,
+        retry_after: poll.retry_after,
+        endpoint: poll.endpoint,
+        requests: poll.attempts.sent,
+        signed_in: poll.logged_in,
+        request_id: poll.request_id,
+    }
+}
+
 impl<'a> Poll<'a> {
-    pub(super) fn new(
-        shared: &'a Shared,
-        credential: &'a Credential,
-        project_id: &'a ProjectId,
-        job_id: &'a JobId,
-    ) -> Self {
-        Self {
-            shared,
-            credential,
-            project_id,
-            job_id,
-            attempts: Attempts::default(),
-            endpoint: None,
-            retry_after: None,
-            request_id: None,
-            logged_in: false,
-        }
-    }
-
-    pub(super) async fn run(mut self) -> Observation {
-        Observation {
-            outcome: self.poll().await,
-            retry_after: self.retry_after,
-            endpoint: self.endpoint,
-            requests: self.attempts.sent,
-            signed_in: self.logged_in,
-            request_id: self.request_id,
-        }
-    }
-
-    async fn poll(&mut self) -> Outcome {
+    async fn outcome(&mut self) -> Outcome {
         let entry = self.entry();
         // A project that the entry names by id needs no login to be compared.
         if let Some(error) = self.other_project(None) {
@@ -190,7 +188,7 @@ impl<'a> Poll<'a> {
     async fn session(
         &mut self,
         login: &KeystoneLogin,
-        rejected: Option<(&Session, &Rejection)>,
+        rejected: Option<(&Arc<Session>, &Rejection)>,
     ) -> Result<Arc<Session>, Outcome> {
         let (entry, shared, project_id) = (self.entry(), self.shared, self.project_id);
         let keystone = Keystone {

@@ -39,7 +39,7 @@ struct Counted {
 impl Counted {
     async fn get(
         &self,
-        rejected: Option<&Session>,
+        rejected: Option<&Arc<Session>>,
         answer: Result<Grant, LoginError>,
     ) -> Result<Arc<Session>, NoToken> {
         self.slot
