@@ -6,7 +6,7 @@
 //! user has no role, which Keystone answers like a wrong password: once rejected, such scopes of a
 //! trusted secret share one attempt per pause and are not counted.
 
-use super::{Pacing, lock};
+use super::{Pacing, entry, lock};
 use crate::outcome::misconfigured;
 use image_export_model::{ConfigurationReason, Outcome};
 use secrecy::{ExposeSecret, SecretString};
@@ -18,8 +18,6 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-/// From this number of entries on, those that are of no more use are dropped.
-const PURGE_FROM: usize = 64;
 /// A rejected secret waits longer than an untried one, by this fraction of the pause (1/5), so that a
 /// fixed secret is tried first.
 const REJECTED_WAITS_LONGER: u32 = 5;
@@ -39,7 +37,7 @@ pub(crate) struct Attempt {
 /// All breakers.
 #[derive(Debug)]
 pub(crate) struct Breakers {
-    pacing: Arc<Pacing>,
+    pub(crate) pacing: Arc<Pacing>,
     hasher: RandomState,
     by_identity: Mutex<HashMap<u64, Breaker>>,
     /// An attempt of any identity ended.
@@ -93,7 +91,8 @@ pub(crate) struct Open {
 pub(crate) struct Permit<'a> {
     breakers: &'a Breakers,
     attempt: Attempt,
-    trusted: bool,
+    /// Whether the secret was accepted before.
+    pub(crate) trusted: bool,
 }
 
 impl Open {
@@ -126,10 +125,6 @@ impl Breakers {
             by_identity: Mutex::default(),
             ended: Notify::new(),
         }
-    }
-
-    pub(crate) fn pacing(&self) -> &Pacing {
-        &self.pacing
     }
 
     /// An attempt of `identity` with `secrets` at `host`, for `scope`.
@@ -183,19 +178,13 @@ impl Breakers {
     /// Uses the breaker of the attempt's identity.
     fn with<T>(&self, attempt: Attempt, use_it: impl FnOnce(&mut Breaker) -> T) -> T {
         let mut breakers = lock(&self.by_identity);
-        if breakers.len() >= PURGE_FROM && !breakers.contains_key(&attempt.identity) {
-            breakers.retain(|_, breaker| breaker.is_of_use(&self.pacing));
-        }
-        use_it(breakers.entry(attempt.identity).or_default())
+        use_it(entry(&mut breakers, attempt.identity, |breaker| {
+            breaker.is_of_use(&self.pacing)
+        }))
     }
 }
 
 impl Permit<'_> {
-    /// Whether the secret was accepted before.
-    pub(crate) fn is_trusted(&self) -> bool {
-        self.trusted
-    }
-
     /// Records that the cloud accepted the secret, whatever else it answered.
     pub(crate) fn accepted(self) {
         self.breakers.with(self.attempt, |breaker| {
@@ -265,11 +254,10 @@ impl Breaker {
     /// Whether the secret is trusted, if the attempt may be made now; `None` while as many attempts are
     /// in flight as may fail.
     fn enter(&mut self, pacing: &Pacing, attempt: Attempt) -> Result<Option<bool>, Open> {
-        if self.secrets.len() >= PURGE_FROM {
-            self.secrets
-                .retain(|_, secret| secret.in_flight > 0 || secret.is_trusted(pacing));
-        }
-        let trusted = self.secret(attempt).is_trusted(pacing);
+        let secret = entry(&mut self.secrets, attempt.secret, |secret| {
+            secret.is_of_use(pacing)
+        });
+        let trusted = secret.is_trusted(pacing);
         let may_enter = if trusted {
             self.may_enter_trusted(pacing, attempt)?
         } else {
@@ -363,12 +351,16 @@ impl Breaker {
     }
 
     fn is_of_use(&self, pacing: &Pacing) -> bool {
-        let is_of_use = |secret: &Secret| secret.in_flight > 0 || secret.is_trusted(pacing);
-        self.was_rejected_recently(pacing) || self.secrets.values().any(is_of_use)
+        let mut secrets = self.secrets.values();
+        self.was_rejected_recently(pacing) || secrets.any(|secret| secret.is_of_use(pacing))
     }
 }
 
 impl Secret {
+    fn is_of_use(&self, pacing: &Pacing) -> bool {
+        self.in_flight > 0 || self.is_trusted(pacing)
+    }
+
     fn is_trusted(&self, pacing: &Pacing) -> bool {
         let recent = |at: Instant| at.elapsed() < pacing.breaker_trust;
         self.rejected < pacing.breaker_rejections && self.accepted.is_some_and(recent)

@@ -2,7 +2,7 @@
 //! and a record of failed logins, so that many jobs on a broken credential cause few logins.
 
 use super::{
-    Pacing,
+    Pacing, entry,
     keystone::{Grant, LoginError},
     lock,
 };
@@ -16,9 +16,6 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-
-/// From this number of projects on, slots that are of no more use are dropped.
-const PURGE_FROM: usize = 64;
 
 /// A token in use.
 #[derive(Debug)]
@@ -89,12 +86,9 @@ enum Step {
 impl Tokens {
     /// The slot of a scope: the project of the job, or `None` where the entry names its own.
     pub(crate) fn slot(&self, scope: Option<&ProjectId>) -> Arc<Slot> {
-        let mut slots = lock(&self.0);
-        let scope = scope.cloned();
-        if slots.len() >= PURGE_FROM && !slots.contains_key(&scope) {
-            slots.retain(|_, slot| Arc::strong_count(slot) > 1 || lock(&slot.state).is_of_use());
-        }
-        Arc::clone(slots.entry(scope).or_default())
+        let is_of_use =
+            |slot: &Arc<Slot>| Arc::strong_count(slot) > 1 || lock(&slot.state).is_of_use();
+        Arc::clone(entry(&mut lock(&self.0), scope.cloned(), is_of_use))
     }
 }
 

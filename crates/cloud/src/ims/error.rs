@@ -86,31 +86,24 @@ fn transient(host: &str, answer: &str) -> Outcome {
 /// Several causes share `APIGW.0301`; only the text distinguishes them.
 fn rejection_cause(error: &ErrorBody) -> Option<&'static str> {
     let text = error.text.to_ascii_lowercase();
-    match error.code.as_deref()? {
-        "IMG.0030" => Some("project id and token do not match"),
-        "IMG.0087" => Some("the token is wrong"),
-        "APIGW.0307" => Some("the token has expired or belongs to another region"),
-        "APIGW.0301" => [
-            (
-                "signature expired",
-                "the clock of this cluster and the cloud's differ by more than 15 minutes",
-            ),
-            ("not exist", "the access key does not exist"),
-            (
-                "verify aksk signature fail",
-                "the secret key does not fit the access key",
-            ),
-            (
-                "failed to reach the limit",
-                "the access key is locked for some minutes after too many wrong signatures",
-            ),
-            (
-                "decrypt token fail",
-                "the token is dead or belongs to another cloud",
-            ),
-        ]
-        .into_iter()
-        .find_map(|(part, cause)| text.contains(part).then_some(cause)),
-        _ => None,
-    }
+    let cause = match error.code.as_deref()? {
+        "IMG.0030" => "project id and token do not match",
+        "IMG.0087" => "the token is wrong",
+        "APIGW.0307" => "the token has expired or belongs to another region",
+        "APIGW.0301" if text.contains("signature expired") => {
+            "the clock of this cluster and the cloud's differ by more than 15 minutes"
+        }
+        "APIGW.0301" if text.contains("not exist") => "the access key does not exist",
+        "APIGW.0301" if text.contains("verify aksk signature fail") => {
+            "the secret key does not fit the access key"
+        }
+        "APIGW.0301" if text.contains("failed to reach the limit") => {
+            "the access key is locked for some minutes after too many wrong signatures"
+        }
+        "APIGW.0301" if text.contains("decrypt token fail") => {
+            "the token is dead or belongs to another cloud"
+        }
+        _ => return None,
+    };
+    Some(cause)
 }

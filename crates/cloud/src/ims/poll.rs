@@ -119,7 +119,7 @@ impl<'a> Poll<'a> {
         let circuit_open = |open: &Open| {
             let rejects = format!("{host} rejected signatures with this access key");
             let check = "ak, sk and security_token";
-            open.outcome(breakers.pacing(), &rejects, &described, "key", check)
+            open.outcome(&breakers.pacing, &rejects, &described, "key", check)
         };
         let attempt = breakers.attempt(&keys.access, keys.secrets(), host, "", true);
         let permit = breakers.enter(attempt).await;
@@ -209,7 +209,7 @@ impl<'a> Poll<'a> {
             self.logged_in = true;
             keystone.log_in(project_id)
         };
-        let (pacing, renewable) = (shared.breakers.pacing(), login.is_renewable());
+        let (pacing, renewable) = (&shared.breakers.pacing, login.is_renewable());
         let old = rejected.map(|(session, _)| session);
         match slot.session(pacing, old, renewable, log_in).await {
             Ok(session) => match self.other_project(session.grant.project_id.as_deref()) {

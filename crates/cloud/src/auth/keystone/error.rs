@@ -116,7 +116,7 @@ impl Keystone<'_> {
         );
         let (credential, check) = (self.entry.described(), self.what_to_check());
         open.outcome(
-            self.breakers.pacing(),
+            &self.breakers.pacing,
             &rejects,
             &credential,
             "account",

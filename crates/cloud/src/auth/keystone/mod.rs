@@ -88,26 +88,22 @@ impl<'a> Keystone<'a> {
         // The cloud may have counted a login whose connection broke, so only a secret that was accepted
         // before is sent again.
         let attempts = match &permit {
-            Some(permit) if !permit.is_trusted() => Attempts::single(),
+            Some(permit) if !permit.trusted => Attempts::single(),
             _ => Attempts::default(),
         };
         let answer = self.post(with_catalog, None, request, attempts).await?;
-        if is_accepted(answer.status) {
-            if let Some(permit) = permit {
-                permit.accepted();
-            }
-            return Ok(answer);
-        }
         let open = match permit {
+            Some(permit) if is_accepted(answer.status) => {
+                permit.accepted();
+                None
+            }
             Some(permit) if answer.status == 401 => permit.rejected("401"),
             _ => None,
         };
-        Err(
-            self.failed(&answer, &self.entry.redactor, |status| match &open {
-                Some(open) => self.circuit_open(open),
-                None => self.problem(status),
-            }),
-        )
+        self.accepted(answer, &self.entry.redactor, |status| match &open {
+            Some(open) => self.circuit_open(open),
+            None => self.problem(status),
+        })
     }
 
     /// Assumes the agency with the caller's own token. Returns an accepted answer.
@@ -124,12 +120,9 @@ impl<'a> Keystone<'a> {
         let answer = self
             .post(with_catalog, Some(caller), request, Attempts::default())
             .await?;
-        if is_accepted(answer.status) {
-            return Ok(answer);
-        }
-        Err(self.failed(&answer, redactor, |status| {
+        self.accepted(answer, redactor, |status| {
             self.agency_problem(agency, status)
-        }))
+        })
     }
 
     /// An application credential brings its own scope and may not name one.
@@ -192,14 +185,17 @@ impl<'a> Keystone<'a> {
             .map_err(|error| error.outcome(Stage::Login, &who).into())
     }
 
-    /// The error of an answer that grants no token. Only a throttling code outweighs the status, which
-    /// `problem` interprets: gateways send it with any status.
-    fn failed(
+    /// The answer if it grants a token, else its error. Only a throttling code outweighs the status,
+    /// which `problem` interprets: gateways send it with any status.
+    fn accepted(
         self,
-        answer: &Answer,
+        answer: Answer,
         redactor: &Redactor,
         problem: impl FnOnce(u16) -> Outcome,
-    ) -> LoginError {
+    ) -> Result<Answer, LoginError> {
+        if is_accepted(answer.status) {
+            return Ok(answer);
+        }
         let (host, status) = (self.host(), answer.status);
         let body = ErrorBody::parse(status, answer.body.as_deref().unwrap_or_default(), redactor);
         tracing::debug!(
@@ -215,11 +211,10 @@ impl<'a> Keystone<'a> {
         } else {
             problem(status)
         };
-        LoginError {
-            circuit_open: None,
-            outcome,
+        Err(LoginError {
             retry_after: body.retry_after(&answer.headers, status, SystemTime::now()),
-        }
+            ..outcome.into()
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! How tokens are shared, refreshed and replaced, in virtual time.
 
-use super::*;
+use super::{super::PURGE_FROM, *};
 use crate::{
     config::{Endpoint, EndpointPolicy},
     outcome,
