@@ -292,10 +292,10 @@ impl Breaker {
             .scope_rejected_at
             .map_or(pacing.breaker_pause, |at| at.elapsed());
         if is_rejected && since < pacing.breaker_pause {
+            let wait = pacing.breaker_pause.saturating_sub(since);
             return Err(Open {
                 rejections: 0,
-                wait: pacing.breaker_pause.saturating_sub(since),
-                answer: Arc::clone(&self.answer),
+                ..self.stop(pacing, wait)
             });
         }
         let unlimited = attempt.unlimited && self.consecutive_rejections == 0;

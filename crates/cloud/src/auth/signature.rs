@@ -94,12 +94,8 @@ fn canonical_headers(headers: &HeaderMap) -> (String, String) {
 
 /// Each segment encoded anew, with a slash at the end, which the URL itself need not have.
 fn canonical_path(url: &Url) -> String {
-    let mut path: String = url
-        .path()
-        .split('/')
-        .map(canonical)
-        .collect::<Vec<_>>()
-        .join("/");
+    let segments: Vec<_> = url.path().split('/').map(canonical).collect();
+    let mut path = segments.join("/");
     if !path.ends_with('/') {
         path.push('/');
     }

@@ -96,9 +96,8 @@ impl Parser<'_> {
         let mut raw_auth = raw.auth.take().unwrap_or_default();
         let job_path = text(raw.image_job_path.take())
             .map(|name| {
-                name.parse().map_err(|known| {
-                    self.invalid(&format!("{} is {known}", self.field("image_job_path")))
-                })
+                let parsed = name.parse();
+                parsed.map_err(|known| self.wrong("image_job_path", &format!("is {known}")))
             })
             .transpose()?;
         let region = text(raw.region_name.take());
@@ -182,20 +181,24 @@ impl Parser<'_> {
     ) -> Result<SecretString, ConfigurationError> {
         let token = token.expose_secret().trim();
         if token.len() > MAX_TOKEN_BYTES || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(self.invalid(&format!(
-                "{} is not a token: it is longer than 32 KiB or holds spaces or other characters that no token has",
-                self.field(name)
-            )));
+            return Err(self.wrong(
+                name,
+                "is not a token: it is longer than 32 KiB or holds spaces or other characters that no token has",
+            ));
         }
         Ok(token.into())
     }
 
-    pub(super) fn field(&self, name: &str) -> String {
-        format!("clouds.{}.{name}", self.cloud)
+    pub(super) fn missing(&self, name: &str) -> ConfigurationError {
+        self.wrong(name, "is missing or empty")
     }
 
-    pub(super) fn missing(&self, name: &str) -> ConfigurationError {
-        self.invalid(&format!("{} is missing or empty", self.field(name)))
+    pub(super) fn wrong(&self, name: &str, problem: &str) -> ConfigurationError {
+        self.invalid(&format!("{} {problem}", self.field(name)))
+    }
+
+    fn field(&self, name: &str) -> String {
+        format!("clouds.{}.{name}", self.cloud)
     }
 
     pub(super) fn invalid(&self, problem: &str) -> ConfigurationError {

@@ -114,10 +114,10 @@ impl Parser<'_> {
                 Ok(Some(Method::ApplicationCredential))
             }
             Some("aksk") => Ok(Some(Method::Keys)),
-            Some(_) => Err(self.invalid(&format!(
-                "{} is not supported; write password, token, v3applicationcredential or aksk",
-                self.field("auth_type")
-            ))),
+            Some(_) => Err(self.wrong(
+                "auth_type",
+                "is not supported; write password, token, v3applicationcredential or aksk",
+            )),
         }
     }
 
@@ -186,10 +186,8 @@ impl Parser<'_> {
             (Some(access), Some(secret_key)) => (access, secret_key),
         };
         if access.len() > 128 || !access.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(self.invalid(&format!(
-                "{} is not an access key: those are letters and digits",
-                self.field("ak")
-            )));
+            let problem = "is not an access key: those are letters and digits";
+            return Err(self.wrong("ak", problem));
         }
         Ok(Some(Keys {
             access,

@@ -13,7 +13,7 @@ pub(crate) use error::NoAnswer;
 
 use crate::CloudOptions;
 use reqwest::{
-    Client, RequestBuilder, Response,
+    Client, RequestBuilder,
     header::{HeaderMap, HeaderValue},
 };
 use std::{
@@ -80,22 +80,12 @@ pub(crate) struct Answer {
     pub(crate) body: Result<Vec<u8>, BodyError>,
 }
 
-/// The requests of one poll or login: how many were sent, and whether one was repeated over a fresh
-/// connection, which one may be.
+/// The requests of one poll or login.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
     pub(crate) sent: u32,
-    repeated: bool,
-}
-
-impl Attempts {
-    /// Permits no repetition.
-    pub(crate) fn single() -> Self {
-        Self {
-            sent: 0,
-            repeated: true,
-        }
-    }
+    /// No request may be repeated over a fresh connection, or one was.
+    pub(crate) no_repetition: bool,
 }
 
 /// A header that is a secret, which no debug form shows; `None` if it cannot be one.
@@ -138,10 +128,10 @@ impl Http {
                 .attempt(request(&client), route)
                 .instrument(span.clone())
                 .await;
-            if !broke || fresh || attempts.repeated {
+            if !broke || fresh || attempts.no_repetition {
                 return result;
             }
-            attempts.repeated = true;
+            attempts.no_repetition = true;
             fresh = true;
         }
     }
@@ -159,7 +149,15 @@ impl Http {
             .err()
             .is_some_and(error::broke_after_connecting);
         let result = match result {
-            Ok(response) => Ok(self.read(response, route.body_limit).await),
+            Ok(mut response) => {
+                let headers = std::mem::take(response.headers_mut());
+                let (limit, timeout) = (route.body_limit, self.options.request_timeout);
+                Ok(Answer {
+                    status: response.status().as_u16(),
+                    body: body::read(response, &headers, limit, timeout).await,
+                    headers,
+                })
+            }
             Err(error) => Err(NoAnswer::new(&error, &self.options)),
         };
         let (class, took) = (class(&result), started.elapsed());
@@ -167,17 +165,6 @@ impl Http {
         observer.request(route.operation, class, took);
         tracing::debug!(class, milliseconds = took.as_millis(), "request ended");
         (result, broke)
-    }
-
-    async fn read(&self, mut response: Response, limit: usize) -> Answer {
-        let status = response.status().as_u16();
-        let headers = std::mem::take(response.headers_mut());
-        let body = body::read(response, &headers, limit, self.options.request_timeout).await;
-        Answer {
-            status,
-            headers,
-            body,
-        }
     }
 }
 

@@ -96,17 +96,11 @@ fn percent(fraction: &Value) -> Option<u8> {
 /// `entities.image_id`, else the first of `results[].image_id`, else the first of
 /// `sub_jobs_result[].entities.image_id`. A value that is not an id counts as absent.
 fn image_id(entities: &Value, redactor: &Redactor) -> Option<Arc<str>> {
+    let results = items(&entities["results"]).iter();
+    let sub_jobs = items(&entities["sub_jobs_result"]).iter();
     std::iter::once(&entities["image_id"])
-        .chain(
-            items(&entities["results"])
-                .iter()
-                .map(|result| &result["image_id"]),
-        )
-        .chain(
-            items(&entities["sub_jobs_result"])
-                .iter()
-                .map(|sub_job| &sub_job["entities"]["image_id"]),
-        )
+        .chain(results.map(|result| &result["image_id"]))
+        .chain(sub_jobs.map(|sub_job| &sub_job["entities"]["image_id"]))
         .filter_map(string)
         .filter_map(|id| redactor.clean(id))
         .find(|id| is_id(id))

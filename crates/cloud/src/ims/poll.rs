@@ -77,6 +77,7 @@ impl<'a> Poll<'a> {
         if let Some(error) = self.other_project(None) {
             return error;
         }
+        // An error is the outcome of a poll that ends early.
         let outcome = match &entry.auth {
             Auth::Keys { keys, endpoint } => self.with_signature(keys, endpoint).await,
             Auth::Token { token, endpoint } => self.with_given_token(token, endpoint).await,
@@ -126,11 +127,9 @@ impl<'a> Poll<'a> {
         let permit = permit.map_err(|open| circuit_open(&open))?;
         let project_id = self.project_id;
         let sign = |request: RequestBuilder, url: &Url| {
-            match signature::sign(keys, &Method::GET, url, project_id, Timestamp::now()) {
-                Some(headers) => request.headers(headers),
-                // Unreachable, as keys and ids are checked; the cloud would report the missing signature.
-                None => request,
-            }
+            let signed = signature::sign(keys, &Method::GET, url, project_id, Timestamp::now());
+            // Always there, as keys and ids are checked; the cloud would report a missing signature.
+            request.headers(signed.unwrap_or_default())
         };
         let answer = self.query(endpoint, &self.entry().redactor, sign).await?;
         let accepted = answer.is_accepted() && answer.is_by_ims();

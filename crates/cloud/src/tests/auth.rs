@@ -11,6 +11,7 @@ use crate::{
 use image_export_model::ConfigurationReason;
 use rcgen::{CertificateParams, KeyPair};
 use secrecy::ExposeSecret;
+use serde_json::json;
 
 fn parse(lines: &[&str]) -> Result<CloudEntry, String> {
     let yaml = format!("clouds:\n  otc:\n    {}\n", lines.join("\n    "));
@@ -59,6 +60,24 @@ fn application_credentials_by_id_or_by_name_and_user() {
     };
     let name = "robot".to_owned();
     assert_eq!(credential, ApplicationCredentialRef::Name { name, user });
+}
+
+#[test]
+fn references_are_serialized_as_keystone_names_them() {
+    let user = EntityRef::Name {
+        name: "alice".into(),
+        domain: DomainRef::Id("d1".into()),
+    };
+    let json_of_user = json!({"name": "alice", "domain": {"id": "d1"}});
+    assert_eq!(json!(user), json_of_user);
+    assert_eq!(json!(EntityRef::Id("u1".into())), json!({"id": "u1"}));
+    let name = "robot".to_owned();
+    assert_eq!(
+        json!(ApplicationCredentialRef::Name { name, user }),
+        json!({"name": "robot", "user": json_of_user})
+    );
+    let by_id = ApplicationCredentialRef::Id("7f3a".into());
+    assert_eq!(json!(by_id), json!({"id": "7f3a"}));
 }
 
 #[test]

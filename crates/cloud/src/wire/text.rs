@@ -16,9 +16,7 @@ pub(crate) struct Redactor(Vec<SecretString>);
 impl Redactor {
     pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
         let mut redactor = Self::default();
-        for secret in secrets {
-            redactor.push(secret);
-        }
+        secrets.into_iter().for_each(|secret| redactor.push(secret));
         redactor
     }
 
@@ -67,16 +65,15 @@ fn visible(raw: &str) -> String {
     raw.chars()
         .filter_map(|c| match c {
             '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => Some(' '),
-            c if c.is_control() || is_invisible_format(c) => None,
-            c => Some(c),
+            // Bidirectional controls, zero-width characters and the byte order mark.
+            '\u{061C}'
+            | '\u{200B}'..='\u{200F}'
+            | '\u{202A}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}'
+            | '\u{FEFF}' => None,
+            c => (!c.is_control()).then_some(c),
         })
         .collect()
-}
-
-/// Bidirectional controls, zero-width characters and the byte order mark.
-fn is_invisible_format(c: char) -> bool {
-    matches!(c,
-        '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
 }
 
 #[cfg(test)]

@@ -110,17 +110,14 @@ impl Keystone<'_> {
         if open.rejections == 0 {
             return self.login_rejected();
         }
-        let rejects = format!(
-            "identity service {} rejected this user's logins",
-            self.host()
-        );
-        let (credential, check) = (self.entry.described(), self.what_to_check());
+        let (host, credential) = (self.host(), self.entry.described());
+        let rejects = format!("identity service {host} rejected this user's logins");
         open.outcome(
             &self.breakers.pacing,
             &rejects,
             &credential,
             "account",
-            check,
+            self.what_to_check(),
         )
     }
 

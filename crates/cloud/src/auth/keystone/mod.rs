@@ -87,9 +87,9 @@ impl<'a> Keystone<'a> {
         };
         // The cloud may have counted a login whose connection broke, so only a secret that was accepted
         // before is sent again.
-        let attempts = match &permit {
-            Some(permit) if !permit.trusted => Attempts::single(),
-            _ => Attempts::default(),
+        let attempts = Attempts {
+            sent: 0,
+            no_repetition: permit.as_ref().is_some_and(|permit| !permit.trusted),
         };
         let answer = self.post(with_catalog, None, request, attempts).await?;
         let open = match permit {
