@@ -10,7 +10,7 @@ pub(crate) use grant::Grant;
 
 use super::breaker::{Attempt, Breakers};
 use crate::{
-    config::{Agency, CloudEntry, EntityRef, Identity, KeystoneLogin},
+    config::{CloudEntry, EntityRef, Identity, KeystoneLogin},
     http::{self, Answer, Attempts, Clients, Http, Operation, Route},
     outcome,
     wire::{error_body::ErrorBody, text::Redactor},
@@ -52,6 +52,7 @@ impl<'a> Keystone<'a> {
             return Ok(self.grant(&answer, self.entry.redactor.clone())?);
         };
 
+        // The caller's own token assumes the agency.
         let own_scope = match &agency.caller_project {
             Some(project) => self.scope(project),
             None => self.domain_scope(),
@@ -60,9 +61,15 @@ impl<'a> Keystone<'a> {
         let caller = self.token(&answer)?;
         let mut redactor = self.entry.redactor.clone();
         redactor.push(&caller);
+        let scope = Some(json!({ "project": project }));
+        let request = body::request(&body::assume_role(agency), scope);
+        let attempts = Attempts::default();
         let answer = self
-            .assume(agency, project, &caller, with_catalog, &redactor)
+            .post(with_catalog, Some(&caller), request, attempts)
             .await?;
+        let answer = self.accepted(answer, &redactor, |status| {
+            self.agency_problem(agency, status)
+        })?;
         Ok(self.grant(&answer, redactor)?)
     }
 
@@ -103,25 +110,6 @@ impl<'a> Keystone<'a> {
         self.accepted(answer, &self.entry.redactor, |status| match &open {
             Some(open) => self.circuit_open(open),
             None => self.problem(status),
-        })
-    }
-
-    /// Assumes the agency with the caller's own token. Returns an accepted answer.
-    async fn assume(
-        self,
-        agency: &Agency,
-        project: &EntityRef,
-        caller: &SecretString,
-        with_catalog: bool,
-        redactor: &Redactor,
-    ) -> Result<Answer, LoginError> {
-        let scope = Some(json!({ "project": project }));
-        let request = body::request(&body::assume_role(agency), scope);
-        let answer = self
-            .post(with_catalog, Some(caller), request, Attempts::default())
-            .await?;
-        self.accepted(answer, redactor, |status| {
-            self.agency_problem(agency, status)
         })
     }
 
