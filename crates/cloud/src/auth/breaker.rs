@@ -7,8 +7,6 @@
 //! trusted secret share one attempt per pause and are not counted.
 
 use super::{Pacing, entry, lock};
-use crate::outcome::misconfigured;
-use image_export_model::{ConfigurationReason, Outcome};
 use secrecy::{ExposeSecret, SecretString};
 use std::{
     collections::{HashMap, HashSet},
@@ -93,28 +91,6 @@ pub(crate) struct Permit<'a> {
     attempt: Attempt,
     /// Whether the secret was accepted before.
     pub(crate) trusted: bool,
-}
-
-impl Open {
-    /// `rejects` says who rejected what; `locks` is what the cloud would lock.
-    pub(crate) fn outcome(
-        &self,
-        pacing: &Pacing,
-        rejects: &str,
-        credential: &str,
-        locks: &str,
-        check: &str,
-    ) -> Outcome {
-        misconfigured(
-            ConfigurationReason::CredentialsInvalid,
-            format!(
-                "{rejects} {} times in a row ({}), with {credential} or other credentials; to keep the {locks} from being locked, one is tried every {} min; check {check}",
-                self.rejections,
-                self.answer,
-                pacing.breaker_pause.as_secs().div_ceil(60),
-            ),
-        )
-    }
 }
 
 impl Breakers {

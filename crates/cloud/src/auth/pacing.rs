@@ -38,6 +38,11 @@ impl Default for Pacing {
 }
 
 impl Pacing {
+    /// [`Self::breaker_pause`] in minutes, as messages name it.
+    pub(crate) fn breaker_minutes(&self) -> u64 {
+        self.breaker_pause.as_secs().div_ceil(60)
+    }
+
     /// All durations multiplied by `factor`, for tests of the operator.
     #[must_use]
     pub fn scaled(self, factor: f64) -> Self {

@@ -25,7 +25,7 @@ pub(crate) fn read(
     cloud: &str,
     place: &Place,
 ) -> Result<RawCloud, ConfigurationError> {
-    let document = place.holding("key clouds.yaml");
+    let document = place.document();
     let invalid = |problem: &str| {
         let message = format!("{document} {problem}");
         configuration_error(ConfigurationReason::CredentialsInvalid, message)
@@ -111,7 +111,7 @@ fn no_such_cloud(place: &Place, cloud: &str, others: &[String]) -> String {
         1..=MAX_NAMED_CLOUDS => names,
         _ => format!("{names} and more"),
     };
-    let file = place.holding("clouds.yaml");
+    let file = place.content();
     format!("{file} has no cloud \"{cloud}\"; it has {there}")
 }
 

@@ -204,7 +204,7 @@ impl Parser<'_> {
     pub(super) fn invalid(&self, problem: &str) -> ConfigurationError {
         configuration_error(
             ConfigurationReason::CredentialsInvalid,
-            format!("in {}, {problem}", self.place.holding("clouds.yaml")),
+            format!("in {}, {problem}", self.place.content()),
         )
     }
 }

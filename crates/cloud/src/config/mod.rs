@@ -65,10 +65,18 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    /// One of several things in it, where it is not a file itself.
-    pub(crate) fn holding(&self, thing: &str) -> String {
+    /// The document as a whole.
+    pub(crate) fn document(&self) -> String {
         match self {
-            Self::KeyOf(holder) => format!("{thing} of {holder}"),
+            Self::KeyOf(holder) => format!("key clouds.yaml of {holder}"),
+            Self::File(_) => self.to_string(),
+        }
+    }
+
+    /// What is in the document.
+    pub(crate) fn content(&self) -> String {
+        match self {
+            Self::KeyOf(holder) => format!("clouds.yaml of {holder}"),
             Self::File(_) => self.to_string(),
         }
     }

@@ -118,9 +118,14 @@ impl<'a> Poll<'a> {
         let (host, breakers) = (endpoint.host(), &self.shared.breakers);
         let described = self.entry().described();
         let circuit_open = |open: &Open| {
-            let rejects = format!("{host} rejected signatures with this access key");
-            let check = "ak, sk and security_token";
-            open.outcome(&breakers.pacing, &rejects, &described, "key", check)
+            let (rejections, answer) = (open.rejections, &open.answer);
+            let minutes = breakers.pacing.breaker_minutes();
+            misconfigured(
+                CredentialsInvalid,
+                format!(
+                    "{host} rejected signatures with this access key {rejections} times in a row ({answer}), with {described} or other credentials; to keep the key from being locked, one is tried every {minutes} min; check ak, sk and security_token"
+                ),
+            )
         };
         let attempt = breakers.attempt(&keys.access, keys.secrets(), host, "", true);
         let permit = breakers.enter(attempt).await;

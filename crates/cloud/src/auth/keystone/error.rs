@@ -111,13 +111,14 @@ impl Keystone<'_> {
             return self.login_rejected();
         }
         let (host, credential) = (self.host(), self.entry.described());
-        let rejects = format!("identity service {host} rejected this user's logins");
-        open.outcome(
-            &self.breakers.pacing,
-            &rejects,
-            &credential,
-            "account",
-            self.what_to_check(),
+        let (rejections, answer) = (open.rejections, &open.answer);
+        let minutes = self.breakers.pacing.breaker_minutes();
+        let check = self.what_to_check();
+        misconfigured(
+            CredentialsInvalid,
+            format!(
+                "identity service {host} rejected this user's logins {rejections} times in a row ({answer}), with {credential} or other credentials; to keep the account from being locked, one is tried every {minutes} min; check {check}"
+            ),
         )
     }
 
