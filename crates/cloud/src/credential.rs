@@ -30,11 +30,8 @@ impl Credential {
     ) -> Result<Self, ConfigurationError> {
         let entry = CloudEntry::parse(file, cloud, &options.policy)?;
         Ok(Self {
-            tokens: Tokens::new(options.pacing.clone()),
-            clients: entry
-                .trust
-                .differs()
-                .then(|| Clients::new(entry.trust.clone())),
+            tokens: Tokens::default(),
+            clients: Clients::of(entry.trust.clone()),
             version: file.version(cloud),
             entry,
         })
@@ -56,6 +53,6 @@ impl Credential {
     /// gives its content as [`CloudsFile::cacert`].
     #[must_use]
     pub fn cacert_path(&self) -> Option<&str> {
-        self.entry.cacert_path()
+        self.entry.cacert_path.as_deref()
     }
 }

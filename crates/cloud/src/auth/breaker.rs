@@ -6,30 +6,25 @@
 //! user has no role, which Keystone answers like a wrong password: once rejected, such scopes of a
 //! trusted secret share one attempt per pause and are not counted.
 
-use super::Pacing;
+use super::{Pacing, entry, lock};
 use secrecy::{ExposeSecret, SecretString};
 use std::{
     collections::{HashMap, HashSet},
     hash::{BuildHasher, Hash, RandomState},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
 
-/// From this number of entries on, those that are of no more use are dropped.
-const PURGE_FROM: usize = 64;
 /// A rejected secret waits longer than an untried one, by this fraction of the pause (1/5), so that a
 /// fixed secret is tried first.
 const REJECTED_WAITS_LONGER: u32 = 5;
 
-/// By what the cloud counts failures: an account or an access key. Compared by hash only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct IdentityHash(u64);
-
-/// What is tried: a secret, for a scope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What is tried: a secret, for a scope. All of them are known by their hashes only.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
-    identity: IdentityHash,
+    /// By what the cloud counts failures: an account or an access key.
+    identity: u64,
     secret: u64,
     scope: u64,
     /// Whether attempts of a trusted secret may be in flight in any number: signed requests, of which
@@ -40,19 +35,15 @@ pub(crate) struct Attempt {
 /// All breakers.
 #[derive(Debug)]
 pub(crate) struct Breakers {
-    pacing: Arc<Pacing>,
+    pub(crate) pacing: Arc<Pacing>,
     hasher: RandomState,
-    by_identity: Mutex<HashMap<IdentityHash, Arc<Breaker>>>,
-}
-
-#[derive(Debug, Default)]
-struct Breaker {
-    state: Mutex<State>,
+    by_identity: Mutex<HashMap<u64, Breaker>>,
+    /// An attempt of any identity ended.
     ended: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Breaker {
     /// Consecutive rejections of any secret: what the cloud counts.
     consecutive_rejections: u32,
     /// Rejections of untrusted secrets since one of them was accepted.
@@ -76,10 +67,9 @@ struct Secret {
     /// Consecutive rejections.
     rejected: u32,
     in_flight: u32,
-    accepted_scopes: HashSet<u64>,
-    /// Scopes that were rejected and never accepted.
-    rejected_scopes: HashSet<u64>,
-    /// When one of those was last tried.
+    /// The scopes that were tried, and whether they were ever accepted.
+    scopes: HashMap<u64, bool>,
+    /// When one that never was accepted was last tried.
     scope_rejected_at: Option<Instant>,
 }
 
@@ -98,19 +88,9 @@ pub(crate) struct Open {
 #[derive(Debug)]
 pub(crate) struct Permit<'a> {
     breakers: &'a Breakers,
-    breaker: Arc<Breaker>,
     attempt: Attempt,
-    trusted: bool,
-    ended: bool,
-}
-
-enum Step {
-    Go {
-        trusted: bool,
-    },
-    /// As many attempts are in flight as may fail.
-    Wait,
-    Stop(Open),
+    /// Whether the secret was accepted before.
+    pub(crate) trusted: bool,
 }
 
 impl Breakers {
@@ -119,11 +99,8 @@ impl Breakers {
             pacing,
             hasher: RandomState::new(),
             by_identity: Mutex::default(),
+            ended: Notify::new(),
         }
-    }
-
-    pub(crate) fn pacing(&self) -> &Pacing {
-        &self.pacing
     }
 
     /// An attempt of `identity` with `secrets` at `host`, for `scope`.
@@ -140,7 +117,7 @@ impl Breakers {
             .map(|secret| self.hasher.hash_one(secret.expose_secret()))
             .collect();
         Attempt {
-            identity: IdentityHash(self.hasher.hash_one(identity)),
+            identity: self.hasher.hash_one(identity),
             secret: self.hasher.hash_one((secrets, host)),
             scope: self.hasher.hash_one(scope),
             unlimited,
@@ -149,25 +126,20 @@ impl Breakers {
 
     /// Waits until the attempt may be made; an error if the circuit is open to it.
     pub(crate) async fn enter(&self, attempt: Attempt) -> Result<Permit<'_>, Open> {
-        let breaker = self.breaker(attempt.identity);
-        let trusted = loop {
+        loop {
             // From here on no end of another attempt is missed.
-            let mut ended = std::pin::pin!(breaker.ended.notified());
+            let mut ended = std::pin::pin!(self.ended.notified());
             ended.as_mut().enable();
-            let step = lock(&breaker.state).step(&self.pacing, attempt, Instant::now());
-            match step {
-                Step::Go { trusted } => break trusted,
-                Step::Wait => ended.await,
-                Step::Stop(open) => return Err(open),
+            let entered = self.with(attempt, |breaker| breaker.enter(&self.pacing, attempt));
+            if let Some(trusted) = entered? {
+                return Ok(Permit {
+                    breakers: self,
+                    attempt,
+                    trusted,
+                });
             }
-        };
-        Ok(Permit {
-            breakers: self,
-            breaker,
-            attempt,
-            trusted,
-            ended: false,
-        })
+            ended.await;
+        }
     }
 
     /// Number of open circuits.
@@ -175,129 +147,131 @@ impl Breakers {
         let breakers = lock(&self.by_identity);
         breakers
             .values()
-            .filter(|breaker| lock(&breaker.state).is_open(&self.pacing))
+            .filter(|breaker| breaker.is_open(&self.pacing))
             .count()
     }
 
-    fn breaker(&self, identity: IdentityHash) -> Arc<Breaker> {
+    /// Uses the breaker of the attempt's identity.
+    fn with<T>(&self, attempt: Attempt, use_it: impl FnOnce(&mut Breaker) -> T) -> T {
         let mut breakers = lock(&self.by_identity);
-        if breakers.len() >= PURGE_FROM && !breakers.contains_key(&identity) {
-            let now = Instant::now();
-            breakers.retain(|_, breaker| {
-                Arc::strong_count(breaker) > 1 || lock(&breaker.state).is_of_use(&self.pacing, now)
-            });
-        }
-        Arc::clone(breakers.entry(identity).or_default())
+        use_it(entry(&mut breakers, attempt.identity, |breaker| {
+            breaker.is_of_use(&self.pacing)
+        }))
     }
 }
 
 impl Permit<'_> {
-    /// Whether the secret was accepted before.
-    pub(crate) fn is_trusted(&self) -> bool {
-        self.trusted
-    }
-
     /// Records that the cloud accepted the secret, whatever else it answered.
-    pub(crate) fn accepted(mut self) {
-        self.ended = true;
-        let state = &mut *lock(&self.breaker.state);
-        let secret = state.end(self.attempt, self.trusted);
-        secret.accepted = Some(Instant::now());
-        secret.rejected = 0;
-        secret.accepted_scopes.insert(self.attempt.scope);
-        secret.rejected_scopes.remove(&self.attempt.scope);
-        state.consecutive_rejections = 0;
-        if !self.trusted {
-            state.rejected = 0;
-            state.tried.clear();
-            state.waiting.clear();
-        }
+    pub(crate) fn accepted(self) {
+        self.breakers.with(self.attempt, |breaker| {
+            let secret = breaker.secret(self.attempt);
+            secret.accepted = Some(Instant::now());
+            secret.rejected = 0;
+            secret.scopes.insert(self.attempt.scope, true);
+            breaker.consecutive_rejections = 0;
+            if !self.trusted {
+                breaker.rejected = 0;
+                breaker.tried.clear();
+                breaker.waiting.clear();
+            }
+        });
     }
 
     /// Records that the cloud rejected the secret, with its `answer` for messages. Returns the circuit's
     /// state if it is open to this attempt now.
-    pub(crate) fn rejected(mut self, answer: impl Into<Arc<str>>) -> Option<Open> {
-        self.ended = true;
-        let limit = self.breakers.pacing.breaker_rejections;
-        let state = &mut *lock(&self.breaker.state);
-        let scope = self.attempt.scope;
-        let secret = state.end(self.attempt, self.trusted);
-        if self.trusted && secret.rejected_scopes.contains(&scope) {
-            return None;
-        }
-        secret.rejected += 1;
-        if !secret.accepted_scopes.contains(&scope) {
-            secret.rejected_scopes.insert(scope);
-            secret.scope_rejected_at = Some(Instant::now());
-        }
-        let rejected = secret.rejected;
-        state.consecutive_rejections += 1;
-        if self.trusted {
-            if rejected < limit && state.consecutive_rejections < limit {
+    pub(crate) fn rejected(self, answer: impl Into<Arc<str>>) -> Option<Open> {
+        let pacing = &self.breakers.pacing;
+        let (limit, scope) = (pacing.breaker_rejections, self.attempt.scope);
+        self.breakers.with(self.attempt, |breaker| {
+            let secret = breaker.secrets.entry(self.attempt.secret).or_default();
+            let was_accepted = secret.scopes.get(&scope).copied();
+            if self.trusted && was_accepted == Some(false) {
                 return None;
             }
-            // The cloud has accepted the secret before and does not any more.
-            if let Some(secret) = state.secrets.get_mut(&self.attempt.secret) {
-                secret.accepted = None;
+            secret.rejected += 1;
+            if was_accepted != Some(true) {
+                secret.scopes.insert(scope, false);
+                secret.scope_rejected_at = Some(Instant::now());
             }
-            state.rejected = state.rejected.max(limit);
-        } else {
-            state.rejected += 1;
-        }
-        state.rejected_at = Some(Instant::now());
-        state.answer = answer.into();
-        state.tried.insert(self.attempt.secret);
-        (state.rejected >= limit).then(|| state.stop(self.breakers.pacing.breaker_pause))
+            breaker.consecutive_rejections += 1;
+            if self.trusted {
+                if secret.rejected < limit && breaker.consecutive_rejections < limit {
+                    return None;
+                }
+                // The cloud has accepted the secret before and does not any more.
+                secret.accepted = None;
+                breaker.rejected = breaker.rejected.max(limit);
+            } else {
+                breaker.rejected += 1;
+            }
+            breaker.rejected_at = Some(Instant::now());
+            breaker.answer = answer.into();
+            breaker.tried.insert(self.attempt.secret);
+            (breaker.rejected >= limit).then(|| breaker.stop(pacing, pacing.breaker_pause))
+        })
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        if !self.ended {
-            lock(&self.breaker.state).end(self.attempt, self.trusted);
-        }
-        self.breaker.ended.notify_waiters();
+        self.breakers.with(self.attempt, |breaker| {
+            breaker.secret(self.attempt).in_flight -= 1;
+            breaker.in_flight -= u32::from(!self.trusted);
+        });
+        self.breakers.ended.notify_waiters();
     }
 }
 
-impl State {
-    fn step(&mut self, pacing: &Pacing, attempt: Attempt, now: Instant) -> Step {
-        if self.secrets.len() >= PURGE_FROM {
-            self.secrets
-                .retain(|_, secret| secret.in_flight > 0 || secret.is_trusted(pacing, now));
-        }
-        let secret = self.secrets.entry(attempt.secret).or_default();
-        if secret.is_trusted(pacing, now) {
-            return self.step_trusted(pacing, attempt, now);
-        }
-        let limit = pacing.breaker_rejections;
-        if self.rejected >= limit {
-            if let Some(wait) = self.wait(pacing, attempt, now) {
-                return Step::Stop(self.stop(wait));
-            }
-            if self.in_flight > 0 {
-                return Step::Wait;
-            }
-        } else if self.rejected + self.in_flight >= limit {
-            return Step::Wait;
-        }
-        self.secrets.entry(attempt.secret).or_default().in_flight += 1;
-        self.in_flight += 1;
-        self.waiting.remove(&attempt.secret);
-        Step::Go { trusted: false }
+impl Breaker {
+    fn secret(&mut self, attempt: Attempt) -> &mut Secret {
+        self.secrets.entry(attempt.secret).or_default()
     }
 
-    fn step_trusted(&mut self, pacing: &Pacing, attempt: Attempt, now: Instant) -> Step {
+    /// Whether the secret is trusted, if the attempt may be made now; `None` while as many attempts are
+    /// in flight as may fail.
+    fn enter(&mut self, pacing: &Pacing, attempt: Attempt) -> Result<Option<bool>, Open> {
+        let secret = entry(&mut self.secrets, attempt.secret, |secret| {
+            secret.is_of_use(pacing)
+        });
+        let trusted = secret.is_trusted(pacing);
+        let may_enter = if trusted {
+            self.may_enter_trusted(pacing, attempt)?
+        } else {
+            self.may_enter_untrusted(pacing, attempt)?
+        };
+        if may_enter {
+            self.secret(attempt).in_flight += 1;
+            self.in_flight += u32::from(!trusted);
+        }
+        Ok(may_enter.then_some(trusted))
+    }
+
+    fn may_enter_untrusted(&mut self, pacing: &Pacing, attempt: Attempt) -> Result<bool, Open> {
+        let limit = pacing.breaker_rejections;
+        let may_enter = if self.rejected < limit {
+            self.rejected + self.in_flight < limit
+        } else if let Some(wait) = self.wait(pacing, attempt) {
+            return Err(self.stop(pacing, wait));
+        } else {
+            self.in_flight == 0
+        };
+        if may_enter {
+            self.waiting.remove(&attempt.secret);
+        }
+        Ok(may_enter)
+    }
+
+    fn may_enter_trusted(&mut self, pacing: &Pacing, attempt: Attempt) -> Result<bool, Open> {
         let secret = self.secrets.entry(attempt.secret).or_default();
-        let is_rejected = secret.rejected_scopes.contains(&attempt.scope);
+        let is_rejected = secret.scopes.get(&attempt.scope) == Some(&false);
         let since = secret
             .scope_rejected_at
-            .map_or(pacing.breaker_pause, |at| now - at);
+            .map_or(pacing.breaker_pause, |at| at.elapsed());
         if is_rejected && since < pacing.breaker_pause {
-            return Step::Stop(Open {
+            let wait = pacing.breaker_pause.saturating_sub(since);
+            return Err(Open {
                 rejections: 0,
-                wait: pacing.breaker_pause.saturating_sub(since),
-                answer: Arc::clone(&self.answer),
+                ..self.stop(pacing, wait)
             });
         }
         let unlimited = attempt.unlimited && self.consecutive_rejections == 0;
@@ -305,31 +279,24 @@ impl State {
             .breaker_rejections
             .saturating_sub(self.consecutive_rejections)
             .max(1);
-        if !unlimited && secret.in_flight >= may_fail {
-            return Step::Wait;
+        let may_enter = unlimited || secret.in_flight < may_fail;
+        if may_enter && is_rejected {
+            secret.scope_rejected_at = Some(Instant::now());
         }
-        if is_rejected {
-            secret.scope_rejected_at = Some(now);
-        }
-        secret.in_flight += 1;
-        Step::Go { trusted: true }
+        Ok(may_enter)
     }
 
     /// How long the open circuit still stops this attempt; `None` if it may be made.
-    fn wait(&mut self, pacing: &Pacing, attempt: Attempt, now: Instant) -> Option<Duration> {
+    fn wait(&mut self, pacing: &Pacing, attempt: Attempt) -> Option<Duration> {
         let pause = pacing.breaker_pause;
         self.waiting
-            .retain(|_, stopped_at| now - *stopped_at < 2 * pause);
-        let since = self.rejected_at.map_or(pause, |at| now - at);
-        let scope_accepted = |secret: &Secret| secret.accepted_scopes.contains(&attempt.scope);
+            .retain(|_, stopped_at| stopped_at.elapsed() < 2 * pause);
+        let since = self.rejected_at.map_or(pause, |at| at.elapsed());
         let comes_first = !self.tried.contains(&attempt.secret)
-            || self
-                .secrets
-                .get(&attempt.secret)
-                .is_some_and(scope_accepted);
+            || self.secret(attempt).scopes.get(&attempt.scope) == Some(&true);
         let until = if comes_first {
             if since < pause {
-                self.waiting.insert(attempt.secret, now);
+                self.waiting.insert(attempt.secret, Instant::now());
             }
             pause
         } else if self.waiting.is_empty() {
@@ -340,52 +307,40 @@ impl State {
         (since < until).then(|| until.saturating_sub(since))
     }
 
-    fn stop(&self, wait: Duration) -> Open {
+    fn stop(&self, pacing: &Pacing, wait: Duration) -> Open {
         Open {
-            rejections: self.rejected,
+            rejections: self.rejected.min(pacing.breaker_rejections),
             wait,
             answer: Arc::clone(&self.answer),
         }
     }
 
-    fn end(&mut self, attempt: Attempt, trusted: bool) -> &mut Secret {
-        if !trusted {
-            self.in_flight -= 1;
-        }
-        let secret = self.secrets.entry(attempt.secret).or_default();
-        secret.in_flight = secret.in_flight.saturating_sub(1);
-        secret
-    }
-
     /// Whether it stops attempts. One without a rejection for two pauses counts as closed: the
     /// credential may be gone, which is not reported here.
     fn is_open(&self, pacing: &Pacing) -> bool {
-        let recent = |at: Instant| at.elapsed() < 2 * pacing.breaker_pause;
-        self.rejected >= pacing.breaker_rejections && self.rejected_at.is_some_and(recent)
+        self.rejected >= pacing.breaker_rejections && self.was_rejected_recently(pacing)
     }
 
-    fn is_of_use(&self, pacing: &Pacing, now: Instant) -> bool {
+    fn was_rejected_recently(&self, pacing: &Pacing) -> bool {
         self.rejected_at
-            .is_some_and(|at| now - at < 2 * pacing.breaker_pause)
-            || self
-                .secrets
-                .values()
-                .any(|secret| secret.is_trusted(pacing, now))
+            .is_some_and(|at| at.elapsed() < 2 * pacing.breaker_pause)
+    }
+
+    fn is_of_use(&self, pacing: &Pacing) -> bool {
+        let mut secrets = self.secrets.values();
+        self.was_rejected_recently(pacing) || secrets.any(|secret| secret.is_of_use(pacing))
     }
 }
 
 impl Secret {
-    fn is_trusted(&self, pacing: &Pacing, now: Instant) -> bool {
-        self.rejected < pacing.breaker_rejections
-            && self
-                .accepted
-                .is_some_and(|accepted| now - accepted < pacing.breaker_trust)
+    fn is_of_use(&self, pacing: &Pacing) -> bool {
+        self.in_flight > 0 || self.is_trusted(pacing)
     }
-}
 
-/// The data behind these locks is valid at each moment, so a poisoned lock is used all the same.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    fn is_trusted(&self, pacing: &Pacing) -> bool {
+        let recent = |at: Instant| at.elapsed() < pacing.breaker_trust;
+        self.rejected < pacing.breaker_rejections && self.accepted.is_some_and(recent)
+    }
 }
 
 #[cfg(test)]

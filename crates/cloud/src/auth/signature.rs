@@ -2,9 +2,9 @@
 //!
 //! Source: Huawei Cloud, "API Signing Guide"; Open Telekom Cloud publishes the same algorithm.
 
-use crate::config::Keys;
+use crate::{config::Keys, http};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use hmac::{Hmac, KeyInit, Mac};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use image_export_model::ProjectId;
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
@@ -35,15 +35,15 @@ pub(crate) fn sign(
     now: Timestamp,
 ) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
-    headers.insert(header::HOST, HeaderValue::from_str(&host(url)?).ok()?);
+    headers.insert(header::HOST, HeaderValue::from_str(url.authority()).ok()?);
     headers.insert(PROJECT, HeaderValue::from_str(project_id.as_str()).ok()?);
     if let Some(token) = &keys.security_token {
-        headers.insert(SECURITY_TOKEN, sensitive(token.expose_secret())?);
+        headers.insert(SECURITY_TOKEN, http::sensitive(token.expose_secret())?);
     }
     let date = now.strftime("%Y%m%dT%H%M%SZ").to_string();
     headers.insert(DATE, HeaderValue::from_str(&date).ok()?);
     let authorization = authorization(keys, method, url, &headers, b"", &date);
-    headers.insert(header::AUTHORIZATION, sensitive(&authorization)?);
+    headers.insert(header::AUTHORIZATION, http::sensitive(&authorization)?);
     // The transport writes its own, with the same value.
     headers.remove(header::HOST);
     Some(headers)
@@ -75,21 +75,6 @@ fn authorization(
     format!("{ALGORITHM} Access={access}, SignedHeaders={signed}, Signature={signature}")
 }
 
-/// The value of `Host`: the port only where it is not the scheme's own.
-fn host(url: &Url) -> Option<String> {
-    let host = url.host_str()?;
-    Some(match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    })
-}
-
-fn sensitive(value: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_str(value).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
 /// One line a header, sorted by name, and the names joined by semicolons.
 fn canonical_headers(headers: &HeaderMap) -> (String, String) {
     let mut sorted: Vec<_> = headers
@@ -101,10 +86,7 @@ fn canonical_headers(headers: &HeaderMap) -> (String, String) {
     let mut lines = String::new();
     for (name, value) in &sorted {
         let value = String::from_utf8_lossy(value);
-        lines.push_str(name);
-        lines.push(':');
-        lines.push_str(&value);
-        lines.push('\n');
+        writeln!(lines, "{name}:{value}").expect("a String takes everything");
     }
     let names: Vec<_> = sorted.iter().map(|(name, _)| *name).collect();
     (lines, names.join(";"))
@@ -112,12 +94,8 @@ fn canonical_headers(headers: &HeaderMap) -> (String, String) {
 
 /// Each segment encoded anew, with a slash at the end, which the URL itself need not have.
 fn canonical_path(url: &Url) -> String {
-    let mut path: String = url
-        .path()
-        .split('/')
-        .map(canonical)
-        .collect::<Vec<_>>()
-        .join("/");
+    let segments: Vec<_> = url.path().split('/').map(canonical).collect();
+    let mut path = segments.join("/");
     if !path.ends_with('/') {
         path.push('/');
     }
@@ -185,7 +163,7 @@ mod tests {
         };
         let url = Url::parse(url).unwrap();
         let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host(&url).unwrap().parse().unwrap());
+        headers.insert(header::HOST, url.authority().parse().unwrap());
         headers.insert(DATE, date.parse().unwrap());
         if content_type {
             headers.insert(header::CONTENT_TYPE, "application/json".parse().unwrap());
@@ -293,7 +271,7 @@ mod tests {
             for (name, value) in &extra {
                 headers.insert(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
             }
-            headers.insert(header::HOST, host(&url).unwrap().parse().unwrap());
+            headers.insert(header::HOST, url.authority().parse().unwrap());
             headers.insert(DATE, "20260102T030405Z".parse().unwrap());
             let authorization = authorization(&keys, &method, &url, &headers, &body, "20260102T030405Z");
             headers.insert(header::AUTHORIZATION, authorization.parse().unwrap());

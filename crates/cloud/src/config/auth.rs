@@ -2,6 +2,7 @@
 
 use super::Endpoint;
 use secrecy::SecretString;
+use serde::Serialize;
 use std::fmt;
 
 /// How the requests of a cloud entry are authorised.
@@ -50,7 +51,7 @@ impl KeystoneLogin {
 #[derive(Clone, Debug)]
 pub(crate) enum Identity {
     Password {
-        user: UserRef,
+        user: EntityRef,
         password: SecretString,
     },
     Token(SecretString),
@@ -77,28 +78,34 @@ pub(crate) struct Agency {
     pub(crate) name: String,
     pub(crate) domain: DomainRef,
     /// What the caller itself logs in to; `None`: its domain.
-    pub(crate) caller_project: Option<ProjectRef>,
+    pub(crate) caller_project: Option<EntityRef>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// A user or project. It is serialized as the bodies of Keystone name it, as are the two below.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EntityRef {
+    Id(String),
+    #[serde(untagged)]
+    Name {
+        name: String,
+        domain: DomainRef,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum ApplicationCredentialRef {
     Id(String),
-    Name { name: String, user: UserRef },
+    #[serde(untagged)]
+    Name {
+        name: String,
+        user: EntityRef,
+    },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum UserRef {
-    Id(String),
-    Name { name: String, domain: DomainRef },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ProjectRef {
-    Id(String),
-    Name { name: String, domain: DomainRef },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum DomainRef {
     Id(String),
     Name(String),

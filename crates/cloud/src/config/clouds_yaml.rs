@@ -12,7 +12,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 /// Longest name of a cloud in a message.
 const MAX_NAME_CHARS: usize = 64;
@@ -34,19 +34,34 @@ pub(crate) fn read(
     if text.trim().is_empty() {
         return Err(invalid("is empty"));
     }
-    let found = serde_saphyr::with_deserializer_from_str_with_options(text, options(), |yaml| {
-        Root { cloud }.deserialize(yaml)
-    })
-    .map_err(|error| invalid(&unreadable(&error)))?;
-    if !found.has_clouds {
-        return Err(invalid("has no map \"clouds\""));
-    }
-    found.entry.ok_or_else(|| {
+    let clouds = clouds(text, cloud).map_err(|error| invalid(&unreadable(&error)))?;
+    let (entry, others) = clouds.ok_or_else(|| invalid("has no map \"clouds\""))?;
+    // `otc:` with nothing behind it is an entry without fields.
+    entry.map(Option::unwrap_or_default).ok_or_else(|| {
         configuration_error(
             ConfigurationReason::CredentialsNotFound,
-            no_such_cloud(place, &shown(cloud), &found.others),
+            no_such_cloud(place, &shown(cloud), &others),
         )
     })
+}
+
+/// Entry `cloud` of `yaml`, if it is there, and the names of the others, in their order; `None` without
+/// `clouds`. An error in another entry does not matter.
+type Clouds = Option<(Option<Option<RawCloud>>, Vec<String>)>;
+
+fn clouds(yaml: &str, cloud: &str) -> Result<Clouds, serde_saphyr::Error> {
+    let entry = Pick {
+        key: cloud,
+        seed: PhantomData::<Option<RawCloud>>,
+    };
+    let root = Pick {
+        key: "clouds",
+        seed: entry,
+    };
+    serde_saphyr::with_deserializer_from_str_with_options(yaml, options(), |yaml| {
+        root.deserialize(yaml)
+    })
+    .map(|(clouds, _)| clouds)
 }
 
 /// Permits thousands of clouds, and no aliases of aliases of aliases, with which a few lines unfold to
@@ -62,12 +77,9 @@ fn options() -> serde_saphyr::Options {
 /// The names of the clouds in `yaml`, in its order; empty where it cannot be read.
 #[must_use]
 pub fn cloud_names(yaml: &str) -> Vec<String> {
-    serde_saphyr::with_deserializer_from_str_with_options(yaml, options(), |yaml| {
-        // No cloud has this name, so all are others.
-        Root { cloud: "\0" }.deserialize(yaml)
-    })
-    .map(|found| found.others)
-    .unwrap_or_default()
+    // No cloud has this name, so all are others.
+    let clouds = clouds(yaml, "\0").ok().flatten();
+    clouds.map(|(_, others)| others).unwrap_or_default()
 }
 
 /// A cloud's name as messages show it.
@@ -93,20 +105,14 @@ fn no_such_cloud(place: &Place, cloud: &str, others: &[String]) -> String {
         .take(MAX_NAMED_CLOUDS)
         .map(|name| shown(name))
         .collect();
-    let there = if names.is_empty() {
-        "none".to_owned()
-    } else {
-        let more = if others.len() > names.len() {
-            " and more"
-        } else {
-            ""
-        };
-        format!("{}{more}", names.join(", "))
+    let names = names.join(", ");
+    let there = match others.len() {
+        0 => "none".to_owned(),
+        1..=MAX_NAMED_CLOUDS => names,
+        _ => format!("{names} and more"),
     };
-    format!(
-        "{} has no cloud \"{cloud}\"; it has {there}",
-        place.content()
-    )
+    let file = place.content();
+    format!("{file} has no cloud \"{cloud}\"; it has {there}")
 }
 
 /// The values of one entry as they are written.
@@ -174,84 +180,38 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// What the document holds: the wanted entry and the names of the others.
-#[derive(Default)]
-struct Found {
-    has_clouds: bool,
-    entry: Option<RawCloud>,
-    others: Vec<String>,
-}
-
-/// Reads the document's root and, of its clouds, only the wanted one: an error in another entry does
-/// not matter.
+/// Reads one value of a map, and the names of its other keys, whose values it skips.
 #[derive(Clone, Copy)]
-struct Root<'a> {
-    cloud: &'a str,
+struct Pick<'a, S> {
+    key: &'a str,
+    seed: S,
 }
 
-#[derive(Clone, Copy)]
-struct Clouds<'a> {
-    cloud: &'a str,
-}
+impl<'de, S: DeserializeSeed<'de> + Copy> DeserializeSeed<'de> for Pick<'_, S> {
+    type Value = (Option<S::Value>, Vec<String>);
 
-impl<'de> DeserializeSeed<'de> for Root<'_> {
-    type Value = Found;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Root<'_> {
-    type Value = Found;
+impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for Pick<'_, S> {
+    type Value = (Option<S::Value>, Vec<String>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map with the key clouds")
+        f.write_str("a map")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
-        let mut found = Found::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut picked, mut others) = (None, Vec::new());
         while let Some(key) = map.next_key::<String>()? {
-            if key == "clouds" {
-                found = map.next_value_seed(Clouds { cloud: self.cloud })?;
+            if key == self.key {
+                picked = Some(map.next_value_seed(self.seed)?);
             } else {
                 map.next_value::<IgnoredAny>()?;
+                others.push(key);
             }
         }
-        Ok(found)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Clouds<'_> {
-    type Value = Found;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Clouds<'_> {
-    type Value = Found;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map of clouds")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
-        let mut found = Found {
-            has_clouds: true,
-            ..Found::default()
-        };
-        while let Some(name) = map.next_key::<String>()? {
-            if name == self.cloud {
-                // `otc:` with nothing behind it is an entry without fields.
-                let entry = map.next_value::<Option<RawCloud>>()?;
-                found.entry = Some(entry.unwrap_or_default());
-            } else {
-                map.next_value::<IgnoredAny>()?;
-                found.others.push(name);
-            }
-        }
-        Ok(found)
+        Ok((picked, others))
     }
 }

@@ -2,13 +2,14 @@
 //! authorised is parsed in [`super::login`].
 
 use super::{
-    Auth, CloudsFile, Endpoint, EndpointPolicy, JobPath, Place, ProjectRef,
+    Auth, CloudsFile, Endpoint, EndpointPolicy, EntityRef, JobPath, MAX_TOKEN_BYTES, Place,
     clouds_yaml::{self, RawCloud},
-    parser::{Endpoints, Parser, text},
+    endpoint::InvalidUrl,
 };
 use crate::{http::Trust, outcome::configuration_error, wire::text::Redactor};
 use image_export_model::{ConfigurationError, ConfigurationReason};
 use reqwest::Certificate;
+use secrecy::{ExposeSecret, SecretString};
 
 /// Distinguishes certificates from the path of their file.
 const PEM: &str = "-----BEGIN";
@@ -21,7 +22,7 @@ pub(crate) struct CloudEntry {
     cloud: String,
     pub(crate) auth: Auth,
     /// The project that tokens are for; `None`: that of the job.
-    pub(crate) project: Option<ProjectRef>,
+    pub(crate) project: Option<EntityRef>,
     pub(crate) region: Option<String>,
     /// Catalog interface: `public`, `internal` or `admin`.
     pub(crate) interface: String,
@@ -30,8 +31,8 @@ pub(crate) struct CloudEntry {
     /// Where the entry differs from the client's own setting.
     pub(crate) job_path: Option<JobPath>,
     pub(crate) trust: Trust,
-    /// A path, or the certificates themselves in PEM.
-    cacert: Option<String>,
+    /// The file of certificates that the entry names.
+    pub(crate) cacert_path: Option<String>,
     /// Knows the entry's own secrets.
     pub(crate) redactor: Redactor,
 }
@@ -66,15 +67,24 @@ impl CloudEntry {
     /// The project that the entry names by its id.
     pub(crate) fn project_id(&self) -> Option<&str> {
         match &self.project {
-            Some(ProjectRef::Id(id)) => Some(id),
-            Some(ProjectRef::Name { .. }) | None => None,
+            Some(EntityRef::Id(id)) => Some(id),
+            Some(EntityRef::Name { .. }) | None => None,
         }
     }
+}
 
-    /// The file of certificates that the entry names.
-    pub(crate) fn cacert_path(&self) -> Option<&str> {
-        self.cacert.as_deref().filter(|text| !text.contains(PEM))
-    }
+/// Parses one entry; names it and its fields in messages.
+pub(super) struct Parser<'a> {
+    pub(super) cloud: &'a str,
+    pub(super) place: &'a Place,
+    pub(super) policy: &'a EndpointPolicy,
+}
+
+/// Where the services of an entry are.
+pub(super) struct Endpoints {
+    pub(super) auth_url: Option<Endpoint>,
+    pub(super) region: Option<String>,
+    pub(super) image: Option<Endpoint>,
 }
 
 impl Parser<'_> {
@@ -86,15 +96,17 @@ impl Parser<'_> {
         let mut raw_auth = raw.auth.take().unwrap_or_default();
         let job_path = text(raw.image_job_path.take())
             .map(|name| {
-                name.parse().map_err(|known| {
-                    self.invalid(&format!("{} is {known}", self.field("image_job_path")))
-                })
+                let parsed = name.parse();
+                parsed.map_err(|known| self.wrong("image_job_path", &format!("is {known}")))
             })
             .transpose()?;
         let region = text(raw.region_name.take());
         let endpoints = Endpoints {
             image: text(raw.image_endpoint_override.take())
-                .map(|url| self.image_endpoint(&url))
+                .map(|url| {
+                    let endpoint = Endpoint::image(&url, None, self.policy);
+                    self.endpoint("image_endpoint_override", endpoint)
+                })
                 .transpose()?,
             auth_url: text(raw_auth.auth_url.take())
                 .map(|url| self.auth_url(&url, region.as_deref()))
@@ -102,9 +114,14 @@ impl Parser<'_> {
             region,
         };
         let (auth, project) = self.auth(&mut raw, &mut raw_auth, &endpoints)?;
-        let own_cacert = text(raw.cacert);
+        // A path is skipped: whoever can read it gives its content, which goes before what is here.
+        let (pem, cacert_path) = match text(raw.cacert) {
+            Some(text) if text.contains(PEM) => (Some(text), None),
+            path => (None, path),
+        };
+        let pem = cacert.or(pem.as_deref().map(str::as_bytes));
         Ok(CloudEntry {
-            trust: self.trust(own_cacert.as_deref(), cacert, verify(raw.verify))?,
+            trust: self.trust(pem, accept_any(raw.verify))?,
             place: self.place.clone(),
             cloud: self.cloud.to_owned(),
             redactor: Redactor::new(auth.secrets()),
@@ -114,13 +131,7 @@ impl Parser<'_> {
             interface: interface(raw.interface),
             image_endpoint: endpoints.image,
             job_path,
-            cacert: own_cacert,
-        })
-    }
-
-    fn image_endpoint(&self, url: &str) -> Result<Endpoint, ConfigurationError> {
-        Endpoint::image(url, None, self.policy).map_err(|invalid| {
-            invalid.into_error(&self.field("image_endpoint_override"), self.place)
+            cacert_path,
         })
     }
 
@@ -132,41 +143,77 @@ impl Parser<'_> {
             None if url.contains(PLACEHOLDER) => return Err(self.missing("region_name")),
             None => url.to_owned(),
         };
-        Endpoint::keystone(&url, self.policy)
-            .map_err(|invalid| invalid.into_error(&self.field("auth.auth_url"), self.place))
+        self.endpoint("auth.auth_url", Endpoint::keystone(&url, self.policy))
     }
 
-    /// `given` certificates go before those in the entry. A path in the entry is skipped: whoever can
-    /// read it gives its content.
-    fn trust(
-        &self,
-        in_entry: Option<&str>,
-        given: Option<&[u8]>,
-        verify: bool,
-    ) -> Result<Trust, ConfigurationError> {
-        let in_entry = in_entry
-            .filter(|text| text.contains(PEM))
-            .map(str::as_bytes);
-        let authorities = match given.or(in_entry) {
+    fn trust(&self, pem: Option<&[u8]>, accept_any: bool) -> Result<Trust, ConfigurationError> {
+        let authorities = match pem.map(Certificate::from_pem_bundle) {
             None => Vec::new(),
-            Some(pem) => Certificate::from_pem_bundle(pem)
-                .ok()
-                .filter(|certificates| !certificates.is_empty())
-                .ok_or_else(|| {
-                    configuration_error(
-                        ConfigurationReason::CredentialsInvalid,
-                        format!(
-                            "{} is not a list of certificates in PEM",
-                            self.place.cacert()
-                        ),
-                    )
-                })?,
+            Some(Ok(certificates)) if !certificates.is_empty() => certificates,
+            Some(_) => {
+                let cacert = self.place.cacert();
+                return Err(configuration_error(
+                    ConfigurationReason::CredentialsInvalid,
+                    format!("{cacert} is not a list of certificates in PEM"),
+                ));
+            }
         };
         Ok(Trust {
             authorities,
-            verify,
+            accept_any,
         })
     }
+
+    /// The endpoint that `field` names.
+    pub(super) fn endpoint(
+        &self,
+        field: &str,
+        endpoint: Result<Endpoint, InvalidUrl>,
+    ) -> Result<Endpoint, ConfigurationError> {
+        endpoint.map_err(|invalid| invalid.into_error(&self.field(field), self.place))
+    }
+
+    /// A token goes into a header, which cannot hold line breaks and the like.
+    pub(super) fn header_safe(
+        &self,
+        name: &str,
+        token: &SecretString,
+    ) -> Result<SecretString, ConfigurationError> {
+        let token = token.expose_secret().trim();
+        if token.len() > MAX_TOKEN_BYTES || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(self.wrong(
+                name,
+                "is not a token: it is longer than 32 KiB or holds spaces or other characters that no token has",
+            ));
+        }
+        Ok(token.into())
+    }
+
+    pub(super) fn missing(&self, name: &str) -> ConfigurationError {
+        self.wrong(name, "is missing or empty")
+    }
+
+    pub(super) fn wrong(&self, name: &str, problem: &str) -> ConfigurationError {
+        self.invalid(&format!("{} {problem}", self.field(name)))
+    }
+
+    fn field(&self, name: &str) -> String {
+        format!("clouds.{}.{name}", self.cloud)
+    }
+
+    pub(super) fn invalid(&self, problem: &str) -> ConfigurationError {
+        configuration_error(
+            ConfigurationReason::CredentialsInvalid,
+            format!("in {}, {problem}", self.place.content()),
+        )
+    }
+}
+
+/// A value without surrounding space; empty counts as absent.
+pub(super) fn text(value: Option<String>) -> Option<String> {
+    value
+        .map(|text| text.trim().to_owned())
+        .filter(|text| !text.is_empty())
 }
 
 /// `public`, also for the older spelling `publicURL`.
@@ -178,8 +225,8 @@ fn interface(raw: Option<String>) -> String {
         .unwrap_or(interface)
 }
 
-/// Only a plain no disables the check; some files have a path here.
-fn verify(raw: Option<String>) -> bool {
-    let raw = text(raw).unwrap_or_default().to_ascii_lowercase();
-    !matches!(raw.as_str(), "false" | "no" | "off" | "0")
+/// Only a plain no disables the check of certificates; some files have a path here.
+fn accept_any(verify: Option<String>) -> bool {
+    let verify = text(verify).unwrap_or_default().to_ascii_lowercase();
+    matches!(verify.as_str(), "false" | "no" | "off" | "0")
 }

@@ -2,10 +2,10 @@
 //! beside it.
 
 use super::{
-    Agency, ApplicationCredentialRef, Auth, DomainRef, Endpoint, Identity, Keys, KeystoneLogin,
-    ProjectRef, UserRef,
+    Agency, ApplicationCredentialRef, Auth, DomainRef, Endpoint, EntityRef, Identity, Keys,
+    KeystoneLogin,
     clouds_yaml::{RawAuth, RawCloud, Secret},
-    parser::{Endpoints, Parser, text},
+    entry::{Endpoints, Parser, text},
 };
 use image_export_model::ConfigurationError;
 use secrecy::{ExposeSecret, SecretString};
@@ -26,13 +26,22 @@ impl Parser<'_> {
         raw: &mut RawCloud,
         auth: &mut RawAuth,
         endpoints: &Endpoints,
-    ) -> Result<(Auth, Option<ProjectRef>), ConfigurationError> {
+    ) -> Result<(Auth, Option<EntityRef>), ConfigurationError> {
         let user_domain = domain(auth.user_domain_id.take(), auth.user_domain_name.take())
             .or_else(|| domain(auth.domain_id.take(), auth.domain_name.take()));
-        let project = self.project(auth, user_domain.as_ref())?;
+        let project_domain = domain(
+            auth.project_domain_id.take(),
+            auth.project_domain_name.take(),
+        );
+        let project = self.entity(
+            auth.project_id.take(),
+            auth.project_name.take(),
+            project_domain.or_else(|| user_domain.clone()),
+            "auth.project_domain_name",
+        )?;
         let method = self.method(text(raw.auth_type.take()).as_deref())?;
         let keys = self.keys(raw, auth)?;
-        let agency = self.agency(raw, auth)?;
+        let agency = self.agency(raw, auth, project.as_ref())?;
 
         // Keys often stand beside a password: other services of the same cloud take only them.
         let only_keys = keys.is_some() && auth.password.is_none() && auth.token.is_none();
@@ -68,7 +77,7 @@ impl Parser<'_> {
         let identity = self.identity(method, auth, user_domain)?;
         let (agency, project) = match agency {
             None => (None, project),
-            Some((name, domain)) => delegated(raw, auth, name, domain, project),
+            Some((agency, delegated)) => (Some(agency), delegated),
         };
         let login = KeystoneLogin {
             auth_url,
@@ -78,25 +87,22 @@ impl Parser<'_> {
         Ok((Auth::Keystone(login), project))
     }
 
-    fn project(
+    /// A user or project: its id, else its name in `domain`.
+    fn entity(
         &self,
-        auth: &mut RawAuth,
-        user_domain: Option<&DomainRef>,
-    ) -> Result<Option<ProjectRef>, ConfigurationError> {
-        let domain = domain(
-            auth.project_domain_id.take(),
-            auth.project_domain_name.take(),
-        );
-        match (text(auth.project_id.take()), text(auth.project_name.take())) {
-            (Some(id), _) => Ok(Some(ProjectRef::Id(id))),
-            (None, Some(name)) => {
-                let domain = domain
-                    .or_else(|| user_domain.cloned())
-                    .ok_or_else(|| self.missing("auth.project_domain_name"))?;
-                Ok(Some(ProjectRef::Name { name, domain }))
-            }
-            (None, None) => Ok(None),
+        id: Option<String>,
+        name: Option<String>,
+        domain: Option<DomainRef>,
+        domain_field: &str,
+    ) -> Result<Option<EntityRef>, ConfigurationError> {
+        if let Some(id) = text(id) {
+            return Ok(Some(EntityRef::Id(id)));
         }
+        let Some(name) = text(name) else {
+            return Ok(None);
+        };
+        let domain = domain.ok_or_else(|| self.missing(domain_field))?;
+        Ok(Some(EntityRef::Name { name, domain }))
     }
 
     fn method(&self, auth_type: Option<&str>) -> Result<Option<Method>, ConfigurationError> {
@@ -108,10 +114,10 @@ impl Parser<'_> {
                 Ok(Some(Method::ApplicationCredential))
             }
             Some("aksk") => Ok(Some(Method::Keys)),
-            Some(_) => Err(self.invalid(&format!(
-                "{} is not supported; write password, token, v3applicationcredential or aksk",
-                self.field("auth_type")
-            ))),
+            Some(_) => Err(self.wrong(
+                "auth_type",
+                "is not supported; write password, token, v3applicationcredential or aksk",
+            )),
         }
     }
 
@@ -152,14 +158,10 @@ impl Parser<'_> {
         &self,
         auth: &mut RawAuth,
         domain: Option<DomainRef>,
-    ) -> Result<UserRef, ConfigurationError> {
-        match (text(auth.user_id.take()), text(auth.username.take())) {
-            (Some(id), _) => Ok(UserRef::Id(id)),
-            (None, Some(name)) => domain
-                .map(|domain| UserRef::Name { name, domain })
-                .ok_or_else(|| self.missing("auth.user_domain_name")),
-            (None, None) => Err(self.missing("auth.username")),
-        }
+    ) -> Result<EntityRef, ConfigurationError> {
+        let (id, name) = (auth.user_id.take(), auth.username.take());
+        self.entity(id, name, domain, "auth.user_domain_name")?
+            .ok_or_else(|| self.missing("auth.username"))
     }
 
     fn token(&self, auth: &mut RawAuth) -> Result<SecretString, ConfigurationError> {
@@ -184,10 +186,8 @@ impl Parser<'_> {
             (Some(access), Some(secret_key)) => (access, secret_key),
         };
         if access.len() > 128 || !access.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(self.invalid(&format!(
-                "{} is not an access key: those are letters and digits",
-                self.field("ak")
-            )));
+            let problem = "is not an access key: those are letters and digits";
+            return Err(self.wrong("ak", problem));
         }
         Ok(Some(Keys {
             access,
@@ -198,11 +198,14 @@ impl Parser<'_> {
         }))
     }
 
+    /// The agency, and the project that is delegated by it. Both are in the domain of the agency's owner;
+    /// `own_project` is the caller's.
     fn agency(
         &self,
         raw: &mut RawCloud,
         auth: &mut RawAuth,
-    ) -> Result<Option<(String, DomainRef)>, ConfigurationError> {
+        own_project: Option<&EntityRef>,
+    ) -> Result<Option<(Agency, Option<EntityRef>)>, ConfigurationError> {
         let either =
             |beside: Option<String>, inside: Option<String>| text(beside).or_else(|| text(inside));
         let Some(name) = either(raw.agency_name.take(), auth.agency_name.take()) else {
@@ -214,17 +217,28 @@ impl Parser<'_> {
             auth.agency_domain_name.take(),
         );
         let domain = domain(id, domain_name).ok_or_else(|| self.missing("agency_domain_name"))?;
-        Ok(Some((name, domain)))
+        let delegated = raw.delegated_project.take();
+        let delegated = text(delegated.or(auth.delegated_project.take()));
+        let project = delegated.map(|name| EntityRef::Name {
+            name,
+            domain: domain.clone(),
+        });
+        let agency = Agency {
+            name,
+            domain,
+            caller_project: own_project.cloned(),
+        };
+        Ok(Some((agency, project)))
     }
 
     /// The image service of the entry's region, as access keys come with no catalog.
     fn regional(
         &self,
         endpoints: &Endpoints,
-        project: Option<&ProjectRef>,
+        project: Option<&EntityRef>,
     ) -> Result<Endpoint, ConfigurationError> {
         let of_project = match project {
-            Some(ProjectRef::Name { name, .. }) => name.split('_').next(),
+            Some(EntityRef::Name { name, .. }) => name.split('_').next(),
             _ => None,
         };
         let region = endpoints
@@ -232,38 +246,10 @@ impl Parser<'_> {
             .as_deref()
             .or(of_project)
             .ok_or_else(|| self.missing("region_name"))?;
-        let endpoint = match &endpoints.auth_url {
-            Some(auth_url) => auth_url.sibling_image_service(region, self.policy),
-            None => Endpoint::otc_image_service(region, self.policy),
-        };
-        endpoint
-            .ok_or_else(|| self.missing("image_endpoint_override"))?
-            .map_err(|invalid| invalid.into_error(&self.field("region_name"), self.place))
+        let endpoint = Endpoint::image_service(endpoints.auth_url.as_ref(), region, self.policy)
+            .ok_or_else(|| self.missing("image_endpoint_override"))?;
+        self.endpoint("region_name", endpoint)
     }
-}
-
-/// An agency is in the domain of its owner; the entry's project is the caller's own.
-fn delegated(
-    raw: &mut RawCloud,
-    auth: &mut RawAuth,
-    name: String,
-    domain: DomainRef,
-    caller_project: Option<ProjectRef>,
-) -> (Option<Agency>, Option<ProjectRef>) {
-    let project = raw
-        .delegated_project
-        .take()
-        .or(auth.delegated_project.take());
-    let project = text(project).map(|name| ProjectRef::Name {
-        name,
-        domain: domain.clone(),
-    });
-    let agency = Agency {
-        name,
-        domain,
-        caller_project,
-    };
-    (Some(agency), project)
 }
 
 /// A secret exactly as written; blank counts as absent.

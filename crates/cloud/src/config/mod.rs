@@ -6,12 +6,10 @@ pub(crate) mod clouds_yaml;
 pub(crate) mod endpoint;
 pub(crate) mod entry;
 mod login;
-mod parser;
 pub(crate) mod policy;
 
 pub(crate) use auth::{
-    Agency, ApplicationCredentialRef, Auth, DomainRef, Identity, Keys, KeystoneLogin, ProjectRef,
-    UserRef,
+    Agency, ApplicationCredentialRef, Auth, DomainRef, EntityRef, Identity, Keys, KeystoneLogin,
 };
 pub(crate) use endpoint::{Endpoint, JobPath};
 pub(crate) use entry::CloudEntry;

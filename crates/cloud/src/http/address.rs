@@ -5,7 +5,6 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
 };
 use url::Url;
 
@@ -44,17 +43,13 @@ pub(crate) fn is_internal(address: IpAddr) -> bool {
 
 /// The IPv4 address in a mapped, compatible, NAT64 or 6to4 one.
 fn embedded_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
-    let v4 = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        Ipv4Addr::new(a, b, c, d)
+    let ([0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+    | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+    | [0x2002, high, low, ..]) = v6.segments()
+    else {
+        return None;
     };
-    match v6.segments() {
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            Some(v4(high, low))
-        }
-        [0x2002, high, low, ..] => Some(v4(high, low)),
-        _ => None,
-    }
+    Some((u32::from(high) << 16 | u32::from(low)).into())
 }
 
 /// All addresses of a host are internal ones.
@@ -63,30 +58,29 @@ fn embedded_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
 pub(super) struct InternalAddress;
 
 /// Resolves names as the system does and passes on only the permitted addresses.
-#[derive(Clone)]
 pub(super) struct CheckedResolver {
     allow_internal: bool,
     /// Hosts of the environment's proxies. The administrator chooses them, often on loopback; the
     /// proxy resolves the names behind it.
-    proxies: Arc<HashSet<String>>,
+    proxies: HashSet<String>,
 }
 
 impl CheckedResolver {
     pub(super) fn new(allow_internal: bool) -> Self {
         Self {
             allow_internal,
-            proxies: Arc::new(proxy_hosts()),
+            proxies: proxy_hosts(),
         }
     }
 }
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let resolver = self.clone();
+        let all_pass = self.allow_internal || self.proxies.contains(name.as_str());
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let all_pass = resolver.allow_internal || resolver.proxies.contains(name.as_str());
-            let mut found = found.peekable();
+            let mut found = tokio::net::lookup_host((name.as_str(), 0))
+                .await?
+                .peekable();
             let any = found.peek().is_some();
             let checked: Vec<_> = found
                 .filter(|address| all_pass || !is_internal(address.ip()))

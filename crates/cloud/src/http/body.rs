@@ -33,13 +33,6 @@ impl BodyError {
     }
 }
 
-enum Encoding {
-    Plain,
-    /// The request does not ask for it, but some gateways compress all the same.
-    Gzip,
-    Other,
-}
-
 /// Reads at most `limit` bytes, packed and unpacked. `timeout` is that of the request, for the message.
 pub(super) async fn read(
     response: Response,
@@ -47,10 +40,18 @@ pub(super) async fn read(
     limit: usize,
     timeout: Duration,
 ) -> Result<Vec<u8>, BodyError> {
-    match encoding(headers) {
-        Encoding::Plain => read_raw(response, limit, timeout).await,
-        Encoding::Gzip => unpack(&read_raw(response, limit, timeout).await?, limit),
-        Encoding::Other => Err(BodyError::Encoded),
+    let mut codings = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .map(|coding| coding.as_bytes().trim_ascii().to_ascii_lowercase())
+        .filter(|coding| coding != b"identity");
+    match (codings.next().as_deref(), codings.next()) {
+        (None, _) => read_raw(response, limit, timeout).await,
+        // The request does not ask for it, but some gateways compress all the same.
+        (Some(b"gzip" | b"x-gzip"), None) => {
+            unpack(&read_raw(response, limit, timeout).await?, limit)
+        }
+        _ => Err(BodyError::Encoded),
     }
 }
 
@@ -70,23 +71,6 @@ async fn read_raw(
             Err(error) if error.is_timeout() => return Err(BodyError::Timeout(timeout)),
             Err(_) => return Err(BodyError::Cut),
         }
-    }
-}
-
-fn encoding(headers: &HeaderMap) -> Encoding {
-    let mut codings = headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .map(|coding| coding.as_bytes().trim_ascii())
-        .filter(|coding| !coding.eq_ignore_ascii_case(b"identity"));
-    match (codings.next(), codings.next()) {
-        (None, _) => Encoding::Plain,
-        (Some(coding), None)
-            if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") =>
-        {
-            Encoding::Gzip
-        }
-        _ => Encoding::Other,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP clients of one set of trusted authorities.
 
-use super::{Settings, address::CheckedResolver};
+use super::address::CheckedResolver;
+use crate::CloudOptions;
 use reqwest::{Certificate, Client, redirect, retry};
 use std::{sync::OnceLock, time::Duration};
 
@@ -13,29 +14,12 @@ const MAX_HEADERS: u32 = 64 * 1024;
 /// swallow request after request.
 const PING_AFTER: Duration = Duration::from_secs(5);
 
-/// Which server certificates are accepted.
-#[derive(Clone, Debug)]
+/// Which server certificates are accepted; by default those of the system's authorities.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Trust {
     /// Beside the system's authorities.
     pub(crate) authorities: Vec<Certificate>,
-    /// `false` accepts any certificate.
-    pub(crate) verify: bool,
-}
-
-impl Trust {
-    /// Whether it differs from the system's.
-    pub(crate) fn differs(&self) -> bool {
-        !self.verify || !self.authorities.is_empty()
-    }
-}
-
-impl Default for Trust {
-    fn default() -> Self {
-        Self {
-            authorities: Vec::new(),
-            verify: true,
-        }
-    }
+    pub(crate) accept_any: bool,
 }
 
 /// The HTTP clients of one [`Trust`]. Each is built when first needed, as it holds the system's root
@@ -43,55 +27,50 @@ impl Default for Trust {
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     trust: Trust,
-    /// By [`Kind`].
+    /// By the flags of [`Self::get`].
     built: [[OnceLock<Client>; 2]; 2],
 }
 
-/// Which client a request takes.
-#[derive(Clone, Copy)]
-pub(super) struct Kind {
-    /// For loopback addresses, which no proxy can reach; else the environment's proxies are honoured.
-    pub(super) direct: bool,
-    /// Keeps no connection, so each of its requests opens one.
-    pub(super) fresh: bool,
-}
-
 impl Clients {
-    pub(crate) fn new(trust: Trust) -> Self {
-        Self {
+    /// `None` if `trust` is the default one, for which all share their clients.
+    pub(crate) fn of(trust: Trust) -> Option<Self> {
+        let differs = trust.accept_any || !trust.authorities.is_empty();
+        differs.then(|| Self {
             trust,
             ..Self::default()
-        }
+        })
     }
 
+    /// `direct`: for loopback addresses, which no proxy can reach; else the environment's proxies are
+    /// honoured. `fresh`: keeps no connection, so each of its requests opens one.
     pub(super) fn get(
         &self,
-        settings: &Settings,
-        resolver: &CheckedResolver,
-        kind: Kind,
+        options: &CloudOptions,
+        direct: bool,
+        fresh: bool,
     ) -> reqwest::Result<Client> {
-        let slot = &self.built[usize::from(kind.direct)][usize::from(kind.fresh)];
+        let slot = &self.built[usize::from(direct)][usize::from(fresh)];
         if let Some(client) = slot.get() {
             return Ok(client.clone());
         }
         let mut builder = Client::builder()
-            .user_agent(&settings.user_agent)
+            .user_agent(&options.user_agent)
             .redirect(redirect::Policy::none())
             .retry(retry::never())
             .referer(false)
-            .dns_resolver(resolver.clone())
-            .tls_danger_accept_invalid_certs(!self.trust.verify)
+            .dns_resolver(CheckedResolver::new(options.policy.allow_http))
+            .tls_danger_accept_invalid_certs(self.trust.accept_any)
             .tls_certs_merge(self.trust.authorities.clone())
-            .connect_timeout(settings.connect_timeout)
-            .timeout(settings.request_timeout)
+            .connect_timeout(options.connect_timeout)
+            .timeout(options.request_timeout)
             .http2_max_header_list_size(MAX_HEADERS)
             .http2_keep_alive_interval(PING_AFTER)
             .http2_keep_alive_timeout(PING_AFTER)
             .pool_idle_timeout(POOL_IDLE);
-        if kind.direct {
+        if direct {
             builder = builder.no_proxy();
         }
-        if kind.fresh {
+        if fresh {
             builder = builder.pool_max_idle_per_host(0);
         }
         let client = builder.build()?;

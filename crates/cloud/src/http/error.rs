@@ -1,8 +1,16 @@
 //! Why a request got no answer, in fixed texts: the library's own name addresses, times and other
 //! things that change from poll to poll.
 
-use super::{Settings, address::InternalAddress};
-use image_export_model::FailureKind;
+use super::address::InternalAddress;
+use crate::{
+    CloudOptions,
+    outcome::{failed, misconfigured},
+};
+use image_export_model::{
+    ConfigurationReason,
+    FailureKind::{self, Internal, Network, Timeout},
+    Outcome, Stage,
+};
 use std::{error::Error, io};
 
 /// Why there is no answer: half a sentence after the host's name.
@@ -11,35 +19,39 @@ pub(crate) enum NoAnswer {
     #[error("{1}")]
     Failed(FailureKind, String),
     /// The host's addresses are not permitted.
-    #[error("{0}, which is never contacted")]
-    NotAllowed(&'static str),
+    #[error("{InternalAddress}, which is never contacted")]
+    NotAllowed,
 }
 
-pub(super) fn no_answer(error: &reqwest::Error, settings: &Settings) -> NoAnswer {
-    if find::<InternalAddress>(error).is_some() {
-        return NoAnswer::NotAllowed("leads to a loopback, link-local or metadata address");
+impl NoAnswer {
+    pub(super) fn new(error: &reqwest::Error, options: &CloudOptions) -> Self {
+        if find::<InternalAddress>(error).is_some() {
+            return Self::NotAllowed;
+        }
+        let (kind, text) = if error.is_timeout() && error.is_connect() {
+            let seconds = options.connect_timeout.as_secs_f32();
+            let text = format!("did not accept a connection within {seconds} s");
+            (Timeout, text)
+        } else if error.is_timeout() {
+            let seconds = options.request_timeout.as_secs_f32();
+            (Timeout, format!("did not answer within {seconds} s"))
+        } else if error.is_builder() {
+            let text = "cannot be queried: the request could not be built";
+            (Internal, text.to_owned())
+        } else {
+            (Network, network_text(error))
+        };
+        Self::Failed(kind, text)
     }
-    let (kind, text) = if error.is_timeout() && error.is_connect() {
-        let seconds = settings.connect_timeout.as_secs_f32();
-        (
-            FailureKind::Timeout,
-            format!("did not accept a connection within {seconds} s"),
-        )
-    } else if error.is_timeout() {
-        let seconds = settings.request_timeout.as_secs_f32();
-        (
-            FailureKind::Timeout,
-            format!("did not answer within {seconds} s"),
-        )
-    } else if error.is_builder() {
-        (
-            FailureKind::Internal,
-            "cannot be queried: the request could not be built".to_owned(),
-        )
-    } else {
-        (FailureKind::Network, network_text(error))
-    };
-    NoAnswer::Failed(kind, text)
+
+    /// As the outcome of a poll; `host` is named in its message.
+    pub(crate) fn outcome(self, stage: Stage, host: &str) -> Outcome {
+        let text = format!("{host} {self}");
+        match self {
+            Self::Failed(kind, _) => failed(stage, kind, text),
+            Self::NotAllowed => misconfigured(ConfigurationReason::EndpointNotAllowed, text),
+        }
+    }
 }
 
 fn network_text(error: &reqwest::Error) -> String {

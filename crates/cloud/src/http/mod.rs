@@ -11,12 +11,13 @@ pub(crate) use body::BodyError;
 pub(crate) use clients::{Clients, Trust};
 pub(crate) use error::NoAnswer;
 
-use address::CheckedResolver;
-use clients::Kind;
-use reqwest::{Client, RequestBuilder, Response, header::HeaderMap};
+use crate::CloudOptions;
+use reqwest::{
+    Client, RequestBuilder,
+    header::{HeaderMap, HeaderValue},
+};
 use std::{
     fmt,
-    sync::Arc,
     time::{Duration, Instant},
 };
 use tracing::Instrument;
@@ -54,22 +55,9 @@ impl Operation {
     }
 }
 
-/// How connections are made.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) connect_timeout: Duration,
-    /// Bounds a whole request, connection and body included.
-    pub(crate) request_timeout: Duration,
-    pub(crate) user_agent: String,
-    /// Permits loopback, link-local and metadata addresses.
-    pub(crate) allow_internal: bool,
-    pub(crate) observer: Arc<dyn Observer>,
-}
-
 /// The transport, with the clients for all who trust the system's authorities only.
 pub(crate) struct Http {
-    settings: Settings,
-    resolver: CheckedResolver,
+    pub(crate) options: CloudOptions,
     shared: Clients,
 }
 
@@ -92,44 +80,26 @@ pub(crate) struct Answer {
     pub(crate) body: Result<Vec<u8>, BodyError>,
 }
 
-/// The requests of one poll or login: how many were sent, and whether one may be repeated.
-#[derive(Debug)]
+/// The requests of one poll or login.
+#[derive(Debug, Default)]
 pub(crate) struct Attempts {
     pub(crate) sent: u32,
-    fresh_left: bool,
+    /// No request may be repeated over a fresh connection, or one was.
+    pub(crate) no_repetition: bool,
 }
 
-impl Attempts {
-    /// Permits one repetition over a fresh connection.
-    pub(crate) fn new() -> Self {
-        Self {
-            sent: 0,
-            fresh_left: true,
-        }
-    }
-
-    /// Permits no repetition.
-    pub(crate) fn single() -> Self {
-        Self {
-            sent: 0,
-            fresh_left: false,
-        }
-    }
+/// A header that is a secret, which no debug form shows; `None` if it cannot be one.
+pub(crate) fn sensitive(value: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 impl Http {
-    pub(crate) fn new(settings: Settings) -> Result<Self, reqwest::Error> {
-        let http = Self {
-            resolver: CheckedResolver::new(settings.allow_internal),
-            settings,
-            shared: Clients::default(),
-        };
-        let kind = Kind {
-            direct: false,
-            fresh: false,
-        };
-        http.shared.get(&http.settings, &http.resolver, kind)?;
-        Ok(http)
+    pub(crate) fn new(options: CloudOptions) -> Result<Self, reqwest::Error> {
+        let shared = Clients::default();
+        shared.get(&options, false, false)?;
+        Ok(Self { options, shared })
     }
 
     /// Sends a request that may safely be sent twice: pooled connections die unnoticed, so if one
@@ -147,24 +117,22 @@ impl Http {
             host = route.url.authority()
         );
         let clients = route.clients.unwrap_or(&self.shared);
-        let mut kind = Kind {
-            direct: is_loopback(route.url),
-            fresh: false,
-        };
+        let direct = is_loopback(route.url);
+        let mut fresh = false;
         loop {
             let client = clients
-                .get(&self.settings, &self.resolver, kind)
-                .map_err(|error| error::no_answer(&error, &self.settings))?;
+                .get(&self.options, direct, fresh)
+                .map_err(|error| NoAnswer::new(&error, &self.options))?;
             attempts.sent += 1;
             let (result, broke) = self
                 .attempt(request(&client), route)
                 .instrument(span.clone())
                 .await;
-            if !broke || kind.fresh || !attempts.fresh_left {
+            if !broke || fresh || attempts.no_repetition {
                 return result;
             }
-            attempts.fresh_left = false;
-            kind.fresh = true;
+            attempts.no_repetition = true;
+            fresh = true;
         }
     }
 
@@ -181,25 +149,22 @@ impl Http {
             .err()
             .is_some_and(error::broke_after_connecting);
         let result = match result {
-            Ok(response) => Ok(self.read(response, route.body_limit).await),
-            Err(error) => Err(error::no_answer(&error, &self.settings)),
+            Ok(mut response) => {
+                let headers = std::mem::take(response.headers_mut());
+                let (limit, timeout) = (route.body_limit, self.options.request_timeout);
+                Ok(Answer {
+                    status: response.status().as_u16(),
+                    body: body::read(response, &headers, limit, timeout).await,
+                    headers,
+                })
+            }
+            Err(error) => Err(NoAnswer::new(&error, &self.options)),
         };
         let (class, took) = (class(&result), started.elapsed());
-        let observer = &self.settings.observer;
+        let observer = &self.options.observer;
         observer.request(route.operation, class, took);
         tracing::debug!(class, milliseconds = took.as_millis(), "request ended");
         (result, broke)
-    }
-
-    async fn read(&self, mut response: Response, limit: usize) -> Answer {
-        let status = response.status().as_u16();
-        let headers = std::mem::take(response.headers_mut());
-        let body = body::read(response, &headers, limit, self.settings.request_timeout).await;
-        Answer {
-            status,
-            headers,
-            body,
-        }
     }
 }
 
@@ -207,7 +172,7 @@ impl Http {
 fn class(result: &Result<Answer, NoAnswer>) -> &'static str {
     match result {
         Err(NoAnswer::Failed(kind, _)) => kind.category(),
-        Err(NoAnswer::NotAllowed(_)) => "not_allowed",
+        Err(NoAnswer::NotAllowed) => "not_allowed",
         Ok(answer) => match answer.status {
             200..=299 => "success",
             300..=399 => "redirect",

@@ -1,22 +1,14 @@
 //! The client: what all polls share.
 
-use super::poll::Poll;
-use crate::{
-    CloudOptions, Credential,
-    auth::breaker::Breakers,
-    config::CloudsFile,
-    http::{Http, Settings},
-};
+use super::poll;
+use crate::{CloudOptions, Credential, auth::breaker::Breakers, config::CloudsFile, http::Http};
 use image_export_model::{ConfigurationError, JobId, Observation, ProjectId};
 use std::sync::Arc;
 
-/// Why a client cannot be built.
+/// A client cannot be built, because of TLS or the system's root certificates.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// TLS or the system's root certificates.
-    #[error("cannot set up the HTTP client for the cloud; check the system's CA certificates")]
-    Http(#[from] reqwest::Error),
-}
+#[error("cannot set up the HTTP client for the cloud; check the system's CA certificates")]
+pub struct ClientError(#[from] reqwest::Error);
 
 /// Queries clouds about jobs. Cheap to clone; clones share their connections and circuit breakers.
 #[derive(Clone)]
@@ -26,23 +18,14 @@ pub struct CloudClient(Arc<Shared>);
 pub(super) struct Shared {
     pub(super) http: Http,
     pub(super) breakers: Breakers,
-    pub(super) options: CloudOptions,
 }
 
 impl CloudClient {
     /// A client without connections. The process must have installed its rustls provider.
     pub fn new(options: CloudOptions) -> Result<Self, ClientError> {
-        let settings = Settings {
-            connect_timeout: options.connect_timeout,
-            request_timeout: options.request_timeout,
-            user_agent: options.user_agent.clone(),
-            allow_internal: options.policy.allow_http,
-            observer: options.observer.clone(),
-        };
         Ok(Self(Arc::new(Shared {
-            http: Http::new(settings)?,
             breakers: Breakers::new(options.pacing.clone()),
-            options,
+            http: Http::new(options)?,
         })))
     }
 
@@ -52,7 +35,7 @@ impl CloudClient {
         file: &CloudsFile<'_>,
         cloud: &str,
     ) -> Result<Credential, ConfigurationError> {
-        Credential::parse(file, cloud, &self.0.options)
+        Credential::parse(file, cloud, &self.0.http.options)
     }
 
     /// Number of login identities whose circuit is open: they were rejected too often.
@@ -70,8 +53,6 @@ impl CloudClient {
         project_id: &ProjectId,
         job_id: &JobId,
     ) -> Observation {
-        Poll::new(&self.0, credential, project_id, job_id)
-            .run()
-            .await
+        poll::run(&self.0, credential, project_id, job_id).await
     }
 }

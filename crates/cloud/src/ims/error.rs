@@ -35,9 +35,9 @@ pub(crate) fn classify(host: &str, status: u16, error: &ErrorBody) -> Result<Out
         return Ok(Outcome::Throttled);
     }
     let (reason, message) = match status {
-        401 => return Err(rejection(answer, error)),
-        400 if error.is("IMG.0030") || error.is("IMG.0087") => {
-            return Err(rejection(answer, error));
+        400 | 401 if status == 401 || error.is("IMG.0030") || error.is("IMG.0087") => {
+            let cause = rejection_cause(error);
+            return Err(Rejection { answer, cause });
         }
         // "Exception inside the job query": by its documentation an error of the cloud.
         400 if error.is("IMG.0023") => return Ok(transient(host, &answer)),
@@ -83,41 +83,27 @@ fn transient(host: &str, answer: &str) -> Outcome {
     failed(Stage::Query, FailureKind::Http, message)
 }
 
-fn rejection(answer: String, error: &ErrorBody) -> Rejection {
-    Rejection {
-        answer,
-        cause: rejection_cause(error),
-    }
-}
-
 /// Several causes share `APIGW.0301`; only the text distinguishes them.
 fn rejection_cause(error: &ErrorBody) -> Option<&'static str> {
     let text = error.text.to_ascii_lowercase();
-    match error.code.as_deref()? {
-        "IMG.0030" => Some("project id and token do not match"),
-        "IMG.0087" => Some("the token is wrong"),
-        "APIGW.0307" => Some("the token has expired or belongs to another region"),
-        "APIGW.0301" => [
-            (
-                "signature expired",
-                "the clock of this cluster and the cloud's differ by more than 15 minutes",
-            ),
-            ("not exist", "the access key does not exist"),
-            (
-                "verify aksk signature fail",
-                "the secret key does not fit the access key",
-            ),
-            (
-                "failed to reach the limit",
-                "the access key is locked for some minutes after too many wrong signatures",
-            ),
-            (
-                "decrypt token fail",
-                "the token is dead or belongs to another cloud",
-            ),
-        ]
-        .into_iter()
-        .find_map(|(part, cause)| text.contains(part).then_some(cause)),
-        _ => None,
-    }
+    let cause = match error.code.as_deref()? {
+        "IMG.0030" => "project id and token do not match",
+        "IMG.0087" => "the token is wrong",
+        "APIGW.0307" => "the token has expired or belongs to another region",
+        "APIGW.0301" if text.contains("signature expired") => {
+            "the clock of this cluster and the cloud's differ by more than 15 minutes"
+        }
+        "APIGW.0301" if text.contains("not exist") => "the access key does not exist",
+        "APIGW.0301" if text.contains("verify aksk signature fail") => {
+            "the secret key does not fit the access key"
+        }
+        "APIGW.0301" if text.contains("failed to reach the limit") => {
+            "the access key is locked for some minutes after too many wrong signatures"
+        }
+        "APIGW.0301" if text.contains("decrypt token fail") => {
+            "the token is dead or belongs to another cloud"
+        }
+        _ => return None,
+    };
+    Some(cause)
 }

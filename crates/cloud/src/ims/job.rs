@@ -50,28 +50,24 @@ pub(crate) fn parse(
         .ok_or(InvalidJob::NoStatus)?;
 
     let entities = &job["entities"];
-    let text = |value: &Value, max_bytes| {
-        let raw = json::text(value)?;
-        redactor.clean_bytes(&raw, max_bytes).map(Arc::from)
+    let text = |paths: &[&str], max_bytes| {
+        paths.iter().find_map(|path| {
+            let raw = json::text(job.pointer(path)?)?;
+            redactor.clean_bytes(&raw, max_bytes).map(Arc::from)
+        })
     };
+    let fail_reason = ["/fail_reason", "/entities/fail_reason", "/entities/error"];
+    let error_code = [
+        "/error_code",
+        "/entities/error_code",
+        "/entities/error/code",
+    ];
     Ok(JobAnswer {
         state: state(&status),
-        job_type: text(&job["job_type"], MAX_JOB_TYPE_BYTES),
+        job_type: text(&["/job_type"], MAX_JOB_TYPE_BYTES),
         image_id: image_id(entities, redactor),
-        fail_reason: [
-            &job["fail_reason"],
-            &entities["fail_reason"],
-            &entities["error"],
-        ]
-        .into_iter()
-        .find_map(|value| text(value, MAX_FAIL_REASON_BYTES)),
-        error_code: [
-            &job["error_code"],
-            &entities["error_code"],
-            &entities["error"]["code"],
-        ]
-        .into_iter()
-        .find_map(|value| text(value, MAX_ERROR_CODE_BYTES)),
+        fail_reason: text(&fail_reason, MAX_FAIL_REASON_BYTES),
+        error_code: text(&error_code, MAX_ERROR_CODE_BYTES),
         percent: percent(&entities["process_percent"]),
         begin_time: string(&job["begin_time"]).and_then(timestamp::parse),
         end_time: string(&job["end_time"]).and_then(timestamp::parse),
@@ -100,17 +96,11 @@ fn percent(fraction: &Value) -> Option<u8> {
 /// `entities.image_id`, else the first of `results[].image_id`, else the first of
 /// `sub_jobs_result[].entities.image_id`. A value that is not an id counts as absent.
 fn image_id(entities: &Value, redactor: &Redactor) -> Option<Arc<str>> {
+    let results = items(&entities["results"]).iter();
+    let sub_jobs = items(&entities["sub_jobs_result"]).iter();
     std::iter::once(&entities["image_id"])
-        .chain(
-            items(&entities["results"])
-                .iter()
-                .map(|result| &result["image_id"]),
-        )
-        .chain(
-            items(&entities["sub_jobs_result"])
-                .iter()
-                .map(|sub_job| &sub_job["entities"]["image_id"]),
-        )
+        .chain(results.map(|result| &result["image_id"]))
+        .chain(sub_jobs.map(|sub_job| &sub_job["entities"]["image_id"]))
         .filter_map(string)
         .filter_map(|id| redactor.clean(id))
         .find(|id| is_id(id))

@@ -4,13 +4,14 @@ use super::{CANARY, credential, place, strict};
 use crate::{
     CloudsFile, JobPath,
     config::{
-        Agency, ApplicationCredentialRef, Auth, CloudEntry, DomainRef, Identity, KeystoneLogin,
-        ProjectRef, UserRef,
+        Agency, ApplicationCredentialRef, Auth, CloudEntry, DomainRef, EntityRef, Identity,
+        KeystoneLogin,
     },
 };
 use image_export_model::ConfigurationReason;
 use rcgen::{CertificateParams, KeyPair};
 use secrecy::ExposeSecret;
+use serde_json::json;
 
 fn parse(lines: &[&str]) -> Result<CloudEntry, String> {
     let yaml = format!("clouds:\n  otc:\n    {}\n", lines.join("\n    "));
@@ -53,12 +54,30 @@ fn application_credentials_by_id_or_by_name_and_user() {
     else {
         panic!("{by_name:?}")
     };
-    let user = UserRef::Name {
+    let user = EntityRef::Name {
         name: "alice".into(),
         domain: DomainRef::Id("d1".into()),
     };
     let name = "robot".to_owned();
     assert_eq!(credential, ApplicationCredentialRef::Name { name, user });
+}
+
+#[test]
+fn references_are_serialized_as_keystone_names_them() {
+    let user = EntityRef::Name {
+        name: "alice".into(),
+        domain: DomainRef::Id("d1".into()),
+    };
+    let json_of_user = json!({"name": "alice", "domain": {"id": "d1"}});
+    assert_eq!(json!(user), json_of_user);
+    assert_eq!(json!(EntityRef::Id("u1".into())), json!({"id": "u1"}));
+    let name = "robot".to_owned();
+    assert_eq!(
+        json!(ApplicationCredentialRef::Name { name, user }),
+        json!({"name": "robot", "user": json_of_user})
+    );
+    let by_id = ApplicationCredentialRef::Id("7f3a".into());
+    assert_eq!(json!(by_id), json!({"id": "7f3a"}));
 }
 
 #[test]
@@ -90,7 +109,7 @@ fn an_agency_is_assumed_by_whoever_signs_in_beside_or_inside_auth() {
         let theirs = DomainRef::Name("OTC2".into());
         assert_eq!((name.as_str(), domain), ("exporter", &theirs));
         let ours = DomainRef::Name("OTC1".into());
-        let project = |name: &str, domain| ProjectRef::Name {
+        let project = |name: &str, domain| EntityRef::Name {
             name: name.to_owned(),
             domain,
         };
@@ -137,7 +156,7 @@ fn keys_permanent_or_temporary_beside_or_inside_auth_in_both_spellings() {
         assert_eq!(keys.access, "AK1");
         assert_eq!(keys.secret.expose_secret(), "s3cret");
         assert_eq!(keys.security_token.is_some(), temporary);
-        assert_eq!(&**endpoint.host(), "ims.eu-de.otc.t-systems.com");
+        assert_eq!(endpoint.host(), "ims.eu-de.otc.t-systems.com");
     }
     for (lines, missing) in [
         (&["ak: AK1"][..], "clouds.otc.sk is missing"),
@@ -207,7 +226,7 @@ fn keys_find_the_image_service_by_override_identity_service_or_region() {
         let Auth::Keys { endpoint, .. } = &entry.auth else {
             panic!("{entry:?}")
         };
-        assert_eq!(&**endpoint.host(), host);
+        assert_eq!(endpoint.host(), host);
     }
     let error = parse(&["ak: AK1", "sk: s", "region_name: 'example.com/#'"]).unwrap_err();
     assert!(

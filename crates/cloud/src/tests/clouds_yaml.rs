@@ -3,7 +3,7 @@
 use super::{CANARY, credential, grant, parse, place, strict};
 use crate::{
     CloudsFile, Credential, JobPath, Place,
-    config::{Auth, CloudEntry, DomainRef, Identity, KeystoneLogin, ProjectRef, UserRef},
+    config::{Auth, CloudEntry, DomainRef, EntityRef, Identity, KeystoneLogin},
 };
 use image_export_model::ConfigurationReason::{
     self, CredentialsInvalid, CredentialsNotFound, EndpointInvalid, EndpointNotAllowed,
@@ -15,7 +15,7 @@ fn entry(yaml: &str) -> CloudEntry {
 }
 
 /// User and password of an entry.
-fn password(entry: &CloudEntry) -> (&UserRef, &str) {
+fn password(entry: &CloudEntry) -> (&EntityRef, &str) {
     match &entry.auth {
         Auth::Keystone(KeystoneLogin {
             identity: Identity::Password { user, password },
@@ -65,7 +65,7 @@ fn a_password_entry_as_otc_users_write_it() {
     );
     assert_eq!(
         user,
-        UserRef::Name {
+        EntityRef::Name {
             name: "alice".into(),
             domain: domain.clone()
         }
@@ -73,7 +73,7 @@ fn a_password_entry_as_otc_users_write_it() {
     assert_eq!(password.expose_secret(), "s3cret");
     assert_eq!(
         entry.project,
-        Some(ProjectRef::Name {
+        Some(EntityRef::Name {
             name: "eu-de_team".into(),
             domain
         })
@@ -92,7 +92,7 @@ fn ids_go_before_names_and_the_project_may_be_left_out() {
         "auth: {auth_url: https://iam.example.com, user_id: u1, username: u, password: p}",
         "image_endpoint_override: https://ims.example.com/v2",
     ]));
-    assert!(matches!(password(&entry).0, UserRef::Id(id) if id == "u1"));
+    assert!(matches!(password(&entry).0, EntityRef::Id(id) if id == "u1"));
     assert_eq!(entry.project, None);
     let endpoint = entry.image_endpoint.unwrap();
     assert_eq!(
@@ -127,7 +127,7 @@ fn numbers_and_booleans_are_text_in_their_own_spelling() {
         );
         let entry = entry(&otc(&[&auth]));
         assert_eq!(password(&entry).1, text);
-        assert_eq!(entry.project, Some(ProjectRef::Id("123e4".into())));
+        assert_eq!(entry.project, Some(EntityRef::Id("123e4".into())));
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::{json, retry_after, text::Redactor};
 use reqwest::header::HeaderMap;
-use serde_json::Value;
 use std::time::{Duration, SystemTime};
 
 /// Longest code or request id that is read, in bytes.
@@ -26,30 +25,27 @@ impl ErrorBody {
         let Some(body) = json::parse(body) else {
             return Self::default();
         };
-        let error = &body["error"];
-        let first = |values: &[&Value]| values.iter().find_map(|value| json::text(value));
+        let first = |paths: &[&str]| {
+            paths
+                .iter()
+                .find_map(|path| json::text(body.pointer(path)?))
+        };
         let token = |text: String| redactor.clean(&text).filter(|text| is_token(text));
-        let codes = [
-            &error["code"],
-            &error["error_code"],
-            &body["error_code"],
-            &body["code"],
-        ];
-        let texts = [
-            &error["message"],
-            &error["error_msg"],
-            &body["error_msg"],
-            &body["message"],
-        ];
         Self {
-            code: first(&codes)
+            code: first(&["/error/code", "/error/error_code", "/error_code", "/code"])
                 .and_then(token)
                 .map(|code| canonical_code(&code))
                 // Checked again: the canonical spelling may be longer, or that of a secret.
                 .and_then(token)
                 .filter(|code| *code != status.to_string()),
-            text: first(&texts).unwrap_or_default(),
-            request_id: first(&[&body["request_id"], &error["request_id"]]).and_then(token),
+            text: first(&[
+                "/error/message",
+                "/error/error_msg",
+                "/error_msg",
+                "/message",
+            ])
+            .unwrap_or_default(),
+            request_id: first(&["/request_id", "/error/request_id"]).and_then(token),
         }
     }
 

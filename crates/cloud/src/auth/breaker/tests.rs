@@ -1,6 +1,6 @@
 //! How the breaker counts, in virtual time.
 
-use super::*;
+use super::{super::PURGE_FROM, *};
 use futures::future::join_all;
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! The bodies of `POST /auth/tokens`. They hold secrets.
 
-use crate::config::{Agency, ApplicationCredentialRef, DomainRef, Identity, ProjectRef, UserRef};
+use crate::config::{Agency, DomainRef, Identity};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -13,62 +13,29 @@ pub(super) fn request(identity: &Value, scope: Option<Value>) -> Vec<u8> {
 }
 
 pub(super) fn identity(identity: &Identity) -> Value {
+    let secret = identity.secret().expose_secret();
     match identity {
-        Identity::Password { user, password } => {
-            let mut user = user_ref(user);
-            user["password"] = password.expose_secret().into();
+        Identity::Password { user, .. } => {
+            let mut user = json!(user);
+            user["password"] = secret.into();
             json!({ "methods": ["password"], "password": { "user": user } })
         }
-        Identity::Token(token) => {
-            json!({ "methods": ["token"], "token": { "id": token.expose_secret() } })
-        }
-        Identity::ApplicationCredential { credential, secret } => {
-            let mut credential = match credential {
-                ApplicationCredentialRef::Id(id) => json!({ "id": id }),
-                ApplicationCredentialRef::Name { name, user } => {
-                    json!({ "name": name, "user": user_ref(user) })
-                }
-            };
-            credential["secret"] = secret.expose_secret().into();
+        Identity::Token(_) => json!({ "methods": ["token"], "token": { "id": secret } }),
+        Identity::ApplicationCredential { credential, .. } => {
+            let mut credential = json!(credential);
+            credential["secret"] = secret.into();
             json!({ "methods": ["application_credential"], "application_credential": credential })
         }
     }
 }
 
 pub(super) fn assume_role(agency: &Agency) -> Value {
-    let domain = match &agency.domain {
+    let (key, domain) = match &agency.domain {
         DomainRef::Id(id) => ("domain_id", id),
         DomainRef::Name(name) => ("domain_name", name),
     };
     json!({
         "methods": ["assume_role"],
-        "assume_role": { "agency_name": agency.name, domain.0: domain.1 },
+        "assume_role": { "agency_name": agency.name, key: domain },
     })
-}
-
-fn user_ref(user: &UserRef) -> Value {
-    match user {
-        UserRef::Id(id) => json!({ "id": id }),
-        UserRef::Name { name, domain } => json!({ "name": name, "domain": domain_ref(domain) }),
-    }
-}
-
-pub(super) fn project_scope(project: &ProjectRef) -> Value {
-    match project {
-        ProjectRef::Id(id) => json!({ "project": { "id": id } }),
-        ProjectRef::Name { name, domain } => {
-            json!({ "project": { "name": name, "domain": domain_ref(domain) } })
-        }
-    }
-}
-
-pub(super) fn domain_scope(domain: &DomainRef) -> Value {
-    json!({ "domain": domain_ref(domain) })
-}
-
-fn domain_ref(domain: &DomainRef) -> Value {
-    match domain {
-        DomainRef::Id(id) => json!({ "id": id }),
-        DomainRef::Name(name) => json!({ "name": name }),
-    }
 }

@@ -41,7 +41,7 @@ impl Keystone<'_> {
             None => of_project.and_then(in_region).or_else(only_one),
         };
         let (_, url) = found.ok_or_else(|| self.not_in_region(&endpoints))?;
-        Endpoint::image(url, Some(project_id), self.policy).map_err(|invalid| {
+        Endpoint::image(url, Some(project_id), &self.http.options.policy).map_err(|invalid| {
             Outcome::Misconfigured(
                 invalid.into_error("the catalog's URL of the image service", &entry.described()),
             )
@@ -49,20 +49,20 @@ impl Keystone<'_> {
     }
 
     fn endpoint_without_catalog(self, region: &str) -> Result<Endpoint, Outcome> {
-        match self
-            .login
-            .auth_url
-            .sibling_image_service(region, self.policy)
-        {
-            Some(Ok(endpoint)) => Ok(endpoint),
-            Some(Err(_)) | None => Err(misconfigured(
+        let sibling = Endpoint::image_service(
+            Some(&self.login.auth_url),
+            region,
+            &self.http.options.policy,
+        );
+        sibling.and_then(Result::ok).ok_or_else(|| {
+            misconfigured(
                 ConfigurationReason::EndpointInvalid,
                 format!(
                     "the catalog of {} has no image service with the wanted interface; correct interface, or set image_endpoint_override",
                     self.entry.described()
                 ),
-            )),
-        }
+            )
+        })
     }
 
     fn not_in_region(self, endpoints: &[(&str, &str)]) -> Outcome {

@@ -4,10 +4,13 @@ use super::Keystone;
 use crate::{
     auth::breaker::Open,
     config::{Agency, Identity},
-    outcome::{self, misconfigured},
+    outcome::{failed, misconfigured},
     wire::text::Redactor,
 };
-use image_export_model::{ConfigurationReason, FailureKind, Outcome, Stage};
+use image_export_model::{
+    ConfigurationReason::{AccessDenied, CredentialsInvalid, EndpointInvalid},
+    FailureKind, Outcome, Stage,
+};
 use std::time::Duration;
 
 /// A login that gave no token.
@@ -25,7 +28,7 @@ impl LoginError {
     pub(crate) fn is_rejection(&self) -> bool {
         self.circuit_open.is_none()
             && matches!(&self.outcome, Outcome::Misconfigured(error)
-                if error.reason == ConfigurationReason::CredentialsInvalid)
+                if error.reason == CredentialsInvalid)
     }
 }
 
@@ -39,50 +42,44 @@ impl From<Outcome> for LoginError {
     }
 }
 
-/// A transient failure of a login.
-pub(super) fn failed(kind: FailureKind, message: String) -> Outcome {
-    outcome::failed(Stage::Login, kind, message)
-}
-
 impl Keystone<'_> {
     /// What a status other than 200 and 201 means.
     pub(super) fn problem(self, status: u16) -> Outcome {
         let (host, credential) = (self.host(), self.entry.described());
-        match status {
-            401 => self.login_rejected(),
-            403 => misconfigured(
-                ConfigurationReason::AccessDenied,
+        let (reason, message) = match status {
+            401 => return self.login_rejected(),
+            403 => (
+                AccessDenied,
                 format!(
                     "identity service {host} denies the login of {credential} (403); grant the user access to the project"
                 ),
             ),
-            300..=399 => misconfigured(
-                ConfigurationReason::EndpointInvalid,
+            300..=399 => (
+                EndpointInvalid,
                 format!(
                     "auth_url of {credential} leads to {host}, which redirects to another address ({status}); name the final one"
                 ),
             ),
             // Keystone answers an unknown id of an application credential so (seen with 30.0).
-            404 if matches!(self.login.identity, Identity::ApplicationCredential { .. }) => {
-                misconfigured(
-                    ConfigurationReason::CredentialsInvalid,
-                    format!(
-                        "identity service {host} does not know the application credential of {credential} (404); check auth_url, and {}",
-                        self.what_to_check()
-                    ),
-                )
-            }
-            400 | 404 => misconfigured(
-                ConfigurationReason::EndpointInvalid,
+            404 if matches!(self.login.identity, Identity::ApplicationCredential { .. }) => (
+                CredentialsInvalid,
+                format!(
+                    "identity service {host} does not know the application credential of {credential} (404); check auth_url, and {}",
+                    self.what_to_check()
+                ),
+            ),
+            400 | 404 => (
+                EndpointInvalid,
                 format!(
                     "auth_url of {credential} leads to {host}, which does not offer Keystone v3 there ({status}); check auth_url"
                 ),
             ),
-            _ => failed(
-                FailureKind::Http,
-                format!("identity service {host} answered {status}"),
-            ),
-        }
+            _ => {
+                let message = format!("identity service {host} answered {status}");
+                return failed(Stage::Login, FailureKind::Http, message);
+            }
+        };
+        misconfigured(reason, message)
     }
 
     /// The same where the caller is already authenticated, so that the status is about the agency.
@@ -91,50 +88,47 @@ impl Keystone<'_> {
         let name = Redactor::default()
             .clean_chars(&agency.name, 64)
             .unwrap_or_default();
-        match status {
-            401 | 403 => misconfigured(
-                ConfigurationReason::AccessDenied,
+        let (reason, message) = match status {
+            401 | 403 => (
+                AccessDenied,
                 format!(
                     "identity service {host} does not let {credential} assume agency {name} ({status}); check the agency's delegated party and the role Agent Operator of the caller"
                 ),
             ),
-            400 | 404 => misconfigured(
-                ConfigurationReason::CredentialsInvalid,
+            400 | 404 => (
+                CredentialsInvalid,
                 format!(
                     "identity service {host} knows no agency {name} of {credential} ({status}); check agency_name, agency_domain_name and the project"
                 ),
             ),
-            _ => self.problem(status),
-        }
+            _ => return self.problem(status),
+        };
+        misconfigured(reason, message)
     }
 
     pub(super) fn circuit_open(self, open: &Open) -> Outcome {
         if open.rejections == 0 {
             return self.login_rejected();
         }
-        let pacing = self.breakers.pacing();
+        let (host, credential) = (self.host(), self.entry.described());
+        let (rejections, answer) = (open.rejections, &open.answer);
+        let minutes = self.breakers.pacing.breaker_minutes();
+        let check = self.what_to_check();
         misconfigured(
-            ConfigurationReason::CredentialsInvalid,
+            CredentialsInvalid,
             format!(
-                "identity service {} rejected this user's logins {} times in a row ({}), with {} or other credentials; to keep the account from being locked, one is tried every {} min; check {}",
-                self.host(),
-                open.rejections.min(pacing.breaker_rejections),
-                open.answer,
-                self.entry.described(),
-                pacing.breaker_minutes(),
-                self.what_to_check(),
+                "identity service {host} rejected this user's logins {rejections} times in a row ({answer}), with {credential} or other credentials; to keep the account from being locked, one is tried every {minutes} min; check {check}"
             ),
         )
     }
 
     fn login_rejected(self) -> Outcome {
+        let (host, credential) = (self.host(), self.entry.described());
+        let check = self.what_to_check();
         misconfigured(
-            ConfigurationReason::CredentialsInvalid,
+            CredentialsInvalid,
             format!(
-                "identity service {} rejects the login of {} (401); check {}",
-                self.host(),
-                self.entry.described(),
-                self.what_to_check()
+                "identity service {host} rejects the login of {credential} (401); check {check}"
             ),
         )
     }

@@ -1,12 +1,13 @@
 //! What an accepted login grants.
 
-use super::{Keystone, error::failed};
+use super::Keystone;
 use crate::{
     config::{Endpoint, MAX_TOKEN_BYTES},
-    http::Answer,
+    http::{self, Answer},
+    outcome::failed,
     wire::{json, text::Redactor, timestamp},
 };
-use image_export_model::{FailureKind, Outcome};
+use image_export_model::{FailureKind, Outcome, Stage};
 use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
@@ -44,11 +45,9 @@ impl Grant {
         lifetime: Duration,
         mut redactor: Redactor,
     ) -> Option<Self> {
-        let mut header = HeaderValue::from_str(token.expose_secret()).ok()?;
-        header.set_sensitive(true);
         redactor.push(token);
         Some(Self {
-            token: header,
+            token: http::sensitive(token.expose_secret())?,
             project_id,
             endpoint,
             lifetime,
@@ -63,7 +62,7 @@ impl Keystone<'_> {
         let token = self.token(answer)?;
         let body = answer.body.as_ref().map_err(|error| {
             let message = format!("the answer of identity service {} {error}", self.host());
-            failed(error.kind(), message)
+            failed(Stage::Login, error.kind(), message)
         })?;
         let body = json::parse(body).ok_or_else(|| self.malformed("without JSON"))?;
         let body = &body["token"];
@@ -74,15 +73,9 @@ impl Keystone<'_> {
             Some(endpoint) => endpoint.clone(),
             None => self.image_endpoint(body, project)?,
         };
-        let lifetime = lifetime(body, Timestamp::now());
-        Grant::new(
-            &token,
-            Some(project.to_owned()),
-            endpoint,
-            lifetime,
-            redactor,
-        )
-        .ok_or_else(|| self.malformed("with an unusable token"))
+        let project = Some(project.to_owned());
+        Grant::new(&token, project, endpoint, lifetime(body), redactor)
+            .ok_or_else(|| self.malformed("with an unusable token"))
     }
 
     pub(super) fn token(self, answer: &Answer) -> Result<SecretString, Outcome> {
@@ -102,17 +95,17 @@ impl Keystone<'_> {
 
     fn malformed(self, what: &str) -> Outcome {
         let message = format!("identity service {} answered {what}", self.host());
-        failed(FailureKind::Malformed, message)
+        failed(Stage::Login, FailureKind::Malformed, message)
     }
 }
 
 /// From the two times of the answer, so that a skewed local clock does not matter.
-fn lifetime(token: &Value, now: Timestamp) -> Duration {
+fn lifetime(token: &Value) -> Duration {
     let time = |name: &str| token[name].as_str().and_then(timestamp::parse);
     let Some(expires_at) = time("expires_at") else {
         return ASSUMED_LIFETIME;
     };
-    let lifetime = expires_at.duration_since(time("issued_at").unwrap_or(now));
+    let lifetime = expires_at.duration_since(time("issued_at").unwrap_or_else(Timestamp::now));
     Duration::try_from(lifetime)
         .unwrap_or_default()
         .clamp(LIFETIME_BOUNDS.0, LIFETIME_BOUNDS.1)

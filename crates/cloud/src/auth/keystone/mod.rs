@@ -4,16 +4,26 @@ mod body;
 mod catalog;
 mod error;
 mod grant;
-mod login;
 
 pub(crate) use error::LoginError;
 pub(crate) use grant::Grant;
 
-use super::breaker::Breakers;
+use super::breaker::{Attempt, Breakers};
 use crate::{
-    config::{CloudEntry, EndpointPolicy, KeystoneLogin},
-    http::{Clients, Http},
+    config::{CloudEntry, EntityRef, Identity, KeystoneLogin},
+    http::{self, Answer, Attempts, Clients, Http, Operation, Route},
+    outcome,
+    wire::{error_body::ErrorBody, text::Redactor},
 };
+use image_export_model::{FailureKind, Outcome, ProjectId, Stage};
+use reqwest::header::CONTENT_TYPE;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use std::time::SystemTime;
+
+/// Longest body of a login's answer that is read, in bytes: a catalog of all services and regions is
+/// larger than any other answer.
+const CATALOG_LIMIT: usize = 1024 * 1024;
 
 /// An identity service, as one cloud entry uses it.
 #[derive(Clone, Copy)]
@@ -21,7 +31,6 @@ pub(crate) struct Keystone<'a> {
     pub(crate) http: &'a Http,
     pub(crate) clients: Option<&'a Clients>,
     pub(crate) breakers: &'a Breakers,
-    pub(crate) policy: &'a EndpointPolicy,
     pub(crate) entry: &'a CloudEntry,
     pub(crate) login: &'a KeystoneLogin,
 }
@@ -30,4 +39,174 @@ impl<'a> Keystone<'a> {
     fn host(self) -> &'a str {
         self.login.auth_url.host()
     }
+
+    /// Logs in to the project that the entry names, else to `project_id`.
+    pub(crate) async fn log_in(self, project_id: &ProjectId) -> Result<Grant, LoginError> {
+        let job_project = EntityRef::Id(project_id.to_string());
+        let project = self.entry.project.as_ref().unwrap_or(&job_project);
+        let with_catalog = self.entry.image_endpoint.is_none();
+        let Some(agency) = &self.login.agency else {
+            let answer = self
+                .authenticate(project_id.as_str(), self.scope(project), with_catalog)
+                .await?;
+            return Ok(self.grant(&answer, self.entry.redactor.clone())?);
+        };
+
+        // The caller's own token assumes the agency.
+        let own_scope = match &agency.caller_project {
+            Some(project) => self.scope(project),
+            None => self.domain_scope(),
+        };
+        let answer = self.authenticate("", own_scope, false).await?;
+        let caller = self.token(&answer)?;
+        let mut redactor = self.entry.redactor.clone();
+        redactor.push(&caller);
+        let scope = Some(json!({ "project": project }));
+        let request = body::request(&body::assume_role(agency), scope);
+        let attempts = Attempts::default();
+        let answer = self
+            .post(with_catalog, Some(&caller), request, attempts)
+            .await?;
+        let answer = self.accepted(answer, &redactor, |status| {
+            self.agency_problem(agency, status)
+        })?;
+        Ok(self.grant(&answer, redactor)?)
+    }
+
+    /// Presents the identity's own secret, if its circuit breaker permits, and records the outcome
+    /// there. `purpose` is the scope as the breaker knows it. Returns an accepted answer.
+    async fn authenticate(
+        self,
+        purpose: &str,
+        scope: Option<Value>,
+        with_catalog: bool,
+    ) -> Result<Answer, LoginError> {
+        let request = body::request(&body::identity(&self.login.identity), scope);
+        let permit = match self.attempt(purpose) {
+            None => None,
+            Some(attempt) => {
+                let permit = self.breakers.enter(attempt).await;
+                Some(permit.map_err(|open| LoginError {
+                    circuit_open: Some(open.wait),
+                    ..self.circuit_open(&open).into()
+                })?)
+            }
+        };
+        // The cloud may have counted a login whose connection broke, so only a secret that was accepted
+        // before is sent again.
+        let attempts = Attempts {
+            sent: 0,
+            no_repetition: permit.as_ref().is_some_and(|permit| !permit.trusted),
+        };
+        let answer = self.post(with_catalog, None, request, attempts).await?;
+        let open = match permit {
+            Some(permit) if is_accepted(answer.status) => {
+                permit.accepted();
+                None
+            }
+            Some(permit) if answer.status == 401 => permit.rejected("401"),
+            _ => None,
+        };
+        self.accepted(answer, &self.entry.redactor, |status| match &open {
+            Some(open) => self.circuit_open(open),
+            None => self.problem(status),
+        })
+    }
+
+    /// An application credential brings its own scope and may not name one.
+    fn scope(self, project: &EntityRef) -> Option<Value> {
+        let names_scope = !matches!(self.login.identity, Identity::ApplicationCredential { .. });
+        names_scope.then(|| json!({ "project": project }))
+    }
+
+    /// The domain of the user, where the entry names it.
+    fn domain_scope(self) -> Option<Value> {
+        match &self.login.identity {
+            Identity::Password {
+                user: EntityRef::Name { domain, .. },
+                ..
+            } => Some(json!({ "domain": domain })),
+            _ => None,
+        }
+    }
+
+    /// The attempt as the breaker counts it. Tokens have none: no account is locked for a wrong one.
+    fn attempt(self, scope: &str) -> Option<Attempt> {
+        let identity = match &self.login.identity {
+            Identity::Password { user, .. } => (Some(user), None),
+            Identity::ApplicationCredential { credential, .. } => (None, Some(credential)),
+            Identity::Token(_) => return None,
+        };
+        let (host, secrets) = (self.host(), [self.login.identity.secret()]);
+        let (breakers, identity) = (self.breakers, (host, identity));
+        Some(breakers.attempt(identity, secrets, host, scope, false))
+    }
+
+    async fn post(
+        self,
+        with_catalog: bool,
+        caller: Option<&SecretString>,
+        body: Vec<u8>,
+        mut attempts: Attempts,
+    ) -> Result<Answer, LoginError> {
+        let url = self.login.auth_url.tokens_url(with_catalog);
+        let caller = caller.and_then(|token| http::sensitive(token.expose_secret()));
+        let route = Route {
+            url: &url,
+            operation: Operation::Login,
+            clients: self.clients,
+            body_limit: CATALOG_LIMIT,
+        };
+        let answer = self.http.send(route, &mut attempts, |client| {
+            let mut request = client
+                .post(url.clone())
+                .header(CONTENT_TYPE, "application/json")
+                .body(body.clone());
+            if let Some(caller) = &caller {
+                request = request.header("x-auth-token", caller.clone());
+            }
+            request
+        });
+        let who = format!("identity service {}", self.host());
+        answer
+            .await
+            .map_err(|error| error.outcome(Stage::Login, &who).into())
+    }
+
+    /// The answer if it grants a token, else its error. Only a throttling code outweighs the status,
+    /// which `problem` interprets: gateways send it with any status.
+    fn accepted(
+        self,
+        answer: Answer,
+        redactor: &Redactor,
+        problem: impl FnOnce(u16) -> Outcome,
+    ) -> Result<Answer, LoginError> {
+        if is_accepted(answer.status) {
+            return Ok(answer);
+        }
+        let (host, status) = (self.host(), answer.status);
+        let body = ErrorBody::parse(status, answer.body.as_deref().unwrap_or_default(), redactor);
+        tracing::debug!(
+            host,
+            status,
+            code = body.code,
+            request_id = body.request_id(&answer.headers, redactor),
+            "login failed"
+        );
+        let outcome = if body.is_throttling(status) {
+            let text = format!("identity service {host} limits the rate of logins ({status})");
+            outcome::failed(Stage::Login, FailureKind::Http, text)
+        } else {
+            problem(status)
+        };
+        Err(LoginError {
+            retry_after: body.retry_after(&answer.headers, status, SystemTime::now()),
+            ..outcome.into()
+        })
+    }
+}
+
+/// Keystone documents 201; some gateways answer 200.
+fn is_accepted(status: u16) -> bool {
+    matches!(status, 200 | 201)
 }

@@ -1,6 +1,6 @@
 //! How tokens are shared, refreshed and replaced, in virtual time.
 
-use super::*;
+use super::{super::PURGE_FROM, *};
 use crate::{
     config::{Endpoint, EndpointPolicy},
     outcome,
@@ -30,28 +30,20 @@ fn wrong_password() -> LoginError {
 }
 
 /// A slot and the number of logins it caused.
+#[derive(Default)]
 struct Counted {
     slot: Slot,
     logins: Cell<u32>,
 }
 
-impl Default for Counted {
-    fn default() -> Self {
-        Self {
-            slot: Slot::new(Arc::default()),
-            logins: Cell::default(),
-        }
-    }
-}
-
 impl Counted {
     async fn get(
         &self,
-        rejected: Option<&Session>,
+        rejected: Option<&Arc<Session>>,
         answer: Result<Grant, LoginError>,
     ) -> Result<Arc<Session>, NoToken> {
         self.slot
-            .session(rejected, true, || async {
+            .session(&Pacing::default(), rejected, true, || async {
                 self.logins.set(self.logins.get() + 1);
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 answer
@@ -187,12 +179,12 @@ async fn a_caller_that_is_cancelled_leaves_the_login_to_the_next() {
 
 #[test]
 fn slots_of_projects_that_are_not_polled_any_more_are_dropped() {
-    let tokens = Tokens::new(Arc::default());
+    let tokens = Tokens::default();
     let project = |name: &str| name.parse::<ProjectId>().unwrap();
     let kept = tokens.slot(Some(&project("kept")));
     for number in 0..10 * PURGE_FROM {
         tokens.slot(Some(&project(&number.to_string())));
     }
-    assert!(lock(&tokens.slots).len() <= PURGE_FROM);
+    assert!(lock(&tokens.0).len() <= PURGE_FROM);
     assert!(Arc::ptr_eq(&kept, &tokens.slot(Some(&project("kept")))));
 }
