@@ -1,6 +1,6 @@
 //! The client: what all polls share.
 
-use super::poll;
+use super::poll::{self, Shared};
 use crate::{CloudOptions, Credential, auth::breaker::Breakers, config::CloudsFile, http::Http};
 use image_export_model::{ConfigurationError, JobId, Observation, ProjectId};
 use std::sync::Arc;
@@ -13,12 +13,6 @@ pub struct ClientError(#[from] reqwest::Error);
 /// Queries clouds about jobs. Cheap to clone; clones share their connections and circuit breakers.
 #[derive(Clone)]
 pub struct CloudClient(Arc<Shared>);
-
-/// What all polls of a client share.
-pub(super) struct Shared {
-    pub(super) http: Http,
-    pub(super) breakers: Breakers,
-}
 
 impl CloudClient {
     /// A client without connections. The process must have installed its rustls provider.

@@ -2,19 +2,18 @@
 
 use super::{
     answer::{self, ParsedAnswer},
-    client::Shared,
     error::Rejection,
 };
 use crate::{
     Credential,
     auth::{
-        breaker::Open,
+        breaker::{Breakers, Open},
         keystone::{Grant, Keystone},
         signature,
         tokens::{NoToken, Session},
     },
     config::{Auth, CloudEntry, Endpoint, Identity, Keys, KeystoneLogin},
-    http::{Attempts, Operation, Route},
+    http::{Attempts, Http, Operation, Route},
     outcome::{failed, misconfigured},
     wire::text::Redactor,
 };
@@ -28,6 +27,12 @@ use reqwest::{RequestBuilder, header::ACCEPT};
 use secrecy::SecretString;
 use std::{sync::Arc, time::Duration};
 use url::Url;
+
+/// What all polls of a client share.
+pub(super) struct Shared {
+    pub(super) http: Http,
+    pub(super) breakers: Breakers,
+}
 
 /// A poll in flight, with what its observation reports beside the outcome.
 struct Poll<'a> {
