@@ -74,6 +74,9 @@ pub enum Input {
     Fetched(FetchTicket, FetchResult),
     /// Whether this process may act, at the start and at each change.
     Leading(bool),
+    /// The process is about to end: no poll, read of a Secret or deletion is sent any more, only statuses
+    /// and what confirms them.
+    Stopping,
     /// Time has passed.
     Tick,
 }

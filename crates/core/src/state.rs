@@ -37,6 +37,8 @@ pub struct State {
     pub timers: Timers,
     /// Whether this process may act.
     pub leading: bool,
+    /// Whether the process is about to end.
+    pub stopping: bool,
     /// Counts changes of leadership: what was sent under another epoch is void.
     pub epoch: u32,
     /// Numbers what is sent.
@@ -56,6 +58,7 @@ impl State {
             writes: WriteQueue::new(&config, at),
             timers: Timers::default(),
             leading: false,
+            stopping: false,
             epoch: 0,
             sequence: 0,
             counters: Counters::default(),

@@ -78,8 +78,10 @@ impl Tracker {
         self.apply(now, input);
         self.decide_dirty(now);
         if self.state.leading {
-            self.send_reads(now);
-            self.send_polls(now);
+            if !self.state.stopping {
+                self.send_reads(now);
+                self.send_polls(now);
+            }
             self.decide_dirty(now);
             self.send_changes(now);
             output.effects.append(&mut self.state.output.effects);
@@ -109,6 +111,11 @@ impl Tracker {
             Input::Wrote(ticket, result) => outcomes::apply_write(state, now, &ticket, result),
             Input::Fetched(ticket, result) => outcomes::apply_fetch(state, now, &ticket, result),
             Input::Leading(leading) => self.apply_leadership(now, leading),
+            Input::Stopping => {
+                state.stopping = true;
+                // Takes deletions out of the queue.
+                state.dirty.extend(state.jobs.iter().map(|(key, _)| key));
+            }
             Input::Tick => {}
         }
     }
@@ -135,12 +142,10 @@ impl Tracker {
     pub fn next_deadline(&self) -> Option<Duration> {
         let state = &self.state;
         let decisions = [state.timers.next_wake(), state.secrets.next_plan()];
-        let sends = [
-            state.secrets.next_wake(),
-            state.quotas.next_wake(),
-            state.writes.next_wake(),
-        ];
-        let sends = sends.into_iter().filter(|_| state.leading);
+        let polls = [state.secrets.next_wake(), state.quotas.next_wake()];
+        let polls = polls.into_iter().filter(|_| !state.stopping);
+        let sends = polls.chain([state.writes.next_wake()]);
+        let sends = sends.filter(|_| state.leading);
         let next = decisions.into_iter().chain(sends).flatten().min()?;
         Some(next.saturating_sub(self.clock_offset))
     }
@@ -151,14 +156,18 @@ impl Tracker {
         (0..sources).all(|source| self.state.jobs.has_listed(Source(source)))
     }
 
-    /// Whether any change is still to be sent, or its end to be seen. Costs a pass over the objects.
+    /// Whether any status is still to be written, or its write to be confirmed. Costs a pass over the
+    /// objects.
     #[must_use]
     pub fn has_unwritten(&self) -> bool {
         let mut jobs = self.state.jobs.iter();
         jobs.any(|(_, job)| {
             !matches!(
                 job.sync.stage,
-                ChangeStage::Idle | ChangeStage::Rejected { .. }
+                ChangeStage::Idle
+                    | ChangeStage::Rejected { .. }
+                    | ChangeStage::Deleting { .. }
+                    | ChangeStage::Queued(Priority::Expiry)
             )
         })
     }
@@ -237,7 +246,8 @@ impl Tracker {
         let Some(job) = state.jobs.get_mut(key) else {
             return;
         };
-        let change = decision.change.filter(|_| state.leading);
+        let ends = |priority: &Priority| *priority == Priority::Expiry && state.stopping;
+        let change = decision.change.filter(|p| state.leading && !ends(p));
         match (&mut job.sync.stage, change) {
             (
                 ChangeStage::Unconfirmed {

@@ -5,6 +5,7 @@ use crate::{
     Output, StatusWrite,
     decide::decide,
     job::PollStage,
+    phase::Priority,
     status::{Parsed, Snapshot, unowned},
     sync::ChangeStage,
     time::Due,
@@ -205,7 +206,11 @@ pub fn check_decisions(world: &World) {
             (PollStage::AwaitingSecret, Some(Due::Since(at))) => assert!(at <= now.at, "{job:?}"),
             (stage, poll) => panic!("{stage:?} where {poll:?} was decided: {job:?}"),
         }
-        match (&job.sync.stage, decision.change) {
+        let no_deletion = world.tracker.state.stopping;
+        let change = decision
+            .change
+            .filter(|change| !(no_deletion && *change == Priority::Expiry));
+        match (&job.sync.stage, change) {
             (ChangeStage::Idle | ChangeStage::Rejected { .. }, Some(change)) if leading => {
                 panic!("{change:?} is not queued: {job:?}");
             }

@@ -281,3 +281,38 @@ fn only_the_leader_deletes_objects() {
     world.run(1);
     assert_eq!(world.deletions.len(), 1);
 }
+
+#[test]
+fn a_process_that_is_about_to_end_writes_statuses_and_does_nothing_else() {
+    let mut world = World::new();
+    world.held.polls = true;
+    world.create(with_ttl(0));
+    world.create_all(["late", "new"]);
+    world.run(3);
+    let polls = std::mem::take(&mut world.open_polls);
+    assert_eq!(polls.len(), 3);
+    // The object whose ttl is 0 would be deleted as soon as its end is shown.
+    world.feed(Input::Stopping);
+    assert!(!world.tracker.has_unwritten());
+    for poll in &polls {
+        world.answer(poll, success());
+    }
+    assert!(world.tracker.has_unwritten());
+    world.create(super::samples::object_of("later", "other", "project"));
+    let reads = world.reads.len();
+    world.run(600);
+    // Three ends, and that there is no answer about the fourth.
+    assert_eq!(world.writes.len(), 4);
+    assert!(!world.tracker.has_unwritten());
+    assert_eq!((world.deletions.len(), world.polls.len()), (0, 3));
+    assert_eq!(world.reads.len(), reads);
+    // A deletion that waits, or that is in flight, holds nothing up.
+    let mut world = World::new();
+    world.held.deletions = true;
+    world.reports("x", success());
+    world.create(with_ttl(0));
+    world.run(3);
+    assert_eq!(world.open_deletions.len(), 1);
+    world.feed(Input::Stopping);
+    assert!(!world.tracker.has_unwritten());
+}
