@@ -6,8 +6,9 @@ use crate::{
     deadline::Limits,
     effects::{ObjectKey, Source},
     evidence::{Evidence, Next},
-    keys::{GroupKey, SecretKey},
+    keys::{GroupKey, JobKey, SecretKey},
     phase::Phase,
+    quota::Waiting,
     status::Snapshot,
     sync::{StatusChange, Sync},
     time::{Due, Moment},
@@ -214,6 +215,12 @@ impl Job {
         self.limits.expires_at().filter(|_| !self.is_being_deleted)
     }
 
+    /// Applies that nobody here observed the job until now.
+    pub fn apply_gap(&mut self, now: Moment) {
+        self.limits.unobserved_since = Some(now.at);
+        self.evidence.apply_gap();
+    }
+
     /// Wants a poll at once.
     pub fn want_poll(&mut self, due: Due) {
         let wanted = self.polling.wanted.map_or(due, |wanted| wanted.min(due));
@@ -280,6 +287,19 @@ impl Job {
             self.limits.unobserved_since = None;
         }
         applied
+    }
+
+    /// Its place in the queue of its quota, while it waits there.
+    #[must_use]
+    pub fn waiting(&self, key: JobKey) -> Option<Waiting> {
+        let PollStage::Queued(due) = self.polling.stage else {
+            return None;
+        };
+        Some(Waiting {
+            due,
+            job: key,
+            group: self.group,
+        })
     }
 
     /// The period of the object's own.

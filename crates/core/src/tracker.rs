@@ -12,7 +12,6 @@ use crate::{
     keys::{BucketKey, JobKey},
     outcomes,
     phase::{Phase, Priority},
-    quota::Waiting,
     secrets::SecretState,
     state::{Counters, State},
     sync::ChangeStage,
@@ -129,8 +128,9 @@ impl Tracker {
         state.epoch += 1;
         if leading {
             state.secrets.apply_new_leadership();
+            state.output.events.append(&mut state.jobs.take_reports());
             for (key, job) in state.jobs.iter_mut() {
-                job.limits.unobserved_since = Some(now.at);
+                job.apply_gap(now);
                 job.limits.was_late = false;
                 state.dirty.push(key);
             }
@@ -166,6 +166,7 @@ impl Tracker {
                 job.sync.stage,
                 ChangeStage::Idle
                     | ChangeStage::Rejected { .. }
+                    | ChangeStage::Rereading { .. }
                     | ChangeStage::Deleting { .. }
                     | ChangeStage::Queued(Priority::Expiry)
             )
@@ -203,11 +204,14 @@ impl Tracker {
             job.timer = None;
             state.dirty.push(key);
             let has_slept = now.at > due + state.config.pending_grace;
-            if has_slept && job.limits.deadline.is_some() && job.limits.unobserved_since.is_none() {
+            if has_slept {
                 // The whole process has slept, and so has what is in flight.
-                job.limits.unobserved_since = Some(now.at);
-                if matches!(job.polling.stage, PollStage::InFlight(_)) {
-                    job.want_poll(Due::Since(now.at));
+                job.evidence.apply_gap();
+                if job.limits.deadline.is_some() && job.limits.unobserved_since.is_none() {
+                    job.limits.unobserved_since = Some(now.at);
+                    if matches!(job.polling.stage, PollStage::InFlight(_)) {
+                        job.want_poll(Due::Since(now.at));
+                    }
                 }
             }
         }
@@ -280,36 +284,33 @@ impl Tracker {
         let Some(job) = state.jobs.get_mut(key) else {
             return;
         };
+        let waiting = job.waiting(key);
         let stage = &mut job.polling.stage;
-        let due = match (*stage, decision.poll) {
+        *stage = match (*stage, decision.poll) {
             (PollStage::InFlight(_), _) => return,
-            (_, None) => {
-                *stage = PollStage::Off;
-                return;
-            }
-            (_, Some(Due::Since(at))) if at > now.at => {
-                *stage = PollStage::Scheduled(at);
-                return;
-            }
-            (_, Some(due)) => due,
+            (_, None) => PollStage::Off,
+            (_, Some(Due::Since(at))) if at > now.at => PollStage::Scheduled(at),
+            (_, Some(due)) => match state.secrets.state(job.secret) {
+                SecretState::Usable(_) => PollStage::Queued(due),
+                SecretState::Unread | SecretState::Misconfigured(_) => PollStage::AwaitingSecret,
+            },
         };
+        let waits = job.waiting(key);
+        if waits != waiting {
+            if let Some(waiting) = waiting {
+                state.quotas.remove(&waiting);
+            }
+            if let Some(waits) = waits {
+                state.quotas.push(waits);
+            }
+        }
+        if job.polling.stage != PollStage::AwaitingSecret {
+            return;
+        }
         match state.secrets.state(job.secret) {
-            SecretState::Usable(_) => {
-                if *stage != PollStage::Queued(due) {
-                    *stage = PollStage::Queued(due);
-                    state.quotas.push(Waiting {
-                        due,
-                        job: key,
-                        group: job.group,
-                    });
-                }
-            }
-            SecretState::Unread => {
-                *stage = PollStage::AwaitingSecret;
-                state.secrets.need(job.secret);
-            }
+            SecretState::Usable(_) => {}
+            SecretState::Unread => state.secrets.need(job.secret),
             SecretState::Misconfigured(error) => {
-                *stage = PollStage::AwaitingSecret;
                 let is_attempt = decision.phase == Some(Phase::ImageIdPending);
                 // A standby believes what the leader shows.
                 if !state.leading {
@@ -335,18 +336,7 @@ impl Tracker {
 
     fn send_polls(&mut self, now: Moment) {
         let state = &mut self.state;
-        loop {
-            let jobs = &state.jobs;
-            let is_waiting = |waiting: &Waiting| {
-                jobs.get(waiting.job).is_some_and(|job| {
-                    job.polling.stage == PollStage::Queued(waiting.due)
-                        && job.group == waiting.group
-                })
-            };
-            let Some((waiting, bucket)) = state.quotas.next_poll(&state.config, now.at, is_waiting)
-            else {
-                return;
-            };
+        while let Some((waiting, bucket)) = state.quotas.next_poll(&state.config, now.at) {
             send_poll(state, now, waiting.job, bucket);
         }
     }
@@ -421,13 +411,18 @@ fn send_change(state: &mut State, now: Moment, key: JobKey) {
             Effect::Fetch(FetchTicket { job: key, sequence }, job.key.clone())
         }
         (ChangeStage::Queued(Priority::Expiry), _) => {
-            job.sync.stage = ChangeStage::Deleting { sequence };
-            Effect::Delete(Box::new(Deletion {
-                ticket,
-                key: job.key.clone(),
-                uid: job.uid.clone(),
-                version: job.sync.version.clone(),
-            }))
+            if let Some(version) = job.sync.next_deletion(&state.config) {
+                job.sync.stage = ChangeStage::Deleting { sequence };
+                Effect::Delete(Box::new(Deletion {
+                    ticket,
+                    key: job.key.clone(),
+                    uid: job.uid.clone(),
+                    version,
+                }))
+            } else {
+                job.sync.stage = ChangeStage::Rereading { sequence };
+                Effect::Fetch(FetchTicket { job: key, sequence }, job.key.clone())
+            }
         }
         (ChangeStage::Queued(_), Some(phase)) => {
             let desired = Arc::new(job.snapshot(phase, now.wall));

@@ -427,7 +427,7 @@ fn an_undisturbed_job_is_written_three_times() {
     world.reports_from(secs(1000), "x", success());
     world.create(object("x"));
     world.run(3600);
-    let reasons = world.reasons_of_events();
+    let reasons = world.reasons_shown();
     assert_eq!(reasons, ["JobInitializing", "JobRunning", "JobSucceeded"]);
     assert_eq!((world.writes.len(), world.fetches.len()), (3, 0));
 }

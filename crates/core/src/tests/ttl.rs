@@ -149,7 +149,10 @@ fn a_deletion_has_the_uid_and_the_resource_version_as_precondition() {
     let deletion = world.open_deletions.remove(0);
     let stored = &world.stored("x").metadata;
     assert_eq!(stored.uid.as_deref(), Some(&*deletion.uid));
-    assert_eq!(stored.resource_version.as_deref(), Some(&*deletion.version));
+    assert_eq!(
+        stored.resource_version.as_deref(),
+        deletion.version.as_deref()
+    );
 
     // The ttl is removed while the deletion is in flight.
     world.change("x", |x| x.spec.ttl_seconds_after_finished = None);
