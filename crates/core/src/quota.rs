@@ -254,6 +254,19 @@ impl Quotas {
         }
     }
 
+    /// Names and sizes of what is held of groups and buckets.
+    #[cfg(test)]
+    pub fn sizes(&self) -> [(&'static str, usize); 6] {
+        [
+            ("groups", self.groups.len()),
+            ("owners of groups", self.by_secret.len()),
+            ("buckets", self.buckets.len()),
+            ("projects", self.by_project.len()),
+            ("ready buckets", self.ready.len()),
+            ("wakes of buckets", self.wakes.len()),
+        ]
+    }
+
     /// How many buckets wait because the cloud demands it.
     #[must_use]
     pub fn paused(&self, at: Duration) -> usize {

@@ -156,6 +156,16 @@ impl Registry {
         self.jobs.len()
     }
 
+    /// Names and sizes of what is held of objects.
+    #[cfg(test)]
+    pub fn sizes(&self) -> [(&'static str, usize); 3] {
+        [
+            ("objects", self.jobs.len()),
+            ("names", self.by_name.len()),
+            ("undecodable objects", self.undecodable.len()),
+        ]
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (JobKey, &Job)> {
         self.jobs.iter().map(|(key, job)| (key, &**job))

@@ -5,10 +5,11 @@ use crate::{
     effects::{CredentialRef, ObjectEvent, Output},
     job::{Job, PollStage},
     keys::JobKey,
-    phase::{EventKind, Phase},
+    phase::{EventKind, Phase, Priority},
     quota::Quotas,
     registry::Registry,
     secrets::Secrets,
+    sync::ChangeStage,
     time::Moment,
     timers::Timers,
     write_queue::WriteQueue,
@@ -111,7 +112,42 @@ impl State {
             let jobs = &self.jobs;
             self.timers
                 .shrink(jobs.len(), |at, job| is_timer_of(jobs, at, job));
+            self.writes
+                .shrink(jobs.len(), |job, priority| waits(jobs, job, priority));
         }
+    }
+
+    /// Queues a change of an object, whose stage is set by the caller.
+    pub fn queue_change(&mut self, key: JobKey, priority: Priority) {
+        self.writes.push(key, priority);
+        let jobs = &self.jobs;
+        self.writes
+            .shrink(jobs.len(), |job, priority| waits(jobs, job, priority));
+    }
+
+    /// The next object whose change may be sent now.
+    pub fn next_change(&mut self, now: Moment) -> Option<JobKey> {
+        let jobs = &self.jobs;
+        self.writes.next(&self.config, now.at, |job, priority| {
+            waits(jobs, job, priority)
+        })
+    }
+
+    /// What is left in the collections, timers and queues of others included: names and sizes.
+    #[cfg(test)]
+    pub fn leftovers(&self) -> Vec<(&'static str, usize)> {
+        let mut sizes = vec![
+            ("timers", self.timers.len()),
+            ("queued changes", self.writes.len()),
+            ("dirty objects", self.dirty.len()),
+            ("effects", self.output.effects.len()),
+            ("events", self.output.events.len()),
+        ];
+        sizes.extend(self.jobs.sizes());
+        sizes.extend(self.secrets.sizes());
+        sizes.extend(self.quotas.sizes());
+        sizes.retain(|(_, size)| *size > 0);
+        sizes
     }
 
     /// Sets the timer of an object, unless one fires before it anyway.
@@ -162,6 +198,15 @@ impl State {
 /// The phase that the API server has.
 pub fn acknowledged_phase(job: &Job) -> Option<Phase> {
     job.sync.acknowledged().map(|shown| shown.phase)
+}
+
+/// Whether the change of this priority that is queued for an object is still to be sent.
+fn waits(jobs: &Registry, key: JobKey, priority: Priority) -> bool {
+    jobs.get(key).is_some_and(|job| match job.sync.stage {
+        ChangeStage::Queued(queued) => queued == priority,
+        ChangeStage::Unconfirmed { is_queued, .. } => is_queued && priority == Priority::Confirm,
+        _ => false,
+    })
 }
 
 fn is_timer_of(jobs: &Registry, at: Duration, key: JobKey) -> bool {

@@ -140,14 +140,19 @@ impl Tracker {
     /// When [`Input::Tick`] is due, on the clock of [`Now::mono`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
+        let next = self.next_wake()?;
+        Some(next.saturating_sub(self.clock_offset))
+    }
+
+    /// The same on the steady clock.
+    fn next_wake(&self) -> Option<Duration> {
         let state = &self.state;
         let decisions = [state.timers.next_wake(), state.secrets.next_plan()];
         let polls = [state.secrets.next_wake(), state.quotas.next_wake()];
         let polls = polls.into_iter().filter(|_| !state.stopping);
         let sends = polls.chain([state.writes.next_wake()]);
         let sends = sends.filter(|_| state.leading);
-        let next = decisions.into_iter().chain(sends).flatten().min()?;
-        Some(next.saturating_sub(self.clock_offset))
+        decisions.into_iter().chain(sends).flatten().min()
     }
 
     /// Whether every source has been listed once.
@@ -196,24 +201,22 @@ impl Tracker {
 
     /// Marks the objects whose timer fires, and queues the reads of Secrets that are due.
     fn fire_timers(&mut self, now: Moment) {
+        let has_slept = self
+            .next_wake()
+            .is_some_and(|due| now.at > due + self.state.config.pending_grace);
         let state = &mut self.state;
+        if has_slept {
+            state
+                .jobs
+                .iter_mut()
+                .for_each(|(_, job)| job.apply_sleep(now));
+        }
         while let Some((due, key)) = state.timers.pop_due(now.at) {
             let Some(job) = state.jobs.get_mut(key).filter(|job| job.timer == Some(due)) else {
                 continue;
             };
             job.timer = None;
             state.dirty.push(key);
-            let has_slept = now.at > due + state.config.pending_grace;
-            if has_slept {
-                // The whole process has slept, and so has what is in flight.
-                job.evidence.apply_gap();
-                if job.limits.deadline.is_some() && job.limits.unobserved_since.is_none() {
-                    job.limits.unobserved_since = Some(now.at);
-                    if matches!(job.polling.stage, PollStage::InFlight(_)) {
-                        job.want_poll(Due::Since(now.at));
-                    }
-                }
-            }
         }
         while let Some(key) = state.secrets.next_due(now.at) {
             let is_polled = |member: &JobKey| {
@@ -261,7 +264,7 @@ impl Tracker {
                 Some(priority),
             ) => {
                 *is_queued = true;
-                state.writes.push(key, priority);
+                state.queue_change(key, priority);
             }
             (ChangeStage::Queued(queued), Some(priority)) if *queued == priority => {}
             (
@@ -269,7 +272,7 @@ impl Tracker {
                 Some(priority),
             ) => {
                 *stage = ChangeStage::Queued(priority);
-                state.writes.push(key, priority);
+                state.queue_change(key, priority);
             }
             (stage @ ChangeStage::Queued(_), None) => *stage = ChangeStage::Idle,
             _ => {}
@@ -342,22 +345,8 @@ impl Tracker {
     }
 
     fn send_changes(&mut self, now: Moment) {
-        let state = &mut self.state;
-        loop {
-            let jobs = &state.jobs;
-            let is_waiting = |key: JobKey, priority: Priority| {
-                jobs.get(key).is_some_and(|job| match job.sync.stage {
-                    ChangeStage::Queued(queued) => queued == priority,
-                    ChangeStage::Unconfirmed { is_queued, .. } => {
-                        is_queued && priority == Priority::Confirm
-                    }
-                    _ => false,
-                })
-            };
-            let Some(key) = state.writes.next(&state.config, now.at, is_waiting) else {
-                return;
-            };
-            send_change(state, now, key);
+        while let Some(key) = self.state.next_change(now) {
+            send_change(&mut self.state, now, key);
         }
     }
 }
