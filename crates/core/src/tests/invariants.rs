@@ -2,7 +2,7 @@
 
 use super::world::World;
 use crate::{
-    Output, StatusWrite,
+    Effect, Output, StatusWrite,
     decide::decide,
     job::PollStage,
     phase::Priority,
@@ -12,7 +12,7 @@ use crate::{
 };
 use image_export_api::{
     ImageExportJob, ImageExportJobStatus,
-    conditions::{Condition, types},
+    conditions::{CONDITIONS_MAX, Condition, types},
 };
 use std::collections::{HashMap, HashSet};
 
@@ -23,14 +23,23 @@ pub struct Invariants {
     writes: InFlight,
     /// The latest end that was written for each uid.
     ends: HashMap<String, String>,
+    /// Uids whose status another leader wrote, unnoticed until then.
+    contested: HashSet<String>,
+    /// The process that wrote the status of each uid last.
+    writers: HashMap<String, usize>,
+    /// What each process wrote last for each uid.
+    written: [HashMap<String, ImageExportJobStatus>; 2],
     /// Uids whose status others wrote: the next write is not compared with it.
     edited: HashSet<String>,
+    /// Writes of each uid in a row of which an older CRD left nothing new.
+    repeats: HashMap<String, u32>,
+    pub wall_has_stepped: bool,
     ticks: (u64, usize),
 }
 
 /// What is in flight, and for which uid.
 #[derive(Default)]
-struct InFlight {
+pub struct InFlight {
     by_sequence: HashMap<u64, String>,
     uids: HashSet<String>,
 }
@@ -61,9 +70,29 @@ impl Invariants {
     }
 
     /// A new process started: nothing is in flight any more.
-    pub fn restarted(&mut self) {
+    pub fn restarted(&mut self, process: usize) {
         self.polls = InFlight::default();
         self.writes = InFlight::default();
+        self.written[process].clear();
+    }
+
+    /// Another process is in turn: exchanges what is in flight.
+    pub fn exchange(&mut self, in_flight: &mut [InFlight; 2]) {
+        let [polls, writes] = in_flight;
+        std::mem::swap(&mut self.polls, polls);
+        std::mem::swap(&mut self.writes, writes);
+    }
+
+    /// A leader was shown the object. It takes for an edit what another leader wrote.
+    pub fn shown_to_leader(&mut self, process: usize, uid: &str) {
+        if self
+            .writers
+            .get(uid)
+            .is_some_and(|writer| *writer != process)
+        {
+            self.edited(uid);
+            self.contested.insert(uid.to_owned());
+        }
     }
 
     pub fn tick(&mut self, second: u64, limit: usize) {
@@ -88,6 +117,13 @@ impl Invariants {
     pub fn write_sent(&mut self, uid: &str, job: &str, write: &StatusWrite) {
         self.change_sent(write.ticket.sequence, uid);
         check_status(job, &write.status);
+        let times = (&write.status.start_time, &write.status.completion_time);
+        // A begin that becomes plausible by a step of the wall clock may be later than the end noted before.
+        if let (Some(start), Some(completion)) = times
+            && !self.wall_has_stepped
+        {
+            assert!(start.0 <= completion.0, "ends before it begins: {times:?}");
+        }
     }
 
     /// A write or a deletion was sent.
@@ -102,18 +138,46 @@ impl Invariants {
         self.writes.ended(sequence);
     }
 
-    /// The API server replaces the status of the object by this one.
-    pub fn write_landed(&mut self, object: &ImageExportJob, new: &ImageExportJobStatus, wall: i64) {
+    /// The API server replaces the status of the object by this one. `stored`: what an older CRD leaves of it.
+    pub fn write_landed(
+        &mut self,
+        object: &ImageExportJob,
+        new: &ImageExportJobStatus,
+        stored: &ImageExportJobStatus,
+        walls: impl Iterator<Item = i64> + Clone,
+        writer: usize,
+    ) {
         let uid = object
             .metadata
             .uid
             .as_deref()
             .expect("stored objects have a uid");
         let old = object.status.clone().unwrap_or_default();
-        assert_ne!(&old, new, "a write that changes nothing");
+        // Others may sort the conditions or add some of theirs: each write has something new of ours, or
+        // they and the operator would write against one another. A field that an older CRD prunes is new
+        // once a process.
+        let before = self.written[writer].insert(uid.to_owned(), new.clone());
+        let is_new = before.is_none_or(|before| own_part(&before) != own_part(new));
+        let changes =
+            own_part(&old) != own_part(stored) || is_new && own_part(&old) != own_part(new);
+        // A leader may write what another one has just written.
+        let is_contested = self.contested.remove(uid);
+        // A pruned status whose reply is lost is not recognized, and written again.
+        let repeats = self.repeats.entry(uid.to_owned()).or_default();
+        *repeats = if changes { 0 } else { *repeats + 1 };
+        let is_lost = stored != new && *repeats <= 6;
+        assert!(
+            changes || is_contested || is_lost,
+            "a write that changes nothing: {new:?}"
+        );
+        self.writers.insert(uid.to_owned(), writer);
         assert_eq!(new.observed_generation, object.metadata.generation);
         if !self.edited.remove(uid) {
-            check_transition_times(&old, new, wall);
+            check_transition_times(&old, new, walls);
+        }
+        if stored != new {
+            // If its reply is lost, a pruned status is not recognized, and replaced with new times.
+            self.edited.insert(uid.to_owned());
         }
         if let Some(end) = self.ends.get(uid) {
             assert_eq!(new.status.as_ref(), Some(end), "an end is final");
@@ -144,6 +208,15 @@ pub fn check_deletion(object: &ImageExportJob, second: i64) {
     assert_eq!(status.observed_generation, object.metadata.generation);
 }
 
+/// A status without what belongs to others: their conditions, and the order of all.
+fn own_part(status: &ImageExportJobStatus) -> ImageExportJobStatus {
+    let mut own = status.clone();
+    own.conditions
+        .retain(|c| types::ALL.contains(&c.type_.as_str()));
+    own.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    own
+}
+
 /// Checks that a status is consistent, and that it is the same after parsing.
 fn check_status(job: &str, status: &ImageExportJobStatus) {
     assert!(condition(status, types::READY).is_some());
@@ -151,6 +224,7 @@ fn check_status(job: &str, status: &ImageExportJobStatus) {
     let both = condition(status, types::RECONCILING).is_some()
         && condition(status, types::STALLED).is_some();
     assert!(!both, "Reconciling beside Stalled: {status:?}");
+    assert!(status.conditions.len() <= CONDITIONS_MAX);
     for condition in &status.conditions {
         if types::ALL.contains(&condition.type_.as_str()) {
             assert_eq!(condition.observed_generation, status.observed_generation);
@@ -169,7 +243,12 @@ fn check_status(job: &str, status: &ImageExportJobStatus) {
 }
 
 /// Checks that a transition time changes if, and only if, the status of its condition changes.
-fn check_transition_times(old: &ImageExportJobStatus, new: &ImageExportJobStatus, wall: i64) {
+/// `walls`: the present, by the wall clock before and after each step of it.
+fn check_transition_times(
+    old: &ImageExportJobStatus,
+    new: &ImageExportJobStatus,
+    walls: impl Iterator<Item = i64> + Clone,
+) {
     for now in &new.conditions {
         let Some(before) = condition(old, &now.type_) else {
             continue;
@@ -181,7 +260,11 @@ fn check_transition_times(old: &ImageExportJobStatus, new: &ImageExportJobStatus
             );
         } else {
             let at: jiff::Timestamp = now.last_transition_time.parse().expect("a time");
-            assert!((wall - 60..=wall).contains(&at.as_second()));
+            let mut walls = walls.clone();
+            assert!(
+                walls.any(|wall| (wall - 60..=wall).contains(&at.as_second())),
+                "{at}"
+            );
         }
     }
 }
@@ -219,7 +302,9 @@ pub fn check_decisions(world: &World) {
             }
             _ => {}
         }
-        if let Some(wake) = decision.wake {
+        // A sleep moves the wake of an object that shows DeadlineExceeded, to no effect.
+        let is_moved = world.has_slept && job.evidence.deadline_exceeded;
+        if let Some(wake) = decision.wake.filter(|_| !is_moved) {
             let timer = job.timer.expect("a timer");
             assert!(timer <= wake, "wakes too late: {job:?}");
         }
@@ -230,4 +315,12 @@ pub fn check_decisions(world: &World) {
 pub fn check_standby(output: &Output) {
     let nothing = output.effects.is_empty() && output.events.is_empty();
     assert!(nothing, "not leading: {output:?}");
+}
+
+/// Checks that a process that is about to end sends statuses and what confirms them, and nothing else.
+pub fn check_stopping(output: &Output) {
+    for effect in &output.effects {
+        let is_status = matches!(effect, Effect::WriteStatus(_) | Effect::Fetch(..));
+        assert!(is_status, "stopping: {effect:?}");
+    }
 }

@@ -42,17 +42,17 @@ impl World {
         let object = self.objects.get_mut(&key(name)).expect("the object exists");
         let before = object.clone();
         change(object);
+        if let Some(status) = &mut object.status {
+            (self.prune)(status);
+        }
         if object.spec != before.spec {
             object.metadata.generation = before.metadata.generation.map(|g| g + 1);
         }
         if object.status != before.status {
-            self.invariants.edited(
-                object
-                    .metadata
-                    .uid
-                    .as_deref()
-                    .expect("stored objects have a uid"),
-            );
+            let uid = object.metadata.uid.as_deref();
+            let uid = uid.expect("stored objects have a uid");
+            self.invariants.edited(uid);
+            self.oracles.edited(uid);
         }
         object.metadata.resource_version = Some(version);
         self.notify(&key(name));
@@ -79,9 +79,10 @@ impl World {
     pub fn delete(&mut self, name: &str) {
         self.version += 1;
         let object = self.objects.remove(&key(name)).expect("the object exists");
+        self.undecodable.remove(&key(name));
         if !self.held.watch {
             let uid = object.metadata.uid.expect("stored objects have a uid");
-            self.after(Duration::from_millis(1), Due::Watch(None, key(name), uid));
+            self.show(None, &key(name), &uid);
         }
     }
 
@@ -90,14 +91,29 @@ impl World {
         if self.held.watch {
             self.open_watch.push(object);
         } else {
-            let due = Due::Watch(Some(Box::new(object)), key.clone(), String::new());
-            self.after(Duration::from_millis(1), due);
+            self.show(Some(&object), key, "");
         }
     }
 
-    /// Delivers a held watch event.
+    /// Delivers a version of an object.
     pub fn see(&mut self, object: ImageExportJob) {
-        self.feed(Input::Applied(SOURCE, Box::new(object)));
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        if self.tracker.state.leading {
+            self.invariants.shown_to_leader(self.process, uid);
+        }
+        let key = key(object.metadata.name.as_deref().unwrap_or_default());
+        if self.undecodable.contains(&key) {
+            let uid = uid.to_owned();
+            let error = "spec: missing".to_owned();
+            self.feed(Input::Undecodable {
+                source: SOURCE,
+                key,
+                uid,
+                error,
+            });
+        } else {
+            self.feed(Input::Applied(SOURCE, Box::new(object)));
+        }
     }
 
     /// Delivers a complete list.
@@ -148,9 +164,17 @@ impl World {
         if !fits {
             return WriteResult::Conflict;
         }
-        self.invariants.write_landed(object, &write.status, wall);
         let mut stored = write.status.clone();
         (self.prune)(&mut stored);
+        let walls = self.wall_steps.iter().map(|s| wall - self.wall_step + s);
+        // What was sent before a sleep may land after it.
+        let asleep = self.has_slept.then_some(wall - 3600);
+        let walls = walls.chain([wall]).chain(asleep);
+        let writer = self.process;
+        self.invariants
+            .write_landed(object, &write.status, &stored, walls, writer);
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        self.oracles.landed(uid, &write.status);
         object.status = Some(stored.clone());
         self.version += 1;
         object.metadata.resource_version = Some(self.version.to_string());
@@ -181,12 +205,20 @@ impl World {
         {
             return WriteResult::Conflict;
         }
-        invariants::check_deletion(object, wall.as_second());
+        if self.wall_steps.len() == 1 {
+            invariants::check_deletion(object, wall.as_second());
+        }
         let name = deletion.key.name.clone();
         if object.metadata.finalizers.is_none() {
             self.delete(&name);
         } else {
-            self.change(&name, |x| x.metadata.deletion_timestamp = Some(Time(wall)));
+            self.change(&name, |x| {
+                if x.metadata.deletion_timestamp.is_none() {
+                    x.metadata.deletion_timestamp = Some(Time(wall));
+                    // As the API server does.
+                    x.metadata.generation = x.metadata.generation.map(|g| g + 1);
+                }
+            });
         }
         WriteResult::Deleted
     }
@@ -260,7 +292,15 @@ impl World {
     /// Answers a read of an object.
     pub fn finish_fetch(&mut self, ticket: FetchTicket, key: &ObjectKey) {
         let found = self.objects.get(key).cloned().map(Box::new);
-        let result = found.map_or(FetchResult::Gone, FetchResult::Found);
+        if let Some(object) = found.as_ref().filter(|_| self.tracker.state.leading) {
+            let uid = object.metadata.uid.as_deref().unwrap_or_default();
+            self.invariants.shown_to_leader(self.process, uid);
+        }
+        let result = if self.undecodable.contains(key) {
+            FetchResult::Failed
+        } else {
+            found.map_or(FetchResult::Gone, FetchResult::Found)
+        };
         self.feed(Input::Fetched(ticket, result));
     }
 }

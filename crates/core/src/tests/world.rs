@@ -1,22 +1,26 @@
 //! Everything around the tracker, in virtual time: a versioned API server with its watch, a scripted
 //! cloud, Secrets. By default each effect is answered after a short time. A test that holds effects
 //! (see [`Held`]) answers them itself.
+//!
+//! A second operator process may run on the same API server and cloud. One of the two is in turn: its tracker
+//! is [`World::tracker`], and [`World::turn_to`] exchanges them.
 
 use super::{
-    invariants::{self, Invariants},
-    samples::{beginning, running, secs},
+    invariants::{self, InFlight, Invariants},
+    oracles::Oracles,
+    samples::{HOST, beginning, running, secs},
 };
 use crate::{
     Census, Config, CredentialError, CredentialRef, Deletion, Effect, FetchTicket, Input, Now,
-    ObjectEvent, ObjectKey, Output, PollRequest, PollTicket, Source, StatusWrite, Tracker,
-    WriteResult, WriteTicket,
+    ObjectEvent, ObjectKey, Output, PollRequest, Source, StatusWrite, Tracker, WriteResult,
+    WriteTicket,
     keys::{BucketKey, JobKey},
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::types};
-use image_export_model::{JobId, Observation};
+use image_export_model::Observation;
 use jiff::SignedDuration;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -59,13 +63,22 @@ pub enum Fate {
 
 /// What happens in the world at a set time.
 pub enum Due {
-    Answer(PollTicket, JobId),
+    Answer(Box<PollRequest>),
     Land(Box<StatusWrite>, Fate),
     Reply(WriteTicket, WriteResult),
     Remove(Box<Deletion>, Fate),
     Watch(Option<Box<ImageExportJob>>, ObjectKey, String),
     Read(Arc<CredentialRef>),
     Fetch(FetchTicket, ObjectKey),
+    /// Others change a label.
+    Touch(ObjectKey),
+}
+
+/// The operator process that is not in turn.
+struct Peer {
+    tracker: Tracker,
+    in_flight: [InFlight; 2],
+    watch_at: Duration,
 }
 
 /// Effects that wait for the test to answer them.
@@ -99,8 +112,25 @@ pub struct World {
     cloud: HashMap<String, Vec<(Duration, Observation)>>,
     /// Secrets by name. A Secret without an entry is readable and has version 1.
     pub secrets: HashMap<String, Result<u64, CredentialError>>,
-    due: BTreeMap<(Duration, u64), Due>,
+    /// What happens when, to which process.
+    due: BTreeMap<(Duration, u64), (usize, Due)>,
     sequence: u64,
+    /// The process in turn: 0 or 1.
+    pub process: usize,
+    peer: Option<Box<Peer>>,
+    /// The watch of the process in turn shows the next change not before.
+    watch_at: Duration,
+    /// All values that `wall_step` had.
+    pub wall_steps: Vec<i64>,
+    pub has_slept: bool,
+    pub oracles: Oracles,
+    /// Objects that are there but do not decode.
+    pub undecodable: BTreeSet<ObjectKey>,
+    /// Objects in which others change a label whenever something is sent about them.
+    pub churning: BTreeSet<ObjectKey>,
+    /// The host at which the credentials of a Secret are used, where it is not the usual one.
+    pub hosts: HashMap<String, Arc<str>>,
+    pub read_time: Duration,
     pub held: Held,
     pub poll_time: Duration,
     pub write_time: Duration,
@@ -162,6 +192,16 @@ impl World {
             secrets: HashMap::new(),
             due: BTreeMap::new(),
             sequence: 0,
+            process: 0,
+            peer: None,
+            watch_at: Duration::ZERO,
+            wall_steps: vec![0],
+            has_slept: false,
+            oracles: Oracles::default(),
+            undecodable: BTreeSet::new(),
+            churning: BTreeSet::new(),
+            hosts: HashMap::new(),
+            read_time: Duration::from_millis(3),
             held: Held::default(),
             poll_time: Duration::from_millis(50),
             write_time: Duration::from_millis(2),
@@ -204,12 +244,20 @@ impl World {
     /// Gives the tracker one input, runs its effects and checks the invariants.
     pub fn feed(&mut self, input: Input) {
         let mut output = std::mem::take(&mut self.output);
+        let step = self.oracles_before(&input);
         self.tracker.handle(self.present(), input, &mut output);
         if !self.tracker.state.leading {
             invariants::check_standby(&output);
         }
+        if self.tracker.state.stopping {
+            invariants::check_stopping(&output);
+        }
+        self.oracles_after(step, &output);
         for effect in output.effects.drain(..) {
             self.perform(effect);
+        }
+        if self.check_decisions {
+            self.oracles.check(self.process, &self.tracker);
         }
         if self.keep_log {
             self.events.append(&mut output.events);
@@ -227,10 +275,114 @@ impl World {
         }
     }
 
-    /// Schedules something.
+    fn oracles_before(&mut self, input: &Input) -> bool {
+        let leading = self.tracker.state.leading;
+        if self.check_decisions {
+            let now = self.now;
+            self.oracles
+                .before(self.process, now, &self.config, &self.tracker, input);
+        }
+        leading
+    }
+
+    fn oracles_after(&mut self, was_leading: bool, output: &Output) {
+        if self.check_decisions {
+            let (process, now) = (self.process, self.now);
+            self.oracles.after(
+                process,
+                now,
+                &self.config,
+                &self.tracker,
+                was_leading,
+                output,
+            );
+        }
+    }
+
+    /// Schedules something that happens to the process in turn.
     pub fn after(&mut self, wait: Duration, due: Due) {
+        self.at(self.now + wait, due);
+    }
+
+    fn at(&mut self, at: Duration, due: Due) {
         self.sequence += 1;
-        self.due.insert((self.now + wait, self.sequence), due);
+        self.due.insert((at, self.sequence), (self.process, due));
+    }
+
+    /// The watch of each process shows this soon, each change after the one before.
+    pub fn show(&mut self, object: Option<&ImageExportJob>, key: &ObjectKey, uid: &str) {
+        let turn = self.process;
+        for process in [0, 1] {
+            if self.turn_to(process) {
+                self.watch_at = self.watch_at.max(self.now + Duration::from_millis(1));
+                let object = object.cloned().map(Box::new);
+                self.at(
+                    self.watch_at,
+                    Due::Watch(object, key.clone(), uid.to_owned()),
+                );
+            }
+        }
+        self.turn_to(turn);
+    }
+
+    /// The watch of the process in turn shows nothing for a while, then everything.
+    pub fn delay_watch(&mut self, wait: Duration) {
+        self.watch_at = self.watch_at.max(self.now + wait);
+        for due in self.take_due(|due| matches!(due, Due::Watch(..))) {
+            self.at(self.watch_at, due);
+        }
+    }
+
+    /// Takes out, in order, what would happen to the process in turn.
+    fn take_due(&mut self, is_taken: impl Fn(&Due) -> bool) -> Vec<Due> {
+        let process = self.process;
+        let taken = self
+            .due
+            .extract_if(.., |_, (of, due)| *of == process && is_taken(due));
+        taken.map(|(_, (_, due))| due).collect()
+    }
+
+    /// Starts a second operator process, which does not lead.
+    pub fn start_peer(&mut self) {
+        let turn = self.process;
+        assert!(self.peer.is_none() && turn == 0);
+        self.peer = Some(Box::new(Peer {
+            tracker: Tracker::new(self.config.clone(), self.present()),
+            in_flight: Default::default(),
+            watch_at: Duration::ZERO,
+        }));
+        self.turn_to(1);
+        self.list();
+        self.turn_to(turn);
+    }
+
+    /// Whether there is this process. Then it is the one in turn.
+    pub fn turn_to(&mut self, process: usize) -> bool {
+        if self.process == process {
+            return true;
+        }
+        let Some(peer) = &mut self.peer else {
+            return false;
+        };
+        self.process = process;
+        std::mem::swap(&mut self.tracker, &mut peer.tracker);
+        std::mem::swap(&mut self.watch_at, &mut peer.watch_at);
+        self.invariants.exchange(&mut peer.in_flight);
+        true
+    }
+
+    /// The whole machine sleeps.
+    pub fn sleep(&mut self, time: Duration) {
+        self.now += time;
+        self.has_slept = true;
+        self.oracles.slept(self.now);
+    }
+
+    /// The wall clock is set.
+    pub fn step_wall(&mut self, seconds: i64) {
+        self.wall_step += seconds;
+        self.wall_steps.push(self.wall_step);
+        self.invariants.wall_has_stepped = true;
     }
 
     fn uid_of(&self, key: JobKey) -> String {
@@ -243,6 +395,13 @@ impl World {
             Effect::Poll(poll) => {
                 let uid = self.uid_of(poll.ticket.job);
                 self.invariants.poll_sent(poll.ticket.sequence, &uid);
+                if self.check_decisions {
+                    let secret = poll.credential.cloud.secret_name.as_str();
+                    let host = self.host_of(secret);
+                    let (process, now) = (self.process, self.now);
+                    self.oracles
+                        .poll_sent(process, now, &self.config, &self.tracker, &poll, &host);
+                }
                 self.polls.push(PollLog {
                     at: self.now,
                     name: poll.key.name.clone(),
@@ -251,8 +410,7 @@ impl World {
                 if self.held.polls {
                     self.open_polls.push(*poll);
                 } else {
-                    let (ticket, job) = (poll.ticket, poll.job);
-                    self.after(self.poll_time, Due::Answer(ticket, job));
+                    self.after(self.poll_time, Due::Answer(poll));
                 }
             }
             Effect::WriteStatus(write) => {
@@ -267,6 +425,10 @@ impl World {
                     (job.uid.clone(), job.id.clone())
                 };
                 self.invariants.write_sent(&uid, job.as_str(), &write);
+                if self.check_decisions {
+                    self.oracles.write_sent(self.process, &uid, &write.status);
+                }
+                self.churn(&write.key);
                 if self.held.writes {
                     self.open_writes.push(*write);
                 } else {
@@ -278,6 +440,7 @@ impl World {
                 let uid = self.uid_of(deletion.ticket.job);
                 self.invariants.change_sent(deletion.ticket.sequence, &uid);
                 self.deletions.push(self.now);
+                self.churn(&deletion.key);
                 if self.held.deletions {
                     self.open_deletions.push(*deletion);
                 } else {
@@ -290,11 +453,12 @@ impl World {
                 if self.held.reads {
                     self.open_reads.push(reference);
                 } else {
-                    self.after(Duration::from_millis(3), Due::Read(reference));
+                    self.after(self.read_time, Due::Read(reference));
                 }
             }
             Effect::Fetch(ticket, key) => {
                 self.fetches.push(self.now);
+                self.churn(&key);
                 if self.held.fetches {
                     self.open_fetches.push((ticket, key));
                 } else {
@@ -304,14 +468,34 @@ impl World {
         }
     }
 
+    /// Others change a label of this object soon, if they do so all the time.
+    fn churn(&mut self, key: &ObjectKey) {
+        if self.churning.contains(key) {
+            self.after(Duration::from_micros(500), Due::Touch(key.clone()));
+        }
+    }
+
+    fn host_of(&self, secret: &str) -> Arc<str> {
+        let host = self.hosts.get(secret).cloned();
+        host.unwrap_or_else(|| HOST.into())
+    }
+
+    /// Which process has something to do next, and when.
+    fn next_tick(&mut self) -> Option<(Duration, usize)> {
+        let own = self.tracker.next_deadline().map(|at| (at, self.process));
+        let peer = self.peer.as_ref().and_then(|p| p.tracker.next_deadline());
+        let peer = peer.map(|at| (at, 1 - self.process));
+        own.into_iter().chain(peer).min()
+    }
+
     /// Runs everything that is due until this time.
     pub fn run_until(&mut self, until: Duration) {
         loop {
             let due = self.due.first_key_value().map(|(&(at, _), _)| at);
-            let tick = self.tracker.next_deadline();
+            let tick = self.next_tick();
             let at = match (due, tick) {
-                (Some(due), Some(tick)) => due.min(tick),
-                (Some(at), None) | (None, Some(at)) => at,
+                (Some(due), Some((tick, _))) => due.min(tick),
+                (Some(at), None) | (None, Some((at, _))) => at,
                 (None, None) => break,
             };
             if at > until {
@@ -319,9 +503,11 @@ impl World {
             }
             self.now = self.now.max(at);
             if due == Some(at) {
-                let (_, due) = self.due.pop_first().expect("just looked at");
+                let (_, (process, due)) = self.due.pop_first().expect("just looked at");
+                self.turn_to(process);
                 self.happen(due);
-            } else {
+            } else if let Some((_, process)) = tick {
+                self.turn_to(process);
                 let limit = 200 + 4 * self.objects.len();
                 self.invariants.tick(self.now.as_secs(), limit);
                 self.feed(Input::Tick);
@@ -336,10 +522,16 @@ impl World {
 
     fn happen(&mut self, due: Due) {
         match due {
-            Due::Answer(ticket, job) => {
-                self.invariants.poll_ended(ticket.sequence);
-                let observation = self.cloud_reports(job.as_str());
-                self.feed(Input::Polled(ticket, observation));
+            Due::Answer(poll) => {
+                self.invariants.poll_ended(poll.ticket.sequence);
+                let mut observation = self.cloud_reports(poll.job.as_str());
+                let secret = poll.credential.cloud.secret_name.as_str();
+                if let (Some(endpoint), Some(host)) =
+                    (&mut observation.endpoint, self.hosts.get(secret))
+                {
+                    endpoint.clone_from(host);
+                }
+                self.feed(Input::Polled(poll.ticket, observation));
             }
             Due::Land(write, fate) => self.land_with(*write, fate),
             Due::Remove(deletion, fate) => self.remove_with(&deletion, fate),
@@ -347,10 +539,15 @@ impl World {
                 self.invariants.write_ended(ticket.sequence);
                 self.feed(Input::Wrote(ticket, result));
             }
-            Due::Watch(Some(object), _, _) => self.feed(Input::Applied(SOURCE, object)),
+            Due::Watch(Some(object), _, _) => self.see(*object),
             Due::Watch(None, key, uid) => self.feed(Input::Deleted(key, Some(uid))),
             Due::Read(reference) => self.finish_read(&reference),
             Due::Fetch(ticket, key) => self.finish_fetch(ticket, &key),
+            Due::Touch(key) => {
+                if self.objects.contains_key(&key) {
+                    self.touch(&key.name);
+                }
+            }
         }
     }
 
@@ -402,13 +599,14 @@ impl World {
 
     /// The watch breaks off: its pending events are lost, and a new list replaces them.
     pub fn lose_watch(&mut self) {
-        self.due.retain(|_, due| !matches!(due, Due::Watch(..)));
+        self.take_due(|due| matches!(due, Due::Watch(..)));
+        self.watch_at = Duration::ZERO;
         self.list();
     }
 
-    /// Everything that was sent to the API server lands, but no reply comes back.
+    /// Everything that the process in turn sent to the API server lands, but no reply comes back.
     pub fn cut_replies(&mut self) {
-        for due in std::mem::take(&mut self.due).into_values() {
+        for due in self.take_due(|due| matches!(due, Due::Land(..) | Due::Remove(..))) {
             match due {
                 Due::Land(write, _) => _ = self.land(&write),
                 Due::Remove(deletion, _) => _ = self.remove(&deletion),
@@ -417,20 +615,28 @@ impl World {
         }
     }
 
-    /// The process crashes and a new one starts: everything in flight is lost. Writes that have landed
-    /// stay.
+    /// The process in turn crashes and a new one starts, which leads: everything in flight is lost. Writes
+    /// that have landed stay.
     pub fn restart(&mut self) {
-        self.due.clear();
+        self.restart_as(true);
+    }
+
+    /// The same, with or without leadership.
+    pub fn restart_as(&mut self, leading: bool) {
+        let process = self.process;
+        self.take_due(|_| true);
+        self.watch_at = Duration::ZERO;
+        self.oracles.restarted(process);
         self.open_polls.clear();
         self.open_writes.clear();
         self.open_deletions.clear();
         self.open_watch.clear();
         self.open_reads.clear();
         self.open_fetches.clear();
-        self.invariants.restarted();
+        self.invariants.restarted(process);
         self.tracker = Tracker::new(self.config.clone(), self.present());
         self.list();
-        self.feed(Input::Leading(true));
+        self.feed(Input::Leading(leading));
     }
 
     pub fn polls_of(&self, name: &str) -> Vec<Duration> {

@@ -1,0 +1,55 @@
+//! Random operations of users, the cloud, the API server and the processes. The invariants and oracles hold
+//! at every step; some time after the last fault each status shows the true state of its job; and of objects
+//! that are gone nothing is left.
+
+mod operations;
+mod scenario;
+
+use operations::{Op, op};
+use proptest::prelude::*;
+use scenario::Scenario;
+
+/// Applies the operations, ends all faults and checks the statuses some time later. Then deletes all
+/// objects. `abruptly`: deletes them in the midst of the faults.
+fn run_operations(ops: Vec<Op>, abruptly: bool) {
+    let mut scenario = Scenario::new();
+    for op in ops {
+        scenario.apply(op);
+    }
+    if abruptly {
+        return scenario.check_leftovers();
+    }
+    scenario.end_faults();
+    // A pause that the cloud asked for may last 15 minutes and a tenth.
+    scenario.world.run(2000);
+    scenario.check_statuses();
+    let writes = scenario.world.landed;
+    let repairs = scenario.world.census().counters.repairs;
+    scenario.world.run(1000);
+    assert_eq!(scenario.world.landed, writes, "nothing is written any more");
+    assert_eq!(scenario.world.census().counters.repairs, repairs);
+    scenario.check_requests();
+    scenario.check_leftovers();
+}
+
+/// How many cases run: `RANDOM_CASES`, or else 1,500.
+fn cases() -> u32 {
+    let wanted = std::env::var("RANDOM_CASES").ok();
+    wanted.map_or(1500, |cases| cases.parse().expect("a number"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: cases(),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn each_status_is_true_some_time_after_the_last_fault(
+        ops in proptest::collection::vec(op(), 1..60),
+        abruptly in proptest::bool::weighted(0.2),
+    ) {
+        run_operations(ops, abruptly);
+    }
+}
