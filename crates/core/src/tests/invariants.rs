@@ -173,7 +173,7 @@ impl Invariants {
         self.writers.insert(uid.to_owned(), writer);
         assert_eq!(new.observed_generation, object.metadata.generation);
         if !self.edited.remove(uid) {
-            check_transition_times(&old, new, walls);
+            check_transition_times(&old, new, &walls);
         }
         if stored != new {
             // If its reply is lost, a pruned status is not recognized, and replaced with new times.
@@ -247,7 +247,7 @@ fn check_status(job: &str, status: &ImageExportJobStatus) {
 fn check_transition_times(
     old: &ImageExportJobStatus,
     new: &ImageExportJobStatus,
-    walls: impl Iterator<Item = i64> + Clone,
+    walls: &(impl Iterator<Item = i64> + Clone),
 ) {
     for now in &new.conditions {
         let Some(before) = condition(old, &now.type_) else {

@@ -218,7 +218,7 @@ pub const EDITS: [Edit; 6] = [
     |s| *s = crd_default(),
     |s| {
         s.conditions
-            .retain(|c| !types::ALL.contains(&c.type_.as_str()))
+            .retain(|c| !types::ALL.contains(&c.type_.as_str()));
     },
 ];
 

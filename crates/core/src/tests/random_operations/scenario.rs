@@ -28,8 +28,6 @@ struct Truth {
     is_late: bool,
 }
 
-const KEPT_BY_STANDBY: [&str; 4] = ["buckets", "projects", "wakes of buckets", "ready buckets"];
-
 pub struct Scenario {
     pub world: World,
     jobs: [Truth; NAMES.len()],
@@ -163,6 +161,7 @@ impl Scenario {
         }
     }
 
+    #[allow(clippy::too_many_lines)] // one arm for each operation
     pub fn apply(&mut self, op: Op) {
         match op {
             Op::Create(n, secret) => {
@@ -287,38 +286,34 @@ impl Scenario {
 
     /// Applies an operation on the operator processes.
     fn apply_to_processes(&mut self, op: Op) {
-        match op {
-            Op::Lead(process) => self.lead(Some(process)),
-            Op::LeadNone => self.lead(None),
+        let process = match op {
+            Op::Lead(process) => return self.lead(Some(process)),
+            Op::LeadNone => return self.lead(None),
             Op::Overlap(process, time) => {
                 self.turn_to(process);
                 self.world.feed(Input::Leading(true));
                 self.world.run_until(self.world.now + millis(time));
-                self.lead(Some(process));
+                return self.lead(Some(process));
             }
-            Op::DelayWatch(process, time) => {
-                if self.world.turn_to(process) {
-                    self.world.delay_watch(millis(time));
+            Op::DelayWatch(process, _)
+            | Op::LoseWatch(process)
+            | Op::Stop(process)
+            | Op::Crash { process, .. } => process,
+            _ => return,
+        };
+        if !self.world.turn_to(process) {
+            return;
+        }
+        match op {
+            Op::DelayWatch(_, time) => self.world.delay_watch(millis(time)),
+            Op::LoseWatch(_) => self.world.lose_watch(),
+            Op::Stop(_) => self.world.feed(Input::Stopping),
+            Op::Crash { landed, .. } => {
+                if landed {
+                    self.world.cut_replies();
                 }
-            }
-            Op::LoseWatch(process) => {
-                if self.world.turn_to(process) {
-                    self.world.lose_watch();
-                }
-            }
-            Op::Stop(process) => {
-                if self.world.turn_to(process) {
-                    self.world.feed(Input::Stopping);
-                }
-            }
-            Op::Crash { process, landed } => {
-                if self.world.turn_to(process) {
-                    if landed {
-                        self.world.cut_replies();
-                    }
-                    let leading = self.world.tracker.state.leading;
-                    self.world.restart_as(leading);
-                }
+                let leading = self.world.tracker.state.leading;
+                self.world.restart_as(leading);
             }
             _ => {}
         }
