@@ -321,13 +321,18 @@ impl Sync {
         }
     }
 
-    /// The next deletion of the object; `None` where it is to be read before. After some conflicts a
-    /// resource version would never match: others change the object all the time.
-    pub fn next_deletion(&mut self, config: &Config) -> Option<Option<Arc<str>>> {
-        if u32::from(self.deletion_conflicts) < config.conflicts_before_json_patch {
-            return Some(Some(self.version.clone()));
-        }
-        std::mem::take(&mut self.is_fresh).then_some(None)
+    /// Whether the object is to be read before it is deleted: after some conflicts a resource version would
+    /// never match, as others change the object all the time.
+    #[must_use]
+    pub fn rereads_before_deletion(&self, config: &Config) -> bool {
+        let conflicts = u32::from(self.deletion_conflicts);
+        conflicts >= config.conflicts_before_json_patch && !self.is_fresh
+    }
+
+    /// The resource version that the next deletion needs; `None`: whatever it is, as the object was just read.
+    pub fn next_deletion(&mut self) -> Option<Arc<str>> {
+        let is_fresh = std::mem::take(&mut self.is_fresh);
+        (!is_fresh).then(|| self.version.clone())
     }
 
     /// The next write in full.
