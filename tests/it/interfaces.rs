@@ -96,7 +96,10 @@ async fn ends_trouble_and_its_end_publish_one_event_each_with_the_message_of_the
     let message =
         |status: &image_export_api::ImageExportJobStatus| status.conditions[0].message.clone();
     for (name, expected) in [
-        ("good", vec![format!("Normal JobSucceeded: {}", message(&good))]),
+        (
+            "good",
+            vec![format!("Normal JobSucceeded: {}", message(&good))],
+        ),
         ("bad", vec![format!("Warning JobFailed: {}", message(&bad))]),
         (
             "open",
