@@ -7,8 +7,9 @@
 use crate::{
     config::Config,
     effects::{Precondition, WriteResult},
+    evidence::Evidence,
     phase::Priority,
-    status::{Parsed, Snapshot, looks_finished, same_owned_part, unowned},
+    status::{Parsed, Snapshot, looks_finished, same_owned_part, shown_end, unowned},
     version,
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::Condition};
@@ -207,6 +208,15 @@ impl Sync {
     #[must_use]
     pub fn is_untrusted(&self) -> bool {
         matches!(self.remote, Remote::Untrusted(_))
+    }
+
+    /// The evidence of an untrusted status, where it shows one end.
+    #[must_use]
+    pub fn untrusted_end(&self) -> Option<Evidence> {
+        match &self.remote {
+            Remote::Untrusted(status) => status.as_deref().and_then(shown_end),
+            _ => None,
+        }
     }
 
     /// The job was polled: an untrusted status may be replaced.
