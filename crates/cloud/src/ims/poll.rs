@@ -79,7 +79,7 @@ impl<'a> Poll<'a> {
     async fn outcome(&mut self) -> Outcome {
         let entry = self.entry();
         // A project that the entry names by id needs no login to be compared.
-        if let Some(error) = self.other_project(None) {
+        if let Some(error) = self.other_project(None, &entry.redactor) {
             return error;
         }
         // An error is the outcome of a poll that ends early.
@@ -97,13 +97,13 @@ impl<'a> Poll<'a> {
 
     /// The error of a token for another project, as it shows the jobs of that project. The project is
     /// the one that the entry names by id, else the one that the login `granted`.
-    fn other_project(&self, granted: Option<&str>) -> Option<Outcome> {
+    fn other_project(&self, granted: Option<&str>, redactor: &Redactor) -> Option<Outcome> {
         let (entry, project_id) = (self.entry(), self.project_id);
         let other = entry.project_id().or(granted)?;
         if other == project_id.as_str() {
             return None;
         }
-        let other = entry.redactor.clean_chars(other, 64).unwrap_or_default();
+        let other = redactor.clean_chars(other, 64).unwrap_or_default();
         Some(misconfigured(
             CredentialsInvalid,
             format!(
@@ -120,10 +120,12 @@ impl<'a> Poll<'a> {
         keys: &Keys,
         endpoint: &Endpoint,
     ) -> Result<Outcome, Outcome> {
-        let (host, breakers) = (endpoint.host(), &self.shared.breakers);
-        let described = self.entry().described();
+        let (entry, breakers) = (self.entry(), &self.shared.breakers);
+        let (host, described) = (endpoint.shown_host(&entry.redactor), entry.described());
         let circuit_open = |open: &Open| {
-            let (rejections, answer) = (open.rejections, &open.answer);
+            // The answer may be one to another credential.
+            let answer = entry.redactor.clean(&open.answer).unwrap_or_default();
+            let rejections = open.rejections;
             let minutes = breakers.pacing.breaker_minutes();
             misconfigured(
                 CredentialsInvalid,
@@ -132,7 +134,7 @@ impl<'a> Poll<'a> {
                 ),
             )
         };
-        let attempt = breakers.attempt(&keys.access, keys.secrets(), host, "", true);
+        let attempt = breakers.attempt(&keys.access, keys.secrets(), endpoint.host(), "", true);
         let permit = breakers.enter(attempt).await;
         let permit = permit.map_err(|open| circuit_open(&open))?;
         let project_id = self.project_id;
@@ -141,7 +143,7 @@ impl<'a> Poll<'a> {
             // Always there, as keys and ids are checked; the cloud would report a missing signature.
             request.headers(signed.unwrap_or_default())
         };
-        let answer = self.query(endpoint, &self.entry().redactor, sign).await?;
+        let answer = self.query(endpoint, &entry.redactor, sign).await?;
         let accepted = answer.is_accepted() && answer.is_by_ims();
         match answer.result {
             Ok(outcome) => {
@@ -221,7 +223,9 @@ impl<'a> Poll<'a> {
         let (pacing, renewable) = (&shared.breakers.pacing, login.is_renewable());
         let old = rejected.map(|(session, _)| session);
         match slot.session(pacing, old, renewable, log_in).await {
-            Ok(session) => match self.other_project(session.grant.project_id.as_deref()) {
+            Ok(session) => match self
+                .other_project(session.grant.project_id.as_deref(), &session.grant.redactor)
+            {
                 None => Ok(session),
                 Some(error) => {
                     self.retry_after = None;
@@ -265,11 +269,12 @@ impl<'a> Poll<'a> {
         redactor: &Redactor,
         authorise: impl Fn(RequestBuilder, &Url) -> RequestBuilder,
     ) -> Result<ParsedAnswer, Outcome> {
-        let (host, http) = (endpoint.host(), &self.shared.http);
+        let (host, http) = (endpoint.shown_host(redactor), &self.shared.http);
         let path = self.entry().job_path.unwrap_or(http.options.job_path);
         let url = endpoint.job_url(path, self.project_id, self.job_id);
         let route = Route {
             url: &url,
+            host: &host,
             operation: Operation::JobQuery,
             clients: self.credential.clients.as_ref(),
             body_limit: http.options.body_limit,
@@ -280,10 +285,10 @@ impl<'a> Poll<'a> {
         });
         let answer = answer
             .await
-            .map_err(|error| error.outcome(Stage::Query, host))?;
-        self.endpoint = Some(host.into());
+            .map_err(|error| error.outcome(Stage::Query, &host))?;
+        self.endpoint = Some(host.as_str().into());
 
-        let parsed = answer::parse(host, &answer, self.job_id, redactor);
+        let parsed = answer::parse(&host, &answer, self.job_id, redactor);
         self.retry_after = parsed.retry_after;
         self.request_id = parsed.request_id.as_deref().map(Arc::from);
         tracing::debug!(

@@ -35,9 +35,10 @@ pub(crate) struct Keystone<'a> {
     pub(crate) login: &'a KeystoneLogin,
 }
 
-impl<'a> Keystone<'a> {
-    fn host(self) -> &'a str {
-        self.login.auth_url.host()
+impl Keystone<'_> {
+    /// The identity service, as messages name it.
+    fn host(self) -> String {
+        self.login.auth_url.shown_host(&self.entry.redactor)
     }
 
     /// Logs in to the project that the entry names, else to `project_id`.
@@ -137,7 +138,7 @@ impl<'a> Keystone<'a> {
             Identity::ApplicationCredential { credential, .. } => (None, Some(credential)),
             Identity::Token(_) => return None,
         };
-        let (host, secrets) = (self.host(), [self.login.identity.secret()]);
+        let (host, secrets) = (self.login.auth_url.host(), [self.login.identity.secret()]);
         let (breakers, identity) = (self.breakers, (host, identity));
         Some(breakers.attempt(identity, secrets, host, scope, false))
     }
@@ -151,8 +152,10 @@ impl<'a> Keystone<'a> {
     ) -> Result<Answer, LoginError> {
         let url = self.login.auth_url.tokens_url(with_catalog);
         let caller = caller.and_then(|token| http::sensitive(token.expose_secret()));
+        let host = self.host();
         let route = Route {
             url: &url,
+            host: &host,
             operation: Operation::Login,
             clients: self.clients,
             body_limit: CATALOG_LIMIT,
@@ -167,7 +170,7 @@ impl<'a> Keystone<'a> {
             }
             request
         });
-        let who = format!("identity service {}", self.host());
+        let who = format!("identity service {host}");
         answer
             .await
             .map_err(|error| error.outcome(Stage::Login, &who).into())
