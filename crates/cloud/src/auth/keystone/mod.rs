@@ -8,7 +8,10 @@ mod grant;
 pub(crate) use error::LoginError;
 pub(crate) use grant::Grant;
 
-use super::breaker::{Attempt, Breakers};
+use super::{
+    breaker::{Attempt, Breakers},
+    tokens::LoginDelay,
+};
 use crate::{
     config::{CloudEntry, EntityRef, Identity, KeystoneLogin},
     http::{self, Answer, Attempts, Clients, Http, Operation, Route},
@@ -33,6 +36,8 @@ pub(crate) struct Keystone<'a> {
     pub(crate) breakers: &'a Breakers,
     pub(crate) entry: &'a CloudEntry,
     pub(crate) login: &'a KeystoneLogin,
+    /// That of the credential, whatever is logged in to.
+    pub(crate) delay: &'a LoginDelay,
 }
 
 impl Keystone<'_> {
@@ -93,11 +98,9 @@ impl Keystone<'_> {
                 })?)
             }
         };
-        // The cloud may have counted a login whose connection broke, so only a secret that was accepted
-        // before is sent again.
         let attempts = Attempts {
             sent: 0,
-            no_repetition: permit.as_ref().is_some_and(|permit| !permit.trusted),
+            no_repetition: permit.as_ref().is_some_and(|permit| !permit.may_repeat),
         };
         let answer = self.post(with_catalog, None, request, attempts).await?;
         let open = match permit {
@@ -153,6 +156,13 @@ impl Keystone<'_> {
         let url = self.login.auth_url.tokens_url(with_catalog);
         let caller = caller.and_then(|token| http::sensitive(token.expose_secret()));
         let host = self.host();
+        if let Some(left) = self.delay.left() {
+            let text = format!("identity service {host} permits no login for now");
+            return Err(LoginError {
+                retry_after: Some(left),
+                ..outcome::failed(Stage::Login, FailureKind::Http, text).into()
+            });
+        }
         let route = Route {
             url: &url,
             host: &host,
@@ -196,14 +206,20 @@ impl Keystone<'_> {
             request_id = body.request_id(&answer.headers, redactor),
             "login failed"
         );
+        let retry_after = body.retry_after(&answer.headers, status, SystemTime::now());
+        let pacing = &self.breakers.pacing;
+        if let Some(wanted) = retry_after {
+            self.delay.extend(wanted.min(pacing.retry_after_max));
+        }
         let outcome = if body.is_throttling(status) {
+            self.delay.extend(pacing.login_retry_min);
             let text = format!("identity service {host} limits the rate of logins ({status})");
             outcome::failed(Stage::Login, FailureKind::Http, text)
         } else {
             problem(status)
         };
         Err(LoginError {
-            retry_after: body.retry_after(&answer.headers, status, SystemTime::now()),
+            retry_after,
             ..outcome.into()
         })
     }
