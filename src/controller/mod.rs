@@ -6,6 +6,7 @@
 
 mod credentials;
 mod events;
+mod guarded;
 mod patch;
 mod poll;
 mod runner;

@@ -1,13 +1,12 @@
 //! Watches: turn what the API server reports about objects into inputs.
 
-use super::Controller;
+use super::{Controller, guarded::Guarded};
 use crate::telemetry::{Health, LogGate, Metrics};
 use futures::{FutureExt, StreamExt};
 use image_export_api::ImageExportJob;
 use image_export_core::{Input, ObjectKey, Source};
 use kube::{
     Api, CustomResourceExt, Resource,
-    core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
         watcher::{self, Config, Event, ListSemantic, watcher},
@@ -25,8 +24,6 @@ const WATCH_SECONDS: u32 = 50;
 const PAGE: u32 = 500;
 /// Bound on the description of why an object does not decode, in bytes.
 const ERROR_MAX_BYTES: usize = 256;
-
-type Guarded = DeserializeGuard<ImageExportJob>;
 
 /// Starts one watch per namespace, or one for all. They end when `stop` is cancelled.
 pub(super) fn spawn(
@@ -129,14 +126,17 @@ impl Watch {
     }
 
     fn applied(&self, object: Guarded) -> Option<Input> {
-        match object.0 {
-            Ok(object) => Some(Input::Applied(self.source, Box::new(object))),
-            Err(invalid) => Some(Input::Undecodable {
-                source: self.source,
-                key: key(&invalid.metadata)?,
-                uid: invalid.metadata.uid.unwrap_or_default(),
-                error: bounded(invalid.error),
-            }),
+        match object.into_object() {
+            Ok(object) => Some(Input::Applied(self.source, object)),
+            Err(undecodable) => {
+                let (metadata, error) = *undecodable;
+                Some(Input::Undecodable {
+                    source: self.source,
+                    key: key(&metadata)?,
+                    uid: metadata.uid.unwrap_or_default(),
+                    error: bounded(error),
+                })
+            }
         }
     }
 

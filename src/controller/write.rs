@@ -1,14 +1,13 @@
 //! Calls to the API server about one object: a status write, a deletion, and the read that resolves
 //! an unconfirmed write.
 
-use super::patch;
+use super::{guarded::Guarded, patch};
 use crate::telemetry::{LogGate, Metrics};
-use image_export_api::ImageExportJob;
 use image_export_core::{Deletion, FetchResult, ObjectKey, Precondition, StatusWrite, WriteResult};
 use kube::{
     Api, Client,
     api::{DeleteParams, Preconditions},
-    core::{PartialObjectMeta, Status},
+    core::Status,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -28,11 +27,8 @@ impl Writer {
     pub(super) async fn write(self, write: StatusWrite) -> WriteResult {
         let tests = matches!(write.precondition, Precondition::Tests { .. });
         let result = match patch::request(&write.key, write.precondition, &write.status) {
-            Ok(request) => match self.client.request::<ImageExportJob>(request).await {
-                Ok(object) => WriteResult::Written {
-                    version: object.metadata.resource_version.unwrap_or_default(),
-                    status: object.status.map(Box::new),
-                },
+            Ok(request) => match self.client.request::<Guarded>(request).await {
+                Ok(object) => written(object),
                 Err(error) => self.failed(&write.key, &error, tests),
             },
             Err(error) => {
@@ -47,8 +43,7 @@ impl Writer {
     /// Deletes an object whose time to live is over, unless it was re-created or changed since.
     pub(super) async fn delete(self, deletion: Deletion) -> WriteResult {
         let key = deletion.key;
-        let api: Api<PartialObjectMeta<ImageExportJob>> =
-            Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Guarded> = Api::namespaced(self.client.clone(), &key.namespace);
         let parameters = DeleteParams::default().preconditions(Preconditions {
             uid: Some(deletion.uid.to_string()),
             resource_version: Some(deletion.version.to_string()),
@@ -90,10 +85,25 @@ impl Writer {
     }
 }
 
+/// What the reply to a write shows. Without a version it is not the object, and what landed is unknown: a
+/// later write without a version would have no precondition.
+fn written(object: Guarded) -> WriteResult {
+    match object.metadata.resource_version {
+        Some(version) if !version.is_empty() => WriteResult::Written {
+            version,
+            status: object.status.map(Box::new),
+        },
+        _ => WriteResult::Unknown,
+    }
+}
+
+/// Reads an object.
 pub(super) async fn fetch(client: Client, key: ObjectKey) -> FetchResult {
-    let api: Api<ImageExportJob> = Api::namespaced(client, &key.namespace);
+    let api: Api<Guarded> = Api::namespaced(client, &key.namespace);
     match api.get(&key.name).await {
-        Ok(object) => FetchResult::Found(Box::new(object)),
+        Ok(object) => object
+            .into_object()
+            .map_or(FetchResult::Failed, FetchResult::Found),
         Err(kube::Error::Api(status)) if status.code == 404 && names(&status, &key) => {
             FetchResult::Gone
         }
