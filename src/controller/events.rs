@@ -15,9 +15,10 @@ use kube::{Api, Client, Resource, api::PostParams, core::ObjectMeta};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
+    task::JoinHandle,
     time::{sleep, timeout},
 };
-use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error_span};
 
 /// Events that may wait; those beyond it are dropped and counted.
@@ -30,53 +31,55 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const NOTE_MAX_BYTES: usize = 1024;
 
 pub(super) struct Queue {
-    sender: mpsc::Sender<(ObjectEvent, TaskTrackerToken)>,
-    /// Holds a token for each Event until it is posted or dropped.
-    pending: TaskTracker,
+    sender: mpsc::Sender<ObjectEvent>,
+    /// Cancelled when no further Event is to be posted.
+    end: CancellationToken,
+    task: JoinHandle<()>,
     metrics: Arc<Metrics>,
 }
 
 impl Queue {
-    /// Starts the task that posts; it ends when the queue is dropped.
+    /// Starts the task that posts.
     pub(super) fn start(client: Client, metrics: Arc<Metrics>) -> Self {
         let (sender, events) = mpsc::channel(WAITING);
-        tokio::spawn(post_all(client, metrics.clone(), events));
+        let end = CancellationToken::new();
         Self {
+            task: tokio::spawn(post_all(client, metrics.clone(), events, end.clone())),
             sender,
-            pending: TaskTracker::new(),
+            end,
             metrics,
         }
     }
 
     pub(super) fn push(&self, event: ObjectEvent) {
-        if self.sender.try_send((event, self.pending.token())).is_err() {
+        if self.sender.try_send(event).is_err() {
             self.metrics.event("dropped");
         }
     }
 
-    pub(super) fn pending(&self) -> usize {
-        self.pending.len()
-    }
-
-    /// Returns when no Event is pending.
-    pub(super) async fn posted(&self) {
-        self.pending.close();
-        self.pending.wait().await;
+    /// Drops and counts the Events that are not posted yet.
+    pub(super) async fn end(self) {
+        self.end.cancel();
+        drop(self.sender);
+        // A panic is logged by the runtime, and there is nothing left to do.
+        let _ = self.task.await;
     }
 }
 
+/// Posts until the queue is dropped, or drops what is left once `end` is cancelled.
 async fn post_all(
     client: Client,
     metrics: Arc<Metrics>,
-    mut events: mpsc::Receiver<(ObjectEvent, TaskTrackerToken)>,
+    mut events: mpsc::Receiver<ObjectEvent>,
+    end: CancellationToken,
 ) {
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned());
-    while let Some((event, token)) = events.recv().await {
+    while let Some(event) = events.recv().await {
         let span = error_span!("post_event", object = %event.key, reason = event.reason);
-        let result = post(&client, &instance, event).instrument(span).await;
-        metrics.event(result);
-        drop(token);
-        sleep(GAP).await;
+        let post = post(&client, &instance, event).instrument(span);
+        let result = end.run_until_cancelled(post).await;
+        metrics.event(result.unwrap_or("dropped"));
+        end.run_until_cancelled(sleep(GAP)).await;
     }
 }
 
