@@ -46,7 +46,7 @@ impl Writer {
         let api: Api<Guarded> = Api::namespaced(self.client.clone(), &key.namespace);
         let parameters = DeleteParams::default().preconditions(Preconditions {
             uid: Some(deletion.uid.to_string()),
-            resource_version: Some(deletion.version.to_string()),
+            resource_version: deletion.version.map(|version| version.to_string()),
         });
         let result = match api.delete(&key.name, &parameters).await {
             Ok(_) => {

@@ -1,7 +1,7 @@
 //! The operator ends at any moment, is started again, and nothing is lost or done twice.
 
 use crate::harness::{
-    OPERATOR_NAMESPACE, Operator, PROJECT, Team, cluster, condition, eventually, key, summary,
+    OPERATOR_NAMESPACE, Operator, PROJECT, Team, cluster, condition, key, summary,
 };
 use image_export_api::ImageExportJobStatus;
 use std::time::Duration;

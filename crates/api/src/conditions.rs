@@ -5,6 +5,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Most conditions that a status can have, those owned by others included.
+pub const CONDITIONS_MAX: usize = 64;
+
 // Not `metav1.Condition`: that type carries no constraints into a CRD, and parsing the time of a
 // condition owned by others and writing it back would lose its fraction of a second.
 /// One aspect of the object's state, in the form of metav1.Condition.

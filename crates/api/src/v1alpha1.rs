@@ -3,7 +3,10 @@
 // `kubectl explain` knows no backticks; kube's attribute repeats `type_` for each printer column.
 #![allow(clippy::doc_markdown, clippy::duplicated_attributes)]
 
-use super::{CloudName, JobId, ProjectId, SecretName, conditions::Condition};
+use super::{
+    CloudName, JobId, ProjectId, SecretName,
+    conditions::{CONDITIONS_MAX, Condition},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -217,7 +220,7 @@ pub struct ImageExportJobStatus {
     /// are left as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
-        length(max = 32),
+        length(max = CONDITIONS_MAX),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
     pub conditions: Vec<Condition>,

@@ -68,7 +68,8 @@ pub struct Config {
     pub writes_in_flight: usize,
     /// `PollFailed` writes a second: a cloud outage must not become a write storm.
     pub poll_failed_writes: f64,
-    /// Consecutive conflicts on one object after which JSON Patch is used.
+    /// Consecutive conflicts on one object after which JSON Patch is used; conflicts of deletions after which
+    /// the object is read, and deleted in whatever version.
     pub conflicts_before_json_patch: u32,
     /// How long to wait for the watch to settle a conflict or a lost reply before one read.
     pub confirm_after: Duration,

@@ -63,6 +63,7 @@ pub fn decide(config: &Config, job: &Job, now: Moment) -> Decision {
 fn next_change(job: &Job, phase: Option<Phase>, now: Moment) -> Option<Priority> {
     match job.sync.stage {
         ChangeStage::Writing { .. }
+        | ChangeStage::Rereading { .. }
         | ChangeStage::Deleting { .. }
         | ChangeStage::Fetching { .. } => return None,
         ChangeStage::Unconfirmed { until, .. } => {

@@ -159,7 +159,7 @@ pub struct StatusWrite {
     pub status: ImageExportJobStatus,
 }
 
-/// One object to delete, if it is still this one in this version.
+/// One object to delete, if it is still this one.
 #[derive(Debug)]
 pub struct Deletion {
     /// To hand back.
@@ -168,8 +168,9 @@ pub struct Deletion {
     pub key: ObjectKey,
     /// Precondition `uid`.
     pub uid: Arc<str>,
-    /// Precondition `resourceVersion`.
-    pub version: Arc<str>,
+    /// Precondition `resourceVersion`. `None` for an object that others change all the time: it was just
+    /// read, and is finished.
+    pub version: Option<Arc<str>>,
 }
 
 /// What must hold for a write to land.

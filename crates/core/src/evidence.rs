@@ -65,6 +65,8 @@ pub struct Evidence {
     stored_obstacle: bool,
     /// `Pending`: the grace period without any answer is over.
     pub pending: bool,
+    /// The job was reported as running: it does not go back to `INIT`.
+    has_run: bool,
 
     not_found_run: Run,
     failure_run: Run,
@@ -108,6 +110,7 @@ impl Evidence {
             Detail::Obstacle => evidence.stored_obstacle = true,
         }
         evidence.pending = phase == Phase::Pending;
+        evidence.has_run = facts.job_status == Some(JobState::Running);
         evidence.deadline_exceeded = phase == Phase::DeadlineExceeded;
         evidence.not_found = phase == Phase::JobNotFound;
         evidence.not_found_yet = phase == Phase::JobNotFoundYet;
@@ -220,6 +223,13 @@ impl Evidence {
             .take_if(|(reason, _)| reason.is_in_secret());
     }
 
+    /// Applies that the job was not polled for a while: what was consecutive begins anew.
+    pub fn apply_gap(&mut self) {
+        self.not_found_run = Run::default();
+        self.failure_run = Run::default();
+        self.unanswered_since = None;
+    }
+
     /// Applies one outcome. Returns when to poll next, and whether the answer contradicts an earlier one.
     pub fn apply(&mut self, config: &Config, now: Moment, outcome: &Outcome) -> (Next, bool) {
         let mut contradicts = false;
@@ -303,7 +313,8 @@ impl Evidence {
         if self.has_ended() && !(awaits_image_id && answer.state == JobState::Success) {
             return before.as_ref() != Some(&answer.state);
         }
-        let backwards = *before == Some(JobState::Running) && answer.state == JobState::Init;
+        self.has_run |= answer.state == JobState::Running;
+        let backwards = self.has_run && answer.state == JobState::Init;
         // A copy, so that facts that stay the same stay shared with the snapshot.
         let mut facts = Facts::clone(&self.facts);
         let shown = if backwards {
@@ -318,14 +329,14 @@ impl Evidence {
         if facts.start.is_none() {
             facts.start = sane(answer.begin_time);
         }
+        let start = facts.start.unwrap_or_default();
+        let end = || sane(answer.end_time).unwrap_or(now.wall).max(start);
         match answer.state {
             JobState::Success => {
                 // Only where the cloud reports progress at all; what it reports at an end may be anything.
                 facts.progress = facts.progress.or(answer.percent).map(|_| 100);
                 facts.image_id.clone_from(&answer.image_id);
-                let ended = *self
-                    .ended
-                    .get_or_insert_with(|| sane(answer.end_time).unwrap_or(now.wall));
+                let ended = *self.ended.get_or_insert_with(end);
                 if facts.is_complete() || self.image_id_given_up {
                     facts.completion.get_or_insert(ended);
                 }
@@ -333,7 +344,7 @@ impl Evidence {
             JobState::Fail => {
                 facts.fail_reason.clone_from(&answer.fail_reason);
                 facts.error_code.clone_from(&answer.error_code);
-                facts.completion = Some(sane(answer.end_time).unwrap_or(now.wall));
+                facts.completion = Some(end());
             }
             JobState::Init | JobState::Running | JobState::Unrecognized(_) => {
                 let is_written_anyway = facts.job_status != self.facts.job_status;

@@ -7,9 +7,9 @@ use crate::{
     evidence::Evidence,
     job::{Job, Plan, PollStage, Polling},
     keys::JobKey,
-    phase::{Detail, Phase},
+    phase::Detail,
     schedule,
-    state::{State, acknowledged_reason},
+    state::{State, acknowledged_phase},
     sync::{StatusChange, Sync},
     time::{Due, Moment},
     version,
@@ -33,11 +33,11 @@ pub fn apply_object(state: &mut State, now: Moment, source: Source, object: Box<
     ) else {
         return;
     };
-    state.jobs.forget_undecodable(uid);
     let name = ObjectKey {
         namespace: namespace.as_str().into(),
         name: name.as_str().into(),
     };
+    state.jobs.forget_undecodable(&name, None);
     if let Some((key, job)) = state.jobs.find(&name) {
         if *job.uid == **uid {
             state.jobs.mark(key, source);
@@ -63,9 +63,10 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
         cloud: spec.cloud_credentials_ref.clone(),
     };
     let secret = state.secrets.key_of(reference);
+    let owner = (secret, &**state.secrets.reference(secret));
     let group = state
         .quotas
-        .join(&state.config, now.at, secret, &spec.project_id);
+        .join(&state.config, now.at, owner, &spec.project_id);
     let created = meta
         .creation_timestamp
         .as_ref()
@@ -128,10 +129,13 @@ fn plan_first_poll(state: &mut State, now: Moment, key: JobKey) {
     let Some(job) = state.jobs.get_mut(key).filter(|job| job.is_active()) else {
         return;
     };
-    // Configuration may have been fixed while no operator ran. Any other object is polled at its usual
-    // instant, so that a restart is no burst.
-    let is_blocked = |phase: Phase| matches!(phase.row().detail, Detail::Configuration(_));
-    let is_new = job.phase().is_none_or(is_blocked);
+    // An object that shows what an earlier process observed is polled at its usual instant, so that a restart
+    // is no burst. Its Secret may have been fixed meanwhile: one read shows it for all objects that use it.
+    let phase = job.phase();
+    if phase.is_some_and(|phase| matches!(phase.row().detail, Detail::Configuration(_))) {
+        state.secrets.need(job.secret);
+    }
+    let is_new = phase.is_none();
     job.polling.counts_as_new = is_new;
     let pending = is_new.then(|| state.quotas.begin_first_poll(job.group));
     if let Some(at) = schedule::first_poll(&state.config, now, job, pending) {
@@ -163,11 +167,11 @@ pub fn apply_content(state: &mut State, now: Moment, key: JobKey, object: &Image
             job.want_poll(Due::Since(now.at));
         }
     } else {
-        let before = acknowledged_reason(job);
+        let before = acknowledged_phase(job);
         match job.apply_status(status) {
             StatusChange::None => {}
             StatusChange::Edited => state.counters.repairs += 1,
-            StatusChange::Confirmed => state.publish_reason(key, before),
+            StatusChange::Confirmed => state.publish_phase(key, before),
         }
     }
     apply_spec(state, now, key, object);
@@ -192,7 +196,7 @@ fn apply_spec(state: &mut State, now: Moment, key: JobKey, object: &ImageExportJ
         job.polling.wanted = None;
     } else if was_suspended {
         job.evidence.deadline_exceeded = false;
-        job.limits.unobserved_since = Some(now.at);
+        job.apply_gap(now);
     }
     job.evidence.deadline_exceeded &= job.is_late(now.at);
     let reference = CredentialRef {
@@ -234,7 +238,7 @@ fn apply_poll_request(state: &mut State, key: JobKey, object: &ImageExportJob) {
         return;
     }
     if request.len() > POLL_REQUEST_MAX_BYTES {
-        if !std::mem::replace(&mut job.reported_request, true) {
+        if state.leading && !std::mem::replace(&mut job.reported_request, true) {
             let note = format!(
                 "The annotation {POLL_REQUEST_ANNOTATION} is ignored: its value is longer than \
                  {POLL_REQUEST_MAX_BYTES} bytes."
@@ -255,25 +259,27 @@ pub fn apply_undecodable(
     state: &mut State,
     now: Moment,
     source: Source,
-    name: ObjectKey,
+    name: &ObjectKey,
     uid: &str,
     error: &str,
 ) {
-    if let Some((key, job)) = state.jobs.find(&name) {
+    if let Some((key, job)) = state.jobs.find(name) {
         if *job.uid == *uid {
             state.jobs.mark(key, source);
         } else {
             state.forget(now, key);
         }
     }
-    if state.jobs.report_undecodable(uid) {
-        state.output.events.push(ObjectEvent {
-            key: name,
-            uid: uid.into(),
-            reason: INVALID_OBJECT,
-            warning: true,
-            note: format!("This object is not followed, because it cannot be read: {error}."),
-        });
+    let report = ObjectEvent {
+        key: name.clone(),
+        uid: uid.into(),
+        reason: INVALID_OBJECT,
+        warning: true,
+        note: format!("This object is not followed, because it cannot be read: {error}."),
+    };
+    state.jobs.apply_undecodable(source, report);
+    if state.leading {
+        state.output.events.extend(state.jobs.take_report(name));
     }
 }
 
@@ -282,14 +288,11 @@ pub fn apply_listed(state: &mut State, now: Moment, source: Source) {
     for key in state.jobs.end_list(source) {
         state.forget(now, key);
     }
-    state.quotas.sweep(now.at);
 }
 
 /// Applies the deletion of an object.
 pub fn apply_deleted(state: &mut State, now: Moment, name: &ObjectKey, uid: Option<&str>) {
-    if let Some(uid) = uid {
-        state.jobs.forget_undecodable(uid);
-    }
+    state.jobs.forget_undecodable(name, uid);
     if let Some((key, job)) = state.jobs.find(name)
         && uid.is_none_or(|uid| *job.uid == *uid)
     {

@@ -6,8 +6,9 @@ use crate::{
     deadline::Limits,
     effects::{ObjectKey, Source},
     evidence::{Evidence, Next},
-    keys::{GroupKey, SecretKey},
+    keys::{GroupKey, JobKey, SecretKey},
     phase::Phase,
+    quota::Waiting,
     status::Snapshot,
     sync::{StatusChange, Sync},
     time::{Due, Moment},
@@ -116,18 +117,18 @@ impl Job {
             .or(was_shown.then_some(Phase::Pending))
     }
 
-    /// Whether the job is to be followed: neither finished nor suspended.
+    /// Whether the job is to be followed: neither finished nor suspended, and its object not deleted.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        !self
-            .phase()
-            .is_some_and(|phase| phase.is_finished() || phase == Phase::Suspended)
+        let is_over = |phase: Phase| phase.is_finished() || phase == Phase::Suspended;
+        !self.is_being_deleted && !self.phase().is_some_and(is_over)
     }
 
     /// Whether a poll by hand makes sense: `ImageIDMissing` is finished, but may still get its image id.
     #[must_use]
     pub fn accepts_request(&self) -> bool {
-        self.is_active() || self.phase() == Some(Phase::ImageIdMissing)
+        let is_missing = self.phase() == Some(Phase::ImageIdMissing);
+        self.is_active() || is_missing && !self.is_being_deleted
     }
 
     /// The status that the API server should have in this phase.
@@ -192,8 +193,9 @@ impl Job {
             self.want_poll(Due::Since(now.at));
         }
         let shown_at = self.limits.shown_late_at(start, config.slow_period);
-        // Without leadership nothing is observed: the leader decides.
-        if leading && shown_at.is_some_and(|at| at <= now.at) {
+        // Without leadership nothing is observed: the leader decides. Nor is a deleted object polled.
+        let is_observed = leading && !self.is_being_deleted;
+        if is_observed && shown_at.is_some_and(|at| at <= now.at) {
             self.evidence.deadline_exceeded = true;
         }
         let shown = self.sync.acknowledged();
@@ -212,6 +214,24 @@ impl Job {
     #[must_use]
     pub fn expires_at(&self) -> Option<Duration> {
         self.limits.expires_at().filter(|_| !self.is_being_deleted)
+    }
+
+    /// Applies that nobody here observed the job until now.
+    pub fn apply_gap(&mut self, now: Moment) {
+        self.limits.unobserved_since = Some(now.at);
+        self.evidence.apply_gap();
+    }
+
+    /// Applies that the whole process has slept, and so has what is in flight.
+    pub fn apply_sleep(&mut self, now: Moment) {
+        self.evidence.apply_gap();
+        if self.limits.unobserved_since.is_none() {
+            self.limits.unobserved_since = Some(now.at);
+            let is_in_flight = matches!(self.polling.stage, PollStage::InFlight(_));
+            if is_in_flight && self.limits.deadline.is_some() {
+                self.want_poll(Due::Since(now.at));
+            }
+        }
     }
 
     /// Wants a poll at once.
@@ -280,6 +300,19 @@ impl Job {
             self.limits.unobserved_since = None;
         }
         applied
+    }
+
+    /// Its place in the queue of its quota, while it waits there.
+    #[must_use]
+    pub fn waiting(&self, key: JobKey) -> Option<Waiting> {
+        let PollStage::Queued(due) = self.polling.stage else {
+            return None;
+        };
+        Some(Waiting {
+            due,
+            job: key,
+            group: self.group,
+        })
     }
 
     /// The period of the object's own.

@@ -10,7 +10,7 @@ use crate::{
     job::{Job, PollStage},
     phase::Phase,
     secrets::ReadChange,
-    state::{State, acknowledged_reason},
+    state::{State, acknowledged_phase},
     sync::Reply,
     time::{Due, Moment},
 };
@@ -18,8 +18,8 @@ use image_export_model::{ConfigurationReason, JobState, Observation, Outcome, St
 
 /// Applies the outcome of a poll, or drops it where it says nothing about the object as it is now.
 pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Observation) {
-    state.quotas.apply_end(now.at, ticket.bucket, seen.requests);
     pause_quota(state, now, ticket, seen);
+    state.quotas.apply_end(now.at, ticket.bucket, seen.requests);
     let Some(job) = state.jobs.get_mut(ticket.job) else {
         state.counters.dropped_answers += 1;
         return;
@@ -134,7 +134,7 @@ pub fn apply_read(
         has_changed: true, ..
     } = change
     {
-        state.quotas.unshare(&state.config, now.at, key);
+        state.quotas.unshare(&state.config, now.at, key, reference);
     }
     let apply: &dyn Fn(&mut Job) = match &change {
         ReadChange::None => return,
@@ -194,7 +194,7 @@ pub fn apply_write(state: &mut State, now: Moment, ticket: &WriteTicket, result:
     } else {
         WriteResult::Unknown
     };
-    let before = acknowledged_reason(job);
+    let before = acknowledged_phase(job);
     let id = job.id.clone();
     let reply = job
         .sync
@@ -205,7 +205,7 @@ pub fn apply_write(state: &mut State, now: Moment, ticket: &WriteTicket, result:
         Reply::Gone => state.forget(now, key),
         Reply::DelayDeletion(time) => job.limits.delay_deletion(now.at + time),
         Reply::Applied(held) => {
-            state.publish_reason(key, before);
+            state.publish_phase(key, before);
             if let Some(object) = held {
                 intake::apply_newer(state, now, key, object);
             }
@@ -224,10 +224,15 @@ pub fn apply_fetch(state: &mut State, now: Moment, ticket: &FetchTicket, result:
     state.dirty.push(key);
     match result {
         FetchResult::Found(object) if object.metadata.uid.as_deref() == Some(&*job.uid) => {
-            job.sync.apply_fetched(&object);
-            intake::apply_content(state, now, key, &object);
+            if job.sync.apply_fetched(&object) {
+                intake::apply_content(state, now, key, &object);
+            }
         }
         FetchResult::Found(_) | FetchResult::Gone => state.forget(now, key),
-        FetchResult::Failed => job.sync.apply_failed_fetch(&state.config, now.at),
+        FetchResult::Failed => {
+            if let Some(wait) = job.sync.apply_failed_fetch(&state.config, now.at) {
+                job.limits.delay_deletion(now.at + wait);
+            }
+        }
     }
 }

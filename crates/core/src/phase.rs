@@ -100,6 +100,18 @@ pub enum Detail {
     Obstacle,
 }
 
+/// Which Event tells people that a phase is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A warning: people should look at the object.
+    Warning,
+    /// A normal one.
+    Normal,
+    /// A normal one where the phase before had a warning, so that its end is told. Otherwise none: plain
+    /// progress is in the status, and an Event for each job would double the writes of a start.
+    Progress,
+}
+
 /// One row of the conditions table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -117,8 +129,8 @@ pub struct Row {
     pub pace: Pace,
     /// How urgent it is to write the phase.
     pub priority: Priority,
-    /// Whether people should look at the object: its Event is a warning.
-    pub warning: bool,
+    /// The Event that is published when the phase is shown.
+    pub event: EventKind,
     /// What its sentence names.
     pub detail: Detail,
 }
@@ -150,7 +162,7 @@ macro_rules! phases {
                         activity: Activity::$activity,
                         pace: Pace::$pace,
                         priority: Priority::$priority,
-                        warning: phases!(@event $event),
+                        event: EventKind::$event,
                         detail: $detail,
                     },)*
                 }
@@ -159,51 +171,49 @@ macro_rules! phases {
     };
     (@succeeded $reason:ident) => { reasons::$reason };
     (@succeeded $reason:ident $succeeded:ident) => { reasons::$succeeded };
-    (@event Warning) => { true };
-    (@event Normal) => { false };
 }
 
 #[rustfmt::skip]
 phases! {
-    // phase                reason                   Ready    Succeeded             third        pace      write    Event    detail
+    // phase                reason                   Ready    Succeeded             third        pace      write    Event     detail
     /// No answer yet.
-    Pending:                PENDING,                 Unknown, Unknown,              Reconciling, Own,      Trouble, Normal,  None;
+    Pending:                PENDING,                 Unknown, Unknown,              Reconciling, Own,      Trouble, Progress, None;
     /// Secret, key or cloud entry missing.
-    CredentialsNotFound:    CREDENTIALS_NOT_FOUND,   Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning, Configuration(Error::CredentialsNotFound);
+    CredentialsNotFound:    CREDENTIALS_NOT_FOUND,   Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning,  Configuration(Error::CredentialsNotFound);
     /// Credentials unreadable, incomplete or rejected.
-    CredentialsInvalid:     CREDENTIALS_INVALID,     Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning, Configuration(Error::CredentialsInvalid);
+    CredentialsInvalid:     CREDENTIALS_INVALID,     Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning,  Configuration(Error::CredentialsInvalid);
     /// Logged in, but the role is not sufficient.
-    AccessDenied:           ACCESS_DENIED,           Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning, Configuration(Error::AccessDenied);
+    AccessDenied:           ACCESS_DENIED,           Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning,  Configuration(Error::AccessDenied);
     /// Endpoint unknown or wrong.
-    EndpointInvalid:        ENDPOINT_INVALID,        Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning, Configuration(Error::EndpointInvalid);
+    EndpointInvalid:        ENDPOINT_INVALID,        Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning,  Configuration(Error::EndpointInvalid);
     /// Endpoint forbidden by the operator's configuration.
-    EndpointNotAllowed:     ENDPOINT_NOT_ALLOWED,    Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning, Configuration(Error::EndpointNotAllowed);
+    EndpointNotAllowed:     ENDPOINT_NOT_ALLOWED,    Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning,  Configuration(Error::EndpointNotAllowed);
     /// The cloud rejects the request itself.
-    RequestRejected:        REQUEST_REJECTED,        Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning, Configuration(Error::RequestRejected);
+    RequestRejected:        REQUEST_REJECTED,        Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning,  Configuration(Error::RequestRejected);
     /// `INIT`
-    JobInitializing:        JOB_INITIALIZING,        Unknown, Unknown,              Reconciling, Own,      Normal,  Normal,  None;
+    JobInitializing:        JOB_INITIALIZING,        Unknown, Unknown,              Reconciling, Own,      Normal,  Progress, None;
     /// `RUNNING`
-    JobRunning:             JOB_RUNNING,             Unknown, Unknown,              Reconciling, Own,      Normal,  Normal,  None;
+    JobRunning:             JOB_RUNNING,             Unknown, Unknown,              Reconciling, Own,      Normal,  Progress, None;
     /// Polls have failed for a while.
-    PollFailed:             POLL_FAILED,             Unknown, Unknown,              Reconciling, Own,      Outage,  Warning, Failure;
+    PollFailed:             POLL_FAILED,             Unknown, Unknown,              Reconciling, Own,      Outage,  Warning,  Failure;
     /// Not finished within `spec.deadlineSeconds`.
-    DeadlineExceeded:       DEADLINE_EXCEEDED,       False,   Unknown,              Stalled,     Slow,     Normal,  Warning, Obstacle;
+    DeadlineExceeded:       DEADLINE_EXCEEDED,       False,   Unknown,              Stalled,     Slow,     Normal,  Warning,  Obstacle;
     /// `SUCCESS` with its image id, or of a job type that has none.
-    JobSucceeded:           JOB_SUCCEEDED,           True,    True,                 Rest,        Never,    End,     Normal,  None;
+    JobSucceeded:           JOB_SUCCEEDED,           True,    True,                 Rest,        Never,    End,     Normal,   None;
     /// `SUCCESS`, image id not reported yet.
-    ImageIdPending:         IMAGE_ID_PENDING,        Unknown, Unknown,              Reconciling, ImageId,  Normal,  Normal,  None;
+    ImageIdPending:         IMAGE_ID_PENDING,        Unknown, Unknown,              Reconciling, ImageId,  Normal,  Progress, None;
     /// `SUCCESS`, image id never reported. The job did succeed, and its own condition shows it.
-    ImageIdMissing:         IMAGE_ID_MISSING,        False,   True (JOB_SUCCEEDED), Stalled,     Never,    End,     Warning, None;
+    ImageIdMissing:         IMAGE_ID_MISSING,        False,   True (JOB_SUCCEEDED), Stalled,     Never,    End,     Warning,  None;
     /// `FAIL`
-    JobFailed:              JOB_FAILED,              False,   False,                Stalled,     Never,    End,     Warning, None;
+    JobFailed:              JOB_FAILED,              False,   False,                Stalled,     Never,    End,     Warning,  None;
     /// A job status that nobody documented.
-    JobStatusUnrecognized:  JOB_STATUS_UNRECOGNIZED, Unknown, Unknown,              Reconciling, Slow,     Normal,  Warning, None;
+    JobStatusUnrecognized:  JOB_STATUS_UNRECOGNIZED, Unknown, Unknown,              Reconciling, Own,      Normal,  Warning,  None;
     /// 404, within the grace period.
-    JobNotFoundYet:         JOB_NOT_FOUND,           Unknown, Unknown,              Reconciling, NotFound, Trouble, Warning, None;
+    JobNotFoundYet:         JOB_NOT_FOUND,           Unknown, Unknown,              Reconciling, NotFound, Trouble, Warning,  None;
     /// 404 for longer than the grace period.
-    JobNotFound:            JOB_NOT_FOUND,           False,   Unknown,              Stalled,     Slow,     Normal,  Warning, None;
+    JobNotFound:            JOB_NOT_FOUND,           False,   Unknown,              Stalled,     Slow,     Normal,  Warning,  None;
     /// `spec.suspend`, not finished.
-    Suspended:              SUSPENDED,               Unknown, Unknown,              Rest,        Never,    Normal,  Normal,  None;
+    Suspended:              SUSPENDED,               Unknown, Unknown,              Rest,        Never,    Normal,  Normal,   None;
 }
 
 impl From<ConfigurationReason> for Phase {

@@ -2,10 +2,12 @@
 //!
 //! The objects of one (Secret, project) are a group. A group has a bucket of its own until the cloud has
 //! accepted its credential for its project, then shares the one of (endpoint host, project): else a
-//! made-up project id could pause the polls of others.
+//! made-up project id could pause the polls of others. A bucket outlives its groups for as long as it is
+//! paused, so that no poll comes before a `Retry-After`, whatever becomes of the objects.
 
 use crate::{
     config::Config,
+    effects::CredentialRef,
     keys::{BucketKey, GroupKey, JobKey, SecretKey},
     time::Due,
     token_bucket::TokenBucket,
@@ -13,8 +15,7 @@ use crate::{
 use image_export_model::ProjectId;
 use slotmap::SlotMap;
 use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -36,14 +37,23 @@ struct Group {
     project: ProjectId,
     members: u32,
     bucket: BucketKey,
-    /// Whether the bucket is one that groups share.
-    is_shared: bool,
     /// First polls pending: those of new objects spread over a time that grows with their number.
     new: u32,
 }
 
+/// Whom a bucket of a project serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Owner {
+    /// The objects that use this Secret, until its credential is accepted.
+    Secret(CredentialRef),
+    /// All objects whose credentials were accepted at this host.
+    Host(Arc<str>),
+}
+
 #[derive(Debug)]
 struct Bucket {
+    owner: Owner,
+    project: ProjectId,
     tokens: TokenBucket,
     /// Polls sent and not yet answered.
     in_flight: usize,
@@ -51,7 +61,7 @@ struct Bucket {
     paused_until: Duration,
     /// Groups that use this bucket.
     groups: u32,
-    queue: BinaryHeap<Reverse<Waiting>>,
+    queue: BTreeSet<Waiting>,
     /// When to look again.
     wake: Option<Duration>,
     /// It is in the round of buckets that may have a poll to send.
@@ -59,51 +69,35 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new(config: &Config, at: Duration) -> Self {
-        Self {
-            tokens: TokenBucket::new(config.quota_rate, config.quota_burst, at),
-            in_flight: 0,
-            paused_until: Duration::ZERO,
-            groups: 0,
-            queue: BinaryHeap::new(),
-            wake: None,
-            is_ready: false,
-        }
+    fn is_unused(&self) -> bool {
+        self.groups == 0 && self.in_flight == 0
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self.owner, Owner::Host(_))
     }
 
     fn pause(&mut self, at: Duration, until: Duration) {
-        self.paused_until = self.paused_until.max(until);
-        self.tokens.pause(at, self.paused_until);
-    }
-
-    fn is_disposable(&self, at: Duration) -> bool {
-        self.groups == 0 && self.in_flight == 0 && at >= self.paused_until
+        if until > self.paused_until {
+            self.paused_until = until;
+            self.tokens.pause(at, until);
+        }
     }
 
     /// The next poll, or when to look again.
-    fn next(
-        &mut self,
-        config: &Config,
-        at: Duration,
-        is_waiting: impl Fn(&Waiting) -> bool,
-    ) -> Result<Waiting, Option<Duration>> {
-        while let Some(Reverse(first)) = self.queue.peek().copied() {
-            if !is_waiting(&first) {
-                self.queue.pop();
-                continue;
-            }
-            if self.in_flight >= config.quota_in_flight {
-                return Err(None);
-            }
-            if at < self.paused_until {
-                return Err(Some(self.paused_until));
-            }
-            self.tokens.take(at).map_err(|wait| Some(at + wait))?;
-            self.queue.pop();
-            self.in_flight += 1;
-            return Ok(first);
+    fn next(&mut self, config: &Config, at: Duration) -> Result<Waiting, Option<Duration>> {
+        if self.is_unused() {
+            return Err(Some(self.paused_until).filter(|until| at < *until));
         }
-        Err(None)
+        if self.queue.is_empty() || self.in_flight >= config.quota_in_flight {
+            return Err(None);
+        }
+        if at < self.paused_until {
+            return Err(Some(self.paused_until));
+        }
+        self.tokens.take(at).map_err(|wait| Some(at + wait))?;
+        self.in_flight += 1;
+        self.queue.pop_first().ok_or(None)
     }
 }
 
@@ -111,9 +105,9 @@ impl Bucket {
 #[derive(Debug, Default)]
 pub struct Quotas {
     groups: SlotMap<GroupKey, Group>,
-    by_owner: HashMap<(SecretKey, ProjectId), GroupKey>,
+    by_secret: HashMap<(SecretKey, ProjectId), GroupKey>,
     buckets: SlotMap<BucketKey, Bucket>,
-    shared: HashMap<(Arc<str>, ProjectId), BucketKey>,
+    by_project: HashMap<ProjectId, Vec<BucketKey>>,
     /// Buckets that may have a poll to send, each in turn.
     ready: VecDeque<BucketKey>,
     wakes: BTreeSet<(Duration, BucketKey)>,
@@ -126,24 +120,24 @@ impl Quotas {
         &mut self,
         config: &Config,
         at: Duration,
-        secret: SecretKey,
+        secret: (SecretKey, &CredentialRef),
         project: &ProjectId,
     ) -> GroupKey {
-        let owner = (secret, project.clone());
-        if let Some(&key) = self.by_owner.get(&owner) {
+        let (secret, reference) = secret;
+        let index = (secret, project.clone());
+        if let Some(&key) = self.by_secret.get(&index) {
             self.groups[key].members += 1;
             return key;
         }
-        let bucket = self.new_bucket(config, at);
+        let bucket = self.private_bucket(config, at, reference, project);
         let key = self.groups.insert(Group {
             secret,
             project: project.clone(),
             members: 1,
             bucket,
-            is_shared: false,
             new: 0,
         });
-        self.by_owner.insert(owner, key);
+        self.by_secret.insert(index, key);
         key
     }
 
@@ -157,7 +151,7 @@ impl Quotas {
         if group.members == 0 {
             let bucket = group.bucket;
             if let Some(group) = self.groups.remove(key) {
-                self.by_owner.remove(&(group.secret, group.project));
+                self.by_secret.remove(&(group.secret, group.project));
             }
             self.release(at, bucket);
         }
@@ -182,43 +176,95 @@ impl Quotas {
         group.new = group.new.saturating_sub(1);
     }
 
-    fn new_bucket(&mut self, config: &Config, at: Duration) -> BucketKey {
-        let mut bucket = Bucket::new(config, at);
-        bucket.groups = 1;
-        self.buckets.insert(bucket)
+    /// The buckets of a project.
+    fn buckets_of(&self, project: &ProjectId) -> impl Iterator<Item = (BucketKey, &Bucket)> {
+        let keys = self.by_project.get(project).into_iter().flatten();
+        keys.map(|key| (*key, &self.buckets[*key]))
     }
 
+    fn find_bucket(&self, project: &ProjectId, owner: &Owner) -> Option<BucketKey> {
+        let mut buckets = self.buckets_of(project);
+        let found = buckets.find(|(_, bucket)| bucket.owner == *owner);
+        found.map(|(key, _)| key)
+    }
+
+    /// The bucket of a credential that has yet to be accepted, for one more group. It obeys what accepted
+    /// credentials were asked for.
+    fn private_bucket(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        reference: &CredentialRef,
+        project: &ProjectId,
+    ) -> BucketKey {
+        let owner = Owner::Secret(reference.clone());
+        let key = self.find_bucket(project, &owner).unwrap_or_else(|| {
+            let key = self.buckets.insert(Bucket {
+                owner,
+                project: project.clone(),
+                tokens: TokenBucket::new(config.quota_rate, config.quota_burst, at),
+                in_flight: 0,
+                paused_until: Duration::ZERO,
+                groups: 0,
+                queue: BTreeSet::new(),
+                wake: None,
+                is_ready: false,
+            });
+            let keys = self.by_project.entry(project.clone()).or_default();
+            keys.push(key);
+            key
+        });
+        let shared = self
+            .buckets_of(project)
+            .filter(|(_, bucket)| bucket.is_shared());
+        let paused_until = shared.map(|(_, bucket)| bucket.paused_until).max();
+        let bucket = &mut self.buckets[key];
+        bucket.groups += 1;
+        bucket.pause(at, paused_until.unwrap_or_default());
+        key
+    }
+
+    /// A group uses the bucket no longer.
     fn release(&mut self, at: Duration, key: BucketKey) {
-        if let Some(bucket) = self.buckets.get_mut(key) {
-            bucket.groups = bucket.groups.saturating_sub(1);
-            self.dispose(at, key);
+        self.buckets[key].groups -= 1;
+        self.dispose_unused(at, key);
+    }
+
+    /// Drops a bucket that nobody uses, at the end of its pause.
+    fn dispose_unused(&mut self, at: Duration, key: BucketKey) {
+        let Some(bucket) = self.buckets.get(key).filter(|bucket| bucket.is_unused()) else {
+            return;
+        };
+        let paused_until = bucket.paused_until;
+        if at < paused_until {
+            return self.set_wake(key, Some(paused_until));
+        }
+        self.set_wake(key, None);
+        let Some(bucket) = self.buckets.remove(key) else {
+            return;
+        };
+        if bucket.is_ready {
+            self.ready.retain(|other| *other != key);
+        }
+        if let Some(keys) = self.by_project.get_mut(&bucket.project) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.by_project.remove(&bucket.project);
+            }
         }
     }
 
-    /// Drops a bucket that nobody uses, once it holds no pause any more.
-    fn dispose(&mut self, at: Duration, key: BucketKey) {
-        if self
-            .buckets
-            .get(key)
-            .is_some_and(|bucket| bucket.is_disposable(at))
-        {
-            self.set_wake(key, None);
-            self.buckets.remove(key);
-            self.shared.retain(|_, shared| *shared != key);
-        }
-    }
-
-    /// Drops the buckets that nobody uses and that hold no pause any more.
-    pub fn sweep(&mut self, at: Duration) {
-        let unused: Vec<BucketKey> = self
-            .buckets
-            .iter()
-            .filter(|(_, bucket)| bucket.is_disposable(at))
-            .map(|(key, _)| key)
-            .collect();
-        for key in unused {
-            self.dispose(at, key);
-        }
+    /// Names and sizes of what is held of groups and buckets.
+    #[cfg(test)]
+    pub fn sizes(&self) -> [(&'static str, usize); 6] {
+        [
+            ("groups", self.groups.len()),
+            ("owners of groups", self.by_secret.len()),
+            ("buckets", self.buckets.len()),
+            ("projects", self.by_project.len()),
+            ("ready buckets", self.ready.len()),
+            ("wakes of buckets", self.wakes.len()),
+        ]
     }
 
     /// How many buckets wait because the cloud demands it.
@@ -239,8 +285,14 @@ impl Quotas {
     /// Queues an object that is due.
     pub fn push(&mut self, waiting: Waiting) {
         let bucket = self.groups[waiting.group].bucket;
-        self.buckets[bucket].queue.push(Reverse(waiting));
+        self.buckets[bucket].queue.insert(waiting);
         self.set_ready(bucket);
+    }
+
+    /// Takes an object out of the queue.
+    pub fn remove(&mut self, waiting: &Waiting) {
+        let bucket = self.groups[waiting.group].bucket;
+        self.buckets[bucket].queue.remove(waiting);
     }
 
     fn set_ready(&mut self, key: BucketKey) {
@@ -270,14 +322,8 @@ impl Quotas {
         self.wakes.first().map(|(at, _)| *at)
     }
 
-    /// The next poll that may be sent now, with the bucket that is charged for it. `is_waiting` tells
-    /// objects that still wait from those that do not.
-    pub fn next_poll(
-        &mut self,
-        config: &Config,
-        at: Duration,
-        is_waiting: impl Fn(&Waiting) -> bool,
-    ) -> Option<(Waiting, BucketKey)> {
+    /// The next poll that may be sent now, with the bucket that is charged for it.
+    pub fn next_poll(&mut self, config: &Config, at: Duration) -> Option<(Waiting, BucketKey)> {
         while let Some(&(due, key)) = self.wakes.first().filter(|(due, _)| *due <= at) {
             self.wakes.remove(&(due, key));
             self.buckets[key].wake = None;
@@ -289,13 +335,16 @@ impl Quotas {
                 continue;
             };
             bucket.is_ready = false;
-            match bucket.next(config, at, &is_waiting) {
+            match bucket.next(config, at) {
                 Ok(waiting) => {
                     self.in_flight += 1;
                     self.set_ready(key);
                     return Some((waiting, key));
                 }
-                Err(wake) => self.set_wake(key, wake),
+                Err(wake) => {
+                    self.set_wake(key, wake);
+                    self.dispose_unused(at, key);
+                }
             }
         }
         None
@@ -306,8 +355,8 @@ impl Quotas {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(bucket) = self.buckets.get_mut(key) {
             bucket.in_flight = bucket.in_flight.saturating_sub(1);
-            bucket.tokens.adjust(1.0 - f64::from(requests));
-            self.dispose(at, key);
+            bucket.tokens.adjust(at, 1.0 - f64::from(requests));
+            self.dispose_unused(at, key);
         }
         self.set_ready(key);
     }
@@ -321,62 +370,79 @@ impl Quotas {
         group: Option<GroupKey>,
         until: Duration,
     ) {
-        let present = group
-            .and_then(|group| self.groups.get(group))
-            .map(|group| group.bucket);
-        for key in [Some(charged), present.filter(|present| *present != charged)] {
-            if let Some(bucket) = key.and_then(|key| self.buckets.get_mut(key)) {
-                bucket.pause(at, until);
+        let group = group.and_then(|group| self.groups.get(group));
+        let present = group.map(|group| group.bucket);
+        for key in [Some(charged), present].into_iter().flatten() {
+            self.pause_bucket(at, key, until);
+        }
+    }
+
+    /// What accepted credentials are asked for holds for those that have yet to be accepted too, but not
+    /// the other way round.
+    fn pause_bucket(&mut self, at: Duration, key: BucketKey, until: Duration) {
+        let Some(bucket) = self.buckets.get_mut(key) else {
+            return;
+        };
+        bucket.pause(at, until);
+        if bucket.is_shared()
+            && let Some(keys) = self.by_project.get(&bucket.project)
+        {
+            for other in keys {
+                let bucket = &mut self.buckets[*other];
+                if !bucket.is_shared() {
+                    bucket.pause(at, until);
+                }
             }
         }
     }
 
     /// The cloud accepted the group's credential for its project at this host: its objects join the
-    /// shared bucket. They stay there until the content of the Secret changes, even where the catalog
-    /// comes to name another host.
+    /// shared bucket, and so does a pause. They stay there until the content of the Secret changes, even
+    /// where the catalog comes to name another host.
     pub fn share(&mut self, at: Duration, key: GroupKey, host: &Arc<str>) {
-        let group = &mut self.groups[key];
-        if std::mem::replace(&mut group.is_shared, true) {
+        let group = &self.groups[key];
+        let (own, project) = (group.bucket, group.project.clone());
+        if self.buckets[own].is_shared() {
             return;
         }
-        let own = group.bucket;
-        let owner = (host.clone(), group.project.clone());
-        let Some(&shared) = self.shared.get(&owner) else {
-            self.shared.insert(owner, own);
-            return;
+        let owner = Owner::Host(host.clone());
+        let paused_until = self.buckets[own].paused_until;
+        let Some(shared) = self.find_bucket(&project, &owner) else {
+            self.buckets[own].owner = owner;
+            return self.pause_bucket(at, own, paused_until);
         };
-        group.bucket = shared;
+        self.groups[key].bucket = shared;
         let mut queue = std::mem::take(&mut self.buckets[own].queue);
         let bucket = &mut self.buckets[shared];
         bucket.queue.append(&mut queue);
         bucket.groups += 1;
+        self.pause_bucket(at, shared, paused_until);
         self.release(at, own);
         self.set_ready(shared);
     }
 
-    /// The content of a Secret changed: what its groups share has to be earned again. A pause of the old
-    /// bucket goes along.
-    pub fn unshare(&mut self, config: &Config, at: Duration, secret: SecretKey) {
+    /// The content of a Secret changed: what its groups share has to be earned again. A pause goes along.
+    pub fn unshare(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        secret: SecretKey,
+        reference: &CredentialRef,
+    ) {
         let shared: Vec<GroupKey> = self
             .groups
             .iter()
-            .filter(|(_, group)| group.secret == secret && group.is_shared)
+            .filter(|(_, group)| group.secret == secret && self.buckets[group.bucket].is_shared())
             .map(|(key, _)| key)
             .collect();
         for key in shared {
-            let own = self.new_bucket(config, at);
-            let group = &mut self.groups[key];
-            group.is_shared = false;
-            let old = std::mem::replace(&mut group.bucket, own);
+            let project = self.groups[key].project.clone();
+            let own = self.private_bucket(config, at, reference, &project);
+            let old = std::mem::replace(&mut self.groups[key].bucket, own);
             let queue = std::mem::take(&mut self.buckets[old].queue);
-            let (moved, left): (Vec<_>, Vec<_>) = queue
-                .into_iter()
-                .partition(|Reverse(waiting)| waiting.group == key);
-            self.buckets[old].queue = left.into();
-            let paused_until = self.buckets[old].paused_until;
-            let bucket = &mut self.buckets[own];
-            bucket.queue = moved.into();
-            bucket.pause(at, paused_until);
+            let (moved, left) = queue.into_iter().partition(|waiting| waiting.group == key);
+            self.buckets[old].queue = left;
+            self.buckets[own].queue = moved;
             self.release(at, old);
             self.set_ready(own);
         }

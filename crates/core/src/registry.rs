@@ -1,12 +1,15 @@
 //! All objects: by key, by name, and by the watch that shows them.
 
 use crate::{
-    effects::{ObjectKey, Source},
+    effects::{ObjectEvent, ObjectKey, Source},
     job::Job,
     keys::JobKey,
 };
 use slotmap::SlotMap;
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Listing {
@@ -20,8 +23,17 @@ pub struct Registry {
     jobs: SlotMap<JobKey, Box<Job>>,
     by_name: HashMap<ObjectKey, JobKey>,
     listings: HashMap<Source, Listing>,
-    /// Uids of objects that do not decode: each is reported once.
-    undecodable: HashSet<String>,
+    undecodable: BTreeMap<ObjectKey, Undecodable>,
+}
+
+/// An object that does not decode: it is reported once.
+#[derive(Debug)]
+struct Undecodable {
+    uid: Arc<str>,
+    source: Source,
+    mark: u32,
+    /// The report, until a leader publishes it.
+    report: Option<ObjectEvent>,
 }
 
 impl Registry {
@@ -35,6 +47,8 @@ impl Registry {
         let listing = self.listings.entry(source).or_default();
         listing.is_complete = true;
         let mark = listing.mark;
+        self.undecodable
+            .retain(|_, object| object.source != source || object.mark == mark);
         self.iter()
             .filter(|(_, job)| job.source == source && job.mark != mark)
             .map(|(key, _)| key)
@@ -63,14 +77,40 @@ impl Registry {
         }
     }
 
-    /// Whether this is the first report of an object that does not decode.
-    pub fn report_undecodable(&mut self, uid: &str) -> bool {
-        self.undecodable.insert(uid.to_owned())
+    /// Notes an object that does not decode.
+    pub fn apply_undecodable(&mut self, source: Source, report: ObjectEvent) {
+        let mark = self.mark_of(source);
+        let (name, uid) = (report.key.clone(), report.uid.clone());
+        let known = self.undecodable.get(&name).filter(|o| o.uid == uid);
+        let is_reported = known.is_some_and(|known| known.report.is_none());
+        let report = (!is_reported).then_some(report);
+        let object = Undecodable {
+            uid,
+            source,
+            mark,
+            report,
+        };
+        self.undecodable.insert(name, object);
     }
 
-    /// The object decodes again, or is gone.
-    pub fn forget_undecodable(&mut self, uid: &str) {
-        self.undecodable.remove(uid);
+    /// The report of this object, if it was not taken before.
+    pub fn take_report(&mut self, name: &ObjectKey) -> Option<ObjectEvent> {
+        self.undecodable.get_mut(name)?.report.take()
+    }
+
+    /// All reports that were not taken before.
+    pub fn take_reports(&mut self) -> Vec<ObjectEvent> {
+        let objects = self.undecodable.values_mut();
+        objects.filter_map(|object| object.report.take()).collect()
+    }
+
+    /// The object of this name, and of this uid where one is given, decodes again, or is gone.
+    pub fn forget_undecodable(&mut self, name: &ObjectKey, uid: Option<&str>) {
+        if let Some(object) = self.undecodable.get(name)
+            && uid.is_none_or(|uid| *object.uid == *uid)
+        {
+            self.undecodable.remove(name);
+        }
     }
 
     /// The object of this name.
@@ -114,6 +154,16 @@ impl Registry {
     #[must_use]
     pub fn len(&self) -> usize {
         self.jobs.len()
+    }
+
+    /// Names and sizes of what is held of objects.
+    #[cfg(test)]
+    pub fn sizes(&self) -> [(&'static str, usize); 3] {
+        [
+            ("objects", self.jobs.len()),
+            ("names", self.by_name.len()),
+            ("undecodable objects", self.undecodable.len()),
+        ]
     }
 
     /// All of them.

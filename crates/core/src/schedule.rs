@@ -4,7 +4,7 @@ use crate::{
     cadence,
     config::Config,
     job::{Job, Plan},
-    phase::{Pace, Phase},
+    phase::{Detail, Pace, Phase},
     time::{Due, Moment},
 };
 use std::time::Duration;
@@ -13,6 +13,9 @@ use std::time::Duration;
 #[must_use]
 pub fn next_poll(config: &Config, job: &Job, phase: Option<Phase>) -> Option<Due> {
     let polling = &job.polling;
+    if job.is_being_deleted {
+        return None;
+    }
     let own = job.own_period(config);
     let period = match phase.map_or(Pace::Own, |phase| phase.row().pace) {
         Pace::Never => {
@@ -54,16 +57,19 @@ pub fn first_poll(
         return Some(now.at + cadence::draw(job.seed, 0, spread));
     }
     let phase = job.phase();
+    let phase = phase?;
     let soon = cadence::draw(job.seed, 0, config.slow_period);
-    let latest = match phase? {
-        // Trouble before the start does not outlast a long period of its own.
-        Phase::Pending | Phase::PollFailed => soon,
+    let is_misconfigured = matches!(phase.row().detail, Detail::Configuration(_));
+    let latest = match phase {
         Phase::ImageIdPending => return None,
         // A deadline that passed meanwhile is shown with the first outcome: in time for patience with it.
         _ if job.is_late(now.at) => soon / 2,
+        // Trouble before the start does not outlast a long period of its own.
+        _ if is_misconfigured && job.own_period(config) > config.slow_period => soon,
+        Phase::Pending | Phase::PollFailed => soon,
         _ => return None,
     };
-    let paced = next_poll(config, job, phase);
+    let paced = next_poll(config, job, Some(phase));
     Some(match paced {
         Some(Due::Since(at)) => at.min(now.at + latest),
         Some(Due::Requested) | None => now.at + latest,

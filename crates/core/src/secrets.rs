@@ -133,7 +133,22 @@ impl Secrets {
             }
             self.by_reference.remove(&secret.reference);
             self.entries.remove(key);
+            if self.queue.len() > 2 * self.entries.len() {
+                let entries = &self.entries;
+                self.queue.retain(|key| entries.contains_key(*key));
+            }
         }
+    }
+
+    /// Names and sizes of what is held of Secrets.
+    #[cfg(test)]
+    pub fn sizes(&self) -> [(&'static str, usize); 4] {
+        [
+            ("Secrets", self.entries.len()),
+            ("references", self.by_reference.len()),
+            ("queued reads", self.queue.len()),
+            ("planned reads", self.planned.len()),
+        ]
     }
 
     /// The reference of an entry that an object uses.

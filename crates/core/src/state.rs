@@ -5,9 +5,11 @@ use crate::{
     effects::{CredentialRef, ObjectEvent, Output},
     job::{Job, PollStage},
     keys::JobKey,
+    phase::{EventKind, Phase, Priority},
     quota::Quotas,
     registry::Registry,
     secrets::Secrets,
+    sync::ChangeStage,
     time::Moment,
     timers::Timers,
     write_queue::WriteQueue,
@@ -82,13 +84,16 @@ impl State {
         };
         self.secrets.join(secret, key);
         let project = self.quotas.project(job.group).clone();
-        let group = self.quotas.join(&self.config, now.at, secret, &project);
+        let owner = (secret, &**self.secrets.reference(secret));
+        let group = self.quotas.join(&self.config, now.at, owner, &project);
+        let waiting = job.waiting(key);
         let old_secret = std::mem::replace(&mut job.secret, secret);
         let old_group = std::mem::replace(&mut job.group, group);
         let was_new = std::mem::take(&mut job.polling.counts_as_new);
-        if matches!(job.polling.stage, PollStage::Queued(_)) {
-            // It waits in the bucket of the old group: a decision queues it anew.
+        if let Some(waiting) = waiting {
+            // A decision queues it anew, in the new group.
             job.polling.stage = PollStage::Off;
+            self.quotas.remove(&waiting);
         }
         self.quotas.leave(now.at, old_group, was_new);
         self.secrets.leave(old_secret, key);
@@ -98,13 +103,51 @@ impl State {
     /// Drops an object. What is in flight for it is dropped when it comes back.
     pub fn forget(&mut self, now: Moment, key: JobKey) {
         if let Some(job) = self.jobs.remove(key) {
+            if let Some(waiting) = job.waiting(key) {
+                self.quotas.remove(&waiting);
+            }
             self.quotas
                 .leave(now.at, job.group, job.polling.counts_as_new);
             self.secrets.leave(job.secret, key);
             let jobs = &self.jobs;
             self.timers
                 .shrink(jobs.len(), |at, job| is_timer_of(jobs, at, job));
+            self.writes
+                .shrink(jobs.len(), |job, priority| waits(jobs, job, priority));
         }
+    }
+
+    /// Queues a change of an object, whose stage is set by the caller.
+    pub fn queue_change(&mut self, key: JobKey, priority: Priority) {
+        self.writes.push(key, priority);
+        let jobs = &self.jobs;
+        self.writes
+            .shrink(jobs.len(), |job, priority| waits(jobs, job, priority));
+    }
+
+    /// The next object whose change may be sent now.
+    pub fn next_change(&mut self, now: Moment) -> Option<JobKey> {
+        let jobs = &self.jobs;
+        self.writes.next(&self.config, now.at, |job, priority| {
+            waits(jobs, job, priority)
+        })
+    }
+
+    /// What is left in the collections, timers and queues of others included: names and sizes.
+    #[cfg(test)]
+    pub fn leftovers(&self) -> Vec<(&'static str, usize)> {
+        let mut sizes = vec![
+            ("timers", self.timers.len()),
+            ("queued changes", self.writes.len()),
+            ("dirty objects", self.dirty.len()),
+            ("effects", self.output.effects.len()),
+            ("events", self.output.events.len()),
+        ];
+        sizes.extend(self.jobs.sizes());
+        sizes.extend(self.secrets.sizes());
+        sizes.extend(self.quotas.sizes());
+        sizes.retain(|(_, size)| *size > 0);
+        sizes
     }
 
     /// Sets the timer of an object, unless one fires before it anyway.
@@ -120,24 +163,27 @@ impl State {
         }
     }
 
-    /// Publishes an Event where the acknowledged reason is another than `before`.
-    pub fn publish_reason(&mut self, key: JobKey, before: Option<&'static str>) {
+    /// Publishes an Event where the acknowledged reason is another than that of `before`.
+    pub fn publish_phase(&mut self, key: JobKey, before: Option<Phase>) {
         let Some(job) = self.jobs.get(key) else {
             return;
         };
         let Some(shown) = job.sync.acknowledged() else {
             return;
         };
-        let row = shown.phase.row();
-        if before != Some(row.reason) {
-            let note = shown.message(job.id.as_str());
-            self.publish(key, row.reason, row.warning, note);
+        let (row, before) = (shown.phase.row(), before.map(Phase::row));
+        let was_trouble = before.is_some_and(|row| row.event == EventKind::Warning);
+        let is_same = before.is_some_and(|before| before.reason == row.reason);
+        if is_same || row.event == EventKind::Progress && !was_trouble {
+            return;
         }
+        let note = shown.message(job.id.as_str());
+        self.publish(key, row.reason, row.event == EventKind::Warning, note);
     }
 
-    /// Publishes an Event about an object.
+    /// Publishes an Event about an object. Only the leader publishes.
     pub fn publish(&mut self, key: JobKey, reason: &'static str, warning: bool, note: String) {
-        if let Some(job) = self.jobs.get(key) {
+        if let Some(job) = self.jobs.get(key).filter(|_| self.leading) {
             self.output.events.push(ObjectEvent {
                 key: job.key.clone(),
                 uid: job.uid.clone(),
@@ -149,11 +195,18 @@ impl State {
     }
 }
 
-/// The reason that the API server has.
-pub fn acknowledged_reason(job: &Job) -> Option<&'static str> {
-    job.sync
-        .acknowledged()
-        .map(|shown| shown.phase.row().reason)
+/// The phase that the API server has.
+pub fn acknowledged_phase(job: &Job) -> Option<Phase> {
+    job.sync.acknowledged().map(|shown| shown.phase)
+}
+
+/// Whether the change of this priority that is queued for an object is still to be sent.
+fn waits(jobs: &Registry, key: JobKey, priority: Priority) -> bool {
+    jobs.get(key).is_some_and(|job| match job.sync.stage {
+        ChangeStage::Queued(queued) => queued == priority,
+        ChangeStage::Unconfirmed { is_queued, .. } => is_queued && priority == Priority::Confirm,
+        _ => false,
+    })
 }
 
 fn is_timer_of(jobs: &Registry, at: Duration, key: JobKey) -> bool {

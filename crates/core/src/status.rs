@@ -8,7 +8,7 @@ use crate::{
 };
 use image_export_api::{
     ImageExportJobStatus,
-    conditions::{Condition, types},
+    conditions::{CONDITIONS_MAX, Condition, types},
 };
 use image_export_model::JobState;
 use jiff::Timestamp;
@@ -325,6 +325,9 @@ fn owned(status: &ImageExportJobStatus) -> impl Iterator<Item = &Condition> {
         .flat_map(|type_| status.conditions.iter().filter(move |c| c.type_ == *type_))
 }
 
+/// As many conditions of others are kept: a status with more than the CRD allows could never be written.
+const UNOWNED_MAX: usize = CONDITIONS_MAX - types::ALL.len();
+
 /// The conditions owned by others.
 #[must_use]
 pub fn unowned(status: Option<&ImageExportJobStatus>) -> Option<Arc<[Condition]>> {
@@ -333,7 +336,7 @@ pub fn unowned(status: Option<&ImageExportJobStatus>) -> Option<Arc<[Condition]>
         return None;
     }
     let others = conditions.iter().filter(|condition| !is_owned(condition));
-    Some(others.cloned().collect())
+    Some(others.take(UNOWNED_MAX).cloned().collect())
 }
 
 /// Whether two statuses are the same, conditions owned by others aside.

@@ -48,6 +48,11 @@ pub enum ChangeStage {
         /// The newest version that was seen meanwhile.
         held: Option<Box<ImageExportJob>>,
     },
+    /// The object is being read, to be deleted whatever others change in it.
+    Rereading {
+        /// Sequence of the read.
+        sequence: u64,
+    },
     /// The deletion of the object was sent.
     Deleting {
         /// Sequence of the deletion.
@@ -114,6 +119,10 @@ pub struct Sync {
     /// The change that is under way.
     pub stage: ChangeStage,
     consecutive_conflicts: u32,
+    /// Deletions that met a conflict.
+    deletion_conflicts: u8,
+    /// The object was read since the latest write, to delete it whatever others change.
+    is_fresh: bool,
     /// Consecutive writes that were answered with a 500.
     consecutive_errors: u8,
 }
@@ -130,6 +139,8 @@ impl Sync {
             unconfirmed: Vec::new(),
             stage: ChangeStage::Idle,
             consecutive_conflicts: 0,
+            deletion_conflicts: 0,
+            is_fresh: false,
             consecutive_errors: 0,
         }
     }
@@ -310,15 +321,30 @@ impl Sync {
         }
     }
 
+    /// Whether the object is to be read before it is deleted: after some conflicts a resource version would
+    /// never match, as others change the object all the time.
+    #[must_use]
+    pub fn rereads_before_deletion(&self, config: &Config) -> bool {
+        let conflicts = u32::from(self.deletion_conflicts);
+        conflicts >= config.conflicts_before_json_patch && !self.is_fresh
+    }
+
+    /// The resource version that the next deletion needs; `None`: whatever it is, as the object was just read.
+    pub fn next_deletion(&mut self) -> Option<Arc<str>> {
+        let is_fresh = std::mem::take(&mut self.is_fresh);
+        (!is_fresh).then(|| self.version.clone())
+    }
+
     /// The next write in full.
     #[must_use]
     pub fn next_write(
-        &self,
+        &mut self,
         config: &Config,
         desired: &Snapshot,
         uid: &Arc<str>,
         job: &str,
     ) -> (Precondition, ImageExportJobStatus) {
+        self.is_fresh = false;
         // Each eighth attempt goes back to the resource version: a status that reads back otherwise than
         // it is stored never passes a test.
         let churning = self.consecutive_conflicts >= config.conflicts_before_json_patch
@@ -424,6 +450,9 @@ impl Sync {
     }
 
     fn apply_deletion(&mut self, config: &Config, result: &WriteResult) -> Reply {
+        let conflicts = u8::from(matches!(result, WriteResult::Conflict));
+        self.deletion_conflicts = self.deletion_conflicts.saturating_add(conflicts);
+        self.is_fresh = false;
         Reply::DelayDeletion(match result {
             // Finalizers that hold the object show in the watch; a deletion that got lost is sent again. A
             // deletion is never answered with the third.
@@ -445,21 +474,34 @@ impl Sync {
     /// Whether this read is the one under way.
     #[must_use]
     pub fn is_fetching(&self, fetch: u64) -> bool {
-        matches!(self.stage, ChangeStage::Fetching { sequence, .. } if sequence == fetch)
+        matches!(self.stage,
+            ChangeStage::Fetching { sequence, .. } | ChangeStage::Rereading { sequence }
+            if sequence == fetch)
     }
 
-    /// Applies that the read under way brought the object.
-    pub fn apply_fetched(&mut self, object: &ImageExportJob) {
-        self.stage = ChangeStage::Idle;
-        self.version = version_of(object).into();
+    /// Applies that the read under way brought the object. Returns whether its content is news.
+    pub fn apply_fetched(&mut self, object: &ImageExportJob) -> bool {
+        let stage = std::mem::replace(&mut self.stage, ChangeStage::Idle);
+        self.is_fresh = matches!(stage, ChangeStage::Rereading { .. });
+        let version = version_of(object);
+        if version::compare(version, &self.version) == Some(Ordering::Less) {
+            // The watch has shown a newer one meanwhile.
+            return false;
+        }
+        self.version = version.into();
         self.is_seen = true;
+        true
     }
 
-    /// Applies that the read under way brought no reply.
-    pub fn apply_failed_fetch(&mut self, config: &Config, at: Duration) {
+    /// Applies that the read under way brought no reply. Returns how long the next deletion waits, where it
+    /// was for one.
+    pub fn apply_failed_fetch(&mut self, config: &Config, at: Duration) -> Option<Duration> {
         if let ChangeStage::Fetching { tries, .. } = self.stage {
             self.await_confirmation(config, at, tries + 1);
+            return None;
         }
+        self.stage = ChangeStage::Idle;
+        Some(config.confirm_after)
     }
 }
 

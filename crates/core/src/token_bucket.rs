@@ -45,9 +45,12 @@ impl TokenBucket {
         Err(wait.max(Duration::from_nanos(1)))
     }
 
-    /// Takes (negative) or gives back tokens after the fact; the balance may become negative.
-    pub fn adjust(&mut self, tokens: f64) {
-        self.tokens = (self.tokens + tokens).min(self.burst);
+    /// Takes (negative) or gives back tokens after the fact; the balance may become negative. Nothing is
+    /// given back during a pause.
+    pub fn adjust(&mut self, now: Duration, tokens: f64) {
+        let is_paused = now < self.updated;
+        let most = if is_paused { 0.0 } else { self.burst };
+        self.tokens = (self.tokens + tokens).min(most);
     }
 
     /// Forgets what was saved up, and earns nothing before `until`.

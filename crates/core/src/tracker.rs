@@ -12,7 +12,6 @@ use crate::{
     keys::{BucketKey, JobKey},
     outcomes,
     phase::{Phase, Priority},
-    quota::Waiting,
     secrets::SecretState,
     state::{Counters, State},
     sync::ChangeStage,
@@ -100,7 +99,7 @@ impl Tracker {
                 uid,
                 error,
             } => {
-                intake::apply_undecodable(state, now, source, key, &uid, &error);
+                intake::apply_undecodable(state, now, source, &key, &uid, &error);
             }
             Input::Listed(source) => intake::apply_listed(state, now, source),
             Input::Deleted(key, uid) => intake::apply_deleted(state, now, &key, uid.as_deref()),
@@ -129,8 +128,9 @@ impl Tracker {
         state.epoch += 1;
         if leading {
             state.secrets.apply_new_leadership();
+            state.output.events.append(&mut state.jobs.take_reports());
             for (key, job) in state.jobs.iter_mut() {
-                job.limits.unobserved_since = Some(now.at);
+                job.apply_gap(now);
                 job.limits.was_late = false;
                 state.dirty.push(key);
             }
@@ -140,14 +140,19 @@ impl Tracker {
     /// When [`Input::Tick`] is due, on the clock of [`Now::mono`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
+        let next = self.next_wake()?;
+        Some(next.saturating_sub(self.clock_offset))
+    }
+
+    /// The same on the steady clock.
+    fn next_wake(&self) -> Option<Duration> {
         let state = &self.state;
         let decisions = [state.timers.next_wake(), state.secrets.next_plan()];
         let polls = [state.secrets.next_wake(), state.quotas.next_wake()];
         let polls = polls.into_iter().filter(|_| !state.stopping);
         let sends = polls.chain([state.writes.next_wake()]);
         let sends = sends.filter(|_| state.leading);
-        let next = decisions.into_iter().chain(sends).flatten().min()?;
-        Some(next.saturating_sub(self.clock_offset))
+        decisions.into_iter().chain(sends).flatten().min()
     }
 
     /// Whether every source has been listed once.
@@ -166,6 +171,7 @@ impl Tracker {
                 job.sync.stage,
                 ChangeStage::Idle
                     | ChangeStage::Rejected { .. }
+                    | ChangeStage::Rereading { .. }
                     | ChangeStage::Deleting { .. }
                     | ChangeStage::Queued(Priority::Expiry)
             )
@@ -195,21 +201,22 @@ impl Tracker {
 
     /// Marks the objects whose timer fires, and queues the reads of Secrets that are due.
     fn fire_timers(&mut self, now: Moment) {
+        let has_slept = self
+            .next_wake()
+            .is_some_and(|due| now.at > due + self.state.config.pending_grace);
         let state = &mut self.state;
+        if has_slept {
+            state
+                .jobs
+                .iter_mut()
+                .for_each(|(_, job)| job.apply_sleep(now));
+        }
         while let Some((due, key)) = state.timers.pop_due(now.at) {
             let Some(job) = state.jobs.get_mut(key).filter(|job| job.timer == Some(due)) else {
                 continue;
             };
             job.timer = None;
             state.dirty.push(key);
-            let has_slept = now.at > due + state.config.pending_grace;
-            if has_slept && job.limits.deadline.is_some() && job.limits.unobserved_since.is_none() {
-                // The whole process has slept, and so has what is in flight.
-                job.limits.unobserved_since = Some(now.at);
-                if matches!(job.polling.stage, PollStage::InFlight(_)) {
-                    job.want_poll(Due::Since(now.at));
-                }
-            }
         }
         while let Some(key) = state.secrets.next_due(now.at) {
             let is_polled = |member: &JobKey| {
@@ -257,7 +264,7 @@ impl Tracker {
                 Some(priority),
             ) => {
                 *is_queued = true;
-                state.writes.push(key, priority);
+                state.queue_change(key, priority);
             }
             (ChangeStage::Queued(queued), Some(priority)) if *queued == priority => {}
             (
@@ -265,7 +272,7 @@ impl Tracker {
                 Some(priority),
             ) => {
                 *stage = ChangeStage::Queued(priority);
-                state.writes.push(key, priority);
+                state.queue_change(key, priority);
             }
             (stage @ ChangeStage::Queued(_), None) => *stage = ChangeStage::Idle,
             _ => {}
@@ -280,36 +287,33 @@ impl Tracker {
         let Some(job) = state.jobs.get_mut(key) else {
             return;
         };
+        let waiting = job.waiting(key);
         let stage = &mut job.polling.stage;
-        let due = match (*stage, decision.poll) {
+        *stage = match (*stage, decision.poll) {
             (PollStage::InFlight(_), _) => return,
-            (_, None) => {
-                *stage = PollStage::Off;
-                return;
-            }
-            (_, Some(Due::Since(at))) if at > now.at => {
-                *stage = PollStage::Scheduled(at);
-                return;
-            }
-            (_, Some(due)) => due,
+            (_, None) => PollStage::Off,
+            (_, Some(Due::Since(at))) if at > now.at => PollStage::Scheduled(at),
+            (_, Some(due)) => match state.secrets.state(job.secret) {
+                SecretState::Usable(_) => PollStage::Queued(due),
+                SecretState::Unread | SecretState::Misconfigured(_) => PollStage::AwaitingSecret,
+            },
         };
+        let waits = job.waiting(key);
+        if waits != waiting {
+            if let Some(waiting) = waiting {
+                state.quotas.remove(&waiting);
+            }
+            if let Some(waits) = waits {
+                state.quotas.push(waits);
+            }
+        }
+        if job.polling.stage != PollStage::AwaitingSecret {
+            return;
+        }
         match state.secrets.state(job.secret) {
-            SecretState::Usable(_) => {
-                if *stage != PollStage::Queued(due) {
-                    *stage = PollStage::Queued(due);
-                    state.quotas.push(Waiting {
-                        due,
-                        job: key,
-                        group: job.group,
-                    });
-                }
-            }
-            SecretState::Unread => {
-                *stage = PollStage::AwaitingSecret;
-                state.secrets.need(job.secret);
-            }
+            SecretState::Usable(_) => {}
+            SecretState::Unread => state.secrets.need(job.secret),
             SecretState::Misconfigured(error) => {
-                *stage = PollStage::AwaitingSecret;
                 let is_attempt = decision.phase == Some(Phase::ImageIdPending);
                 // A standby believes what the leader shows.
                 if !state.leading {
@@ -335,39 +339,14 @@ impl Tracker {
 
     fn send_polls(&mut self, now: Moment) {
         let state = &mut self.state;
-        loop {
-            let jobs = &state.jobs;
-            let is_waiting = |waiting: &Waiting| {
-                jobs.get(waiting.job).is_some_and(|job| {
-                    job.polling.stage == PollStage::Queued(waiting.due)
-                        && job.group == waiting.group
-                })
-            };
-            let Some((waiting, bucket)) = state.quotas.next_poll(&state.config, now.at, is_waiting)
-            else {
-                return;
-            };
+        while let Some((waiting, bucket)) = state.quotas.next_poll(&state.config, now.at) {
             send_poll(state, now, waiting.job, bucket);
         }
     }
 
     fn send_changes(&mut self, now: Moment) {
-        let state = &mut self.state;
-        loop {
-            let jobs = &state.jobs;
-            let is_waiting = |key: JobKey, priority: Priority| {
-                jobs.get(key).is_some_and(|job| match job.sync.stage {
-                    ChangeStage::Queued(queued) => queued == priority,
-                    ChangeStage::Unconfirmed { is_queued, .. } => {
-                        is_queued && priority == Priority::Confirm
-                    }
-                    _ => false,
-                })
-            };
-            let Some(key) = state.writes.next(&state.config, now.at, is_waiting) else {
-                return;
-            };
-            send_change(state, now, key);
+        while let Some(key) = self.state.next_change(now) {
+            send_change(&mut self.state, now, key);
         }
     }
 }
@@ -421,13 +400,18 @@ fn send_change(state: &mut State, now: Moment, key: JobKey) {
             Effect::Fetch(FetchTicket { job: key, sequence }, job.key.clone())
         }
         (ChangeStage::Queued(Priority::Expiry), _) => {
-            job.sync.stage = ChangeStage::Deleting { sequence };
-            Effect::Delete(Box::new(Deletion {
-                ticket,
-                key: job.key.clone(),
-                uid: job.uid.clone(),
-                version: job.sync.version.clone(),
-            }))
+            if job.sync.rereads_before_deletion(&state.config) {
+                job.sync.stage = ChangeStage::Rereading { sequence };
+                Effect::Fetch(FetchTicket { job: key, sequence }, job.key.clone())
+            } else {
+                job.sync.stage = ChangeStage::Deleting { sequence };
+                Effect::Delete(Box::new(Deletion {
+                    ticket,
+                    key: job.key.clone(),
+                    uid: job.uid.clone(),
+                    version: job.sync.next_deletion(),
+                }))
+            }
         }
         (ChangeStage::Queued(_), Some(phase)) => {
             let desired = Arc::new(job.snapshot(phase, now.wall));

@@ -39,6 +39,21 @@ impl WriteQueue {
         self.queues[priority as usize].push_back(job);
     }
 
+    /// Drops objects that do not wait any more where those outnumber all objects.
+    pub fn shrink(&mut self, objects: usize, is_waiting: impl Fn(JobKey, Priority) -> bool) {
+        if self.len() > 2 * objects {
+            for (priority, queue) in Priority::ALL.into_iter().zip(&mut self.queues) {
+                queue.retain(|job| is_waiting(*job, priority));
+            }
+        }
+    }
+
+    /// How many wait, those included that do so no more.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queues.iter().map(VecDeque::len).sum()
+    }
+
     /// The next object whose change may be sent now. `is_waiting` tells objects that still wait with this
     /// priority from those that do not.
     pub fn next(

@@ -85,7 +85,7 @@ fn a_narrower_limit_is_found() {
         (
             ".status.conditions/maxItems",
             "8",
-            "v1alpha1 .status.conditions maxItems was 32, is 8",
+            "v1alpha1 .status.conditions maxItems was 64, is 8",
         ),
         (
             ".status.conditions/minItems",
@@ -255,7 +255,7 @@ fn wider_limits_additions_and_other_descriptions_pass() {
         (".spec.jobID/minLength", ""),
         (".spec.jobID/maxLength", "128"),
         (".spec.jobID/pattern", ""),
-        (".status.conditions/maxItems", "64"),
+        (".status.conditions/maxItems", "128"),
         (".status.conditions[].status/enum/3", r#""Perhaps""#),
         (".status.conditions[].status/enum", ""),
         (".spec.suspend/description", r#""Otherwise.""#),

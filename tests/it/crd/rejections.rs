@@ -234,7 +234,7 @@ fn invalid_statuses() -> Vec<(Value, &'static str)> {
         condition
     };
     let one = |change| json!({ "conditions": [condition(change)] });
-    let many = (0..33).map(|number| condition(json!({ "type": format!("Type{number}") })));
+    let many = (0..65).map(|number| condition(json!({ "type": format!("Type{number}") })));
     let many: Vec<_> = many.collect();
     let twice = [json!({}), json!({ "status": "False" })].map(condition);
     vec![
@@ -304,7 +304,7 @@ fn invalid_statuses() -> Vec<(Value, &'static str)> {
         ),
         (
             json!({"conditions": many}),
-            "status.conditions: Too many: 33: must have at most 32 items",
+            "status.conditions: Too many: 65: must have at most 64 items",
         ),
         (
             json!({"conditions": twice}),

@@ -96,7 +96,7 @@ fn only_the_end_of_the_job_replaces_deadline_exceeded() {
         world.reports("x", end);
         world.run(302);
         let then = ["JobRunning", "DeadlineExceeded", reason];
-        assert_eq!(world.reasons_of_events()[..3], then);
+        assert_eq!(world.reasons_shown()[..3], then);
     }
 }
 
@@ -128,7 +128,7 @@ fn a_job_that_ended_unobserved_does_not_show_deadline_exceeded() {
     world.change("x", |x| x.spec.suspend = false);
     world.run(5);
     assert_eq!(
-        world.reasons_of_events(),
+        world.reasons_shown(),
         ["JobRunning", "Suspended", "JobRunning", "JobSucceeded"]
     );
 
@@ -141,7 +141,7 @@ fn a_job_that_ended_unobserved_does_not_show_deadline_exceeded() {
     world.reports("x", success());
     world.restart();
     world.run(20);
-    assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
+    assert_eq!(world.reasons_shown(), ["JobRunning", "JobSucceeded"]);
     assert!(
         world.writes[1].at > secs(100),
         "polled when the deadline had passed"
@@ -154,7 +154,7 @@ fn a_job_that_ended_unobserved_does_not_show_deadline_exceeded() {
     world.reports("x", success());
     world.now += secs(3600);
     world.run(5);
-    assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
+    assert_eq!(world.reasons_shown(), ["JobRunning", "JobSucceeded"]);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn one_failed_poll_does_not_show_deadline_exceeded_for_an_unobserved_job() {
     assert_eq!(world.reason("x"), "JobRunning", "one poll has failed");
     world.reports("x", success());
     world.run(60);
-    assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
+    assert_eq!(world.reasons_shown(), ["JobRunning", "JobSucceeded"]);
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn a_passed_deadline_set_before_the_first_outcome_causes_a_poll() {
     world.restart();
     world.change("x", |x| x.spec.deadline_seconds = Some(10));
     world.run(5);
-    assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
+    assert_eq!(world.reasons_shown(), ["JobRunning", "JobSucceeded"]);
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_new_leader_polls_before_it_shows_deadline_exceeded() {
     world.reports("x", success());
     world.feed(Input::Leading(true));
     world.run(60);
-    assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
+    assert_eq!(world.reasons_shown(), ["JobRunning", "JobSucceeded"]);
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn a_deadline_that_passed_unobserved_is_shown_after_an_outcome() {
     world.restart();
     world.held.watch = false;
     world.run(301);
-    assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
+    assert_eq!(world.reasons_shown(), ["JobRunning", "JobSucceeded"]);
 
     // The job still runs: `DeadlineExceeded` is shown with the first answer, however long the period is.
     let mut world = World::new();

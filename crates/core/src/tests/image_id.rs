@@ -132,3 +132,46 @@ fn image_id_missing_keeps_the_completion_time_of_the_success() {
         ended
     );
 }
+
+#[test]
+fn neither_poll_requests_nor_changes_of_credentials_use_up_the_attempts() {
+    type Step = fn(&mut World, u8);
+    let steps: [Step; 3] = [
+        |world, n| world.request_poll("x", &n.to_string()),
+        |world, n| {
+            world.change("x", |x| {
+                x.spec.cloud_credentials_ref =
+                    super::samples::cloud(["otc", "other"][usize::from(n % 2)]);
+            });
+        },
+        |world, n| world.change("x", |x| x.spec.suspend = n % 2 == 0),
+    ];
+    for step in steps {
+        let mut world = world_with(success_without_image());
+        world.reports_from(world.now + secs(15), "x", success());
+        for n in 0..8 {
+            step(&mut world, n);
+            world.run_until(world.now + millis(250));
+        }
+        world.run(10);
+        assert_eq!(world.reason("x"), "ImageIDPending");
+        world.run(15);
+        assert_eq!(world.reason("x"), "JobSucceeded");
+        let polls = world.polls_of("x");
+        let apart = polls.windows(2).all(|pair| pair[1] - pair[0] >= secs(10));
+        assert!(apart, "{polls:?}");
+    }
+}
+
+#[test]
+fn an_attempt_obeys_a_pause_of_its_bucket() {
+    let mut world = world_with(success_without_image());
+    world.reports("x", throttled(Some(secs(40))));
+    world.run(11);
+    let polls = world.polls.len();
+    world.run(33);
+    assert_eq!(world.polls.len(), polls, "the cloud asked for 40 s");
+    world.reports("x", success());
+    world.run(20);
+    assert_eq!(world.reason("x"), "JobSucceeded");
+}

@@ -86,7 +86,7 @@ fn a_deadline_that_passed_while_suspended_is_shown_only_after_a_poll() {
     world.run(10);
     world.reports("x", success());
     let events = events_after_takeover(&mut world, 1000);
-    assert_eq!(events, ["Pending", "JobSucceeded"]);
+    assert_eq!(events, ["JobSucceeded"]);
 }
 
 #[test]
@@ -114,4 +114,40 @@ fn a_poll_from_before_a_suspension_shows_nothing_of_the_time_after_it() {
     world.answer(&poll, running());
     world.run(400);
     assert_eq!(world.reasons_of_events()[events..], ["JobSucceeded"]);
+}
+
+#[test]
+fn nothing_is_published_without_leadership_nor_made_up_for_later() {
+    let mut world = World::unstarted(Config::default());
+    let undecodable = |uid: &str| Input::Undecodable {
+        source: super::world::SOURCE,
+        key: super::samples::key("y"),
+        uid: uid.into(),
+        error: "spec: missing".into(),
+    };
+    // `World::feed` checks that a standby has no output.
+    for uid in ["uid-1", "uid-2"] {
+        world.feed(undecodable(uid));
+    }
+    world.create(object("x"));
+    world.request_poll("x", &"x".repeat(65));
+    for n in 0..200 {
+        world.change("x", |x| x.spec.poll_period_seconds = Some(30 + n));
+        world.run(60);
+    }
+    let state = &world.tracker.state;
+    assert_eq!(
+        (state.output.events.len(), state.output.effects.len()),
+        (0, 0)
+    );
+    assert_eq!(state.writes.len(), 0);
+    assert!(state.timers.len() <= 2, "{}", state.timers.len());
+    // The new leader reports what is invalid now, and once.
+    let both = ["InvalidObject", "PollRequestIgnored"];
+    assert_eq!(events_after_takeover(&mut world, 100), both);
+    assert_eq!(world.events[0].uid.as_ref(), "uid-2");
+    world.feed(undecodable("uid-2"));
+    world.touch("x");
+    world.run(1);
+    assert_eq!(world.reasons_of_events(), both);
 }

@@ -2,7 +2,7 @@
 
 use super::{
     control_loop::{is_tracked, world_running},
-    samples::{key, object},
+    samples::{key, millis, object},
     world::{SOURCE, World},
 };
 use crate::{Config, Input, Source};
@@ -102,4 +102,59 @@ fn a_deletion_event_with_an_earlier_uid_is_ignored() {
     world.run(100);
     assert!(!is_tracked(&world, "x"));
     assert_eq!(world.polls.len(), polls, "a deleted object is not polled");
+}
+
+#[test]
+fn an_undecodable_object_that_a_list_does_not_bring_is_forgotten() {
+    let mut world = World::new();
+    for other in [true, false] {
+        world.feed(Input::ListStarted(SOURCE));
+        if other {
+            world.feed(Input::Undecodable {
+                source: SOURCE,
+                key: key("x"),
+                uid: "uid-x".into(),
+                error: "spec: missing".into(),
+            });
+        }
+        world.feed(Input::Listed(SOURCE));
+    }
+    assert_eq!(world.tracker.state.leftovers(), []);
+}
+
+#[test]
+fn nothing_is_left_of_objects_that_are_gone() {
+    let mut world = World::new();
+    world.check_decisions = false;
+    world.create(object("kept"));
+    for n in 0..100 {
+        world.create(super::samples::object_of(
+            &format!("x{n}"),
+            &format!("secret-{}", n % 40),
+            &format!("project-{}", n % 7),
+        ));
+    }
+    world.run(1);
+    // Each change moves the next poll, and with it the timer.
+    for n in 0..20_000 {
+        world.change("kept", |x| x.spec.poll_period_seconds = Some(30 + n % 1000));
+        world.run_until(world.now + millis(3));
+    }
+    let timers = world.tracker.state.timers.len();
+    assert!(timers <= 2 * 101, "{timers} timers of 101 objects");
+    // Much of it is queued, and nothing moves.
+    world.held.polls = true;
+    world.held.writes = true;
+    world.held.reads = true;
+    for n in 0..100 {
+        world.change(&format!("x{n}"), |x| {
+            x.spec.cloud_credentials_ref = super::samples::cloud(&format!("other-{n}"));
+        });
+    }
+    world.run(1);
+    for name in world.objects.keys().cloned().collect::<Vec<_>>() {
+        world.delete(&name.name);
+    }
+    world.run_until(world.now + millis(2));
+    assert_eq!(world.tracker.state.leftovers(), []);
 }

@@ -3,8 +3,9 @@
 use super::{
     invariants::condition,
     samples::{
-        answer_with, cloud, fail, init, millis, misconfigured, not_found, object, running, secs,
-        success, success_without_image, throttled, time_out, unavailable, unrecognized,
+        answer_with, beginning, cloud, fail, init, millis, misconfigured, not_found, object,
+        running, secs, success, success_without_image, throttled, time_out, unavailable,
+        unrecognized,
     },
     world::World,
 };
@@ -427,7 +428,7 @@ fn an_undisturbed_job_is_written_three_times() {
     world.reports_from(secs(1000), "x", success());
     world.create(object("x"));
     world.run(3600);
-    let reasons = world.reasons_of_events();
+    let reasons = world.reasons_shown();
     assert_eq!(reasons, ["JobInitializing", "JobRunning", "JobSucceeded"]);
     assert_eq!((world.writes.len(), world.fetches.len()), (3, 0));
 }
@@ -455,5 +456,78 @@ fn a_hundred_identical_polls_write_nothing() {
         }
         assert_eq!(world.reason("x"), reason);
         assert_eq!(world.writes.len(), written, "{reason}");
+    }
+}
+
+#[test]
+fn init_after_running_is_not_shown_even_if_an_unknown_status_came_between() {
+    let mut world = world_with(running());
+    world.reports("x", unrecognized("ODD"));
+    world.run(31);
+    assert_eq!(world.reason("x"), "JobStatusUnrecognized");
+    world.reports("x", init());
+    world.run(31);
+    assert_eq!(world.reason("x"), "JobRunning");
+    assert_eq!(world.status("x").status.as_deref(), Some("RUNNING"));
+    assert_eq!(world.census().counters.contradictions, 1);
+}
+
+#[test]
+fn a_job_does_not_end_before_it_begins() {
+    let begin = beginning() - jiff::SignedDuration::from_mins(5);
+    for state in [JobState::Success, JobState::Fail] {
+        for early in [true, false] {
+            let end = begin + jiff::SignedDuration::from_mins(if early { -1 } else { 1 });
+            let mut world = world_with(answer_with(state.clone(), |answer| {
+                answer.begin_time = Some(begin);
+                answer.end_time = Some(end);
+                answer.image_id = Some("image-1".into());
+            }));
+            world.run(60);
+            let status = world.status("x");
+            let completed = status.completion_time.as_ref().expect("ended").0;
+            assert_eq!(completed, end.max(begin), "{state:?}");
+            assert_eq!(status.start_time.as_ref().expect("begun").0, begin);
+        }
+    }
+}
+
+#[test]
+fn what_was_consecutive_before_a_gap_is_not_counted_after_it() {
+    type Gap = fn(&mut World);
+    let gaps: [Gap; 3] = [
+        |world| {
+            world.change("x", |x| x.spec.suspend = true);
+            world.run(3600);
+            world.change("x", |x| x.spec.suspend = false);
+        },
+        |world| {
+            world.feed(crate::Input::Leading(false));
+            world.run(3600);
+            world.feed(crate::Input::Leading(true));
+        },
+        // The process sleeps.
+        |world| world.now += secs(3600),
+    ];
+    for gap in gaps {
+        for (report, polls) in [(throttled(None), 1), (unavailable(), 2), (not_found(), 4)] {
+            let mut world = world_with(running());
+            world.reports("x", report.clone());
+            while world.polls.len() < 1 + polls {
+                world.run(1);
+            }
+            world.run(1);
+            let before = world.status("x").clone();
+            gap(&mut world);
+            let sent = world.polls.len();
+            while world.polls.len() == sent {
+                world.run(1);
+            }
+            world.run(1);
+            let stalled = condition(world.status("x"), types::STALLED);
+            assert!(stalled.is_none(), "{report:?}");
+            assert_ne!(world.reason("x"), "PollFailed", "{report:?}");
+            assert_eq!(world.status("x").status, before.status);
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::{
     world::World,
 };
 use crate::{Config, Input};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
 
 fn gaps(times: &[Duration]) -> Vec<Duration> {
@@ -450,11 +451,8 @@ fn a_poll_request_that_is_too_long_publishes_one_warning() {
     world.touch("x");
     world.list();
     world.run(2);
-    assert_eq!(
-        world.reasons_of_events(),
-        ["JobRunning", "PollRequestIgnored"]
-    );
-    assert!(world.events[1].warning);
+    assert_eq!(world.reasons_of_events(), ["PollRequestIgnored"]);
+    assert!(world.events[0].warning);
     assert_eq!((world.polls.len(), world.writes.len()), (1, 1));
     world.request_poll("x", &"x".repeat(64));
     world.run(2);
@@ -474,4 +472,95 @@ fn poll_times_derive_from_the_epoch_so_that_a_restart_keeps_them() {
     world.restart();
     world.run(100);
     assert_eq!(offset(world.polls_of("x").last().expect("polled")), before);
+}
+
+#[test]
+fn a_second_poll_request_during_a_poll_in_image_id_missing_is_polled() {
+    let mut world = World::new();
+    world.reports("x", success_without_image());
+    world.create(object("x"));
+    world.run(100);
+    assert_eq!(world.reason("x"), "ImageIDMissing");
+    world.held.polls = true;
+    world.request_poll("x", "1");
+    world.run(1);
+    let poll = world.take_poll();
+    world.request_poll("x", "2");
+    world.run(1);
+    assert_eq!(
+        world.status("x").last_handled_poll_request.as_deref(),
+        Some("2")
+    );
+    world.answer(&poll, success_without_image());
+    world.run(1);
+    let poll = world.take_poll();
+    world.answer(&poll, super::samples::success());
+    world.run(1);
+    assert_eq!(world.reason("x"), "JobSucceeded");
+}
+
+#[test]
+fn a_poll_request_that_waits_for_its_secret_survives_a_change_of_the_spec() {
+    let mut world = World::new();
+    world.create(object("x"));
+    world.run(5);
+    world.held.reads = true;
+    world.change("x", |x| {
+        x.spec.cloud_credentials_ref = super::samples::cloud("slow");
+    });
+    world.run(1);
+    world.request_poll("x", "1");
+    world.run(1);
+    let polls = world.polls.len();
+    world.change("x", |x| x.spec.poll_period_seconds = Some(86_400));
+    world.run(1);
+    let reference = world.open_reads.remove(0);
+    world.finish_read(&reference);
+    world.run(1);
+    assert_eq!(world.polls.len(), polls + 1);
+}
+
+#[test]
+fn each_period_that_the_flag_accepts_is_kept() {
+    for seconds in [1, 2, 3, 5] {
+        let mut world = World::with(Config {
+            poll_period: secs(seconds),
+            ..Config::default()
+        });
+        // Answers take up to half of the period.
+        world.poll_time = secs(seconds) / 2 - millis(20);
+        world.create(object("x"));
+        world.run(10);
+        let polls = world.polls.len();
+        world.run(100 * seconds);
+        assert!(
+            (99..=101).contains(&(world.polls.len() - polls)),
+            "{seconds} s"
+        );
+    }
+}
+
+#[test]
+fn an_object_that_is_being_deleted_is_not_polled() {
+    let mut world = World::new();
+    world.create(object("x"));
+    world.run(5);
+    world.change("x", |x| {
+        x.metadata.finalizers = Some(vec!["example.com/keep".into()]);
+        x.metadata.deletion_timestamp = Some(Time(beginning()));
+    });
+    let polls = world.polls.len();
+    world.request_poll("x", "1");
+    world.run(3600);
+    assert_eq!(world.polls.len(), polls);
+    assert_eq!(
+        world.status("x").last_handled_poll_request.as_deref(),
+        Some("1")
+    );
+    world.restart();
+    world.run(3600);
+    assert_eq!(
+        (world.polls.len(), world.reason("x")),
+        (polls, "JobRunning")
+    );
 }

@@ -34,7 +34,7 @@ fn progress_rises_in_steps_of_10_at_most_once_a_minute() {
         assert_eq!(shown(&world), Some(step), "{percent}");
     }
     assert_eq!(world.writes.len(), 5);
-    assert_eq!(world.reasons_of_events(), ["JobRunning"]);
+    assert_eq!(world.reasons_shown(), ["JobRunning"]);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use super::{
     samples::{
-        millis, misconfigured, not_found, object_of, running, secs, throttled, unavailable_for,
+        millis, misconfigured, not_found, object_of, running, secret_missing, secs, throttled,
+        unavailable_for,
     },
     world::World,
 };
@@ -311,4 +312,163 @@ fn a_poll_that_waits_for_its_quota_goes_along_to_other_credentials() {
     });
     world.run(2);
     assert_eq!(world.reason("x"), "JobRunning");
+}
+
+/// Checks that an object is polled next when the pause from `from` on is over, not before.
+fn check_pause(world: &mut World, name: &str, from: Duration, pause: u64) {
+    world.reports(name, running());
+    let polls = world.polls_of(name).len();
+    world.run_until(from + secs(pause) - millis(60));
+    assert_eq!(world.polls_of(name).len(), polls, "polled during the pause");
+    world.run_until(from + secs(pause).mul_f64(1.1) + secs(60));
+    assert!(world.polls_of(name).len() > polls, "polled after the pause");
+}
+
+/// A world with the object `x` of the project `project`, which the cloud asks to wait 600 s. `accepted`:
+/// its credential was accepted before. Returns when that was.
+fn world_paused(accepted: bool) -> (World, Duration) {
+    let mut world = World::new();
+    if !accepted {
+        world.reports("x", throttled(Some(secs(600))));
+    }
+    world.create(object_of("x", "one", "project"));
+    world.run(5);
+    if accepted {
+        world.reports("x", throttled(Some(secs(600))));
+        world.run(30);
+    }
+    let from = world.polls.last().expect("polled").at;
+    (world, from)
+}
+
+#[test]
+fn no_poll_comes_before_a_retry_after_whatever_becomes_of_the_object() {
+    type Change = fn(&mut World);
+    let changes: [Change; 6] = [
+        |world| {
+            world.delete("x");
+            world.run(1);
+            world.create(object_of("x", "one", "project"));
+        },
+        |world| {
+            for secret in ["two", "one"] {
+                world.change("x", |x| {
+                    x.spec.cloud_credentials_ref = super::samples::cloud(secret);
+                });
+                world.run_until(world.now + millis(1));
+            }
+        },
+        |world| {
+            for version in [2, 1] {
+                world.secrets.insert("one".into(), Ok(version));
+                world.run(310);
+            }
+        },
+        |world| {
+            for suspend in [true, false] {
+                world.change("x", |x| x.spec.suspend = suspend);
+                world.run(1);
+            }
+        },
+        |world| world.request_poll("x", "1"),
+        |world| world.lose_watch(),
+    ];
+    for accepted in [true, false] {
+        for change in changes {
+            let (mut world, from) = world_paused(accepted);
+            world.reports("x", running());
+            change(&mut world);
+            check_pause(&mut world, "x", from, 600);
+        }
+    }
+}
+
+#[test]
+fn a_pause_of_accepted_credentials_holds_for_new_credentials_too() {
+    let (mut world, from) = world_paused(true);
+    world.create(object_of("y", "two", "project"));
+    check_pause(&mut world, "y", from, 600);
+    // Also for those that wait already.
+    let mut world = World::new();
+    world.secrets.insert("two".into(), Err(secret_missing()));
+    world.create(object_of("x", "one", "project"));
+    world.create(object_of("y", "two", "project"));
+    world.run(5);
+    world.reports("x", throttled(Some(secs(600))));
+    world.run(30);
+    let from = world.polls.last().expect("polled").at;
+    world.secrets.insert("two".into(), Ok(1));
+    world.run(100);
+    check_pause(&mut world, "y", from, 600);
+}
+
+#[test]
+fn a_pause_goes_along_to_the_shared_bucket() {
+    let mut world = World::new();
+    world.held.polls = true;
+    for name in ["a", "b"] {
+        world.create(object_of(name, "new", "project"));
+    }
+    world.run(3);
+    world.create(object_of("old", "accepted", "project"));
+    world.run(3);
+    let mut polls = std::mem::take(&mut world.open_polls);
+    let old = polls.pop().expect("three polls");
+    world.answer(&old, running());
+    // Of two polls with new credentials, one is throttled and one is answered.
+    world.answer(&polls[0], throttled(Some(secs(600))));
+    let from = world.now;
+    world.answer(&polls[1], running());
+    world.held.polls = false;
+    world.run(5);
+    assert_eq!(world.reason("old"), "JobRunning");
+    for name in ["a", "b"] {
+        assert_eq!(world.polls_of(name).len(), 1);
+    }
+    check_pause(&mut world, "old", from, 600);
+}
+
+#[test]
+fn a_bucket_is_dropped_when_its_pause_is_over() {
+    for accepted in [true, false] {
+        let (mut world, from) = world_paused(accepted);
+        world.delete("x");
+        world.run(1);
+        let left = world.tracker.state.leftovers();
+        let allowed = ["buckets", "projects", "wakes of buckets"];
+        assert!(
+            left.iter().all(|(what, _)| allowed.contains(what)),
+            "{left:?}"
+        );
+        world.run_until(from + secs(665));
+        assert_eq!(world.tracker.state.leftovers(), []);
+    }
+}
+
+#[test]
+fn tokens_that_are_given_back_during_a_pause_are_no_burst_after_it() {
+    let mut world = World::new();
+    world.check_decisions = false;
+    world.held.polls = true;
+    let names: Vec<String> = (0..60).map(|n| format!("x{n}")).collect();
+    for name in &names {
+        world.create(object_of(name, "one", "project"));
+    }
+    world.run(10);
+    let polls = std::mem::take(&mut world.open_polls);
+    world.answer(&polls[0], throttled(Some(secs(60))));
+    let sent = world.polls.len();
+    for poll in &polls[1..] {
+        // They ended before a request was sent.
+        let answer = Observation {
+            requests: 0,
+            ..super::samples::time_out()
+        };
+        world.answer(poll, answer);
+    }
+    world.held.polls = false;
+    world.run(90);
+    let after: Vec<Duration> = world.polls[sent..].iter().map(|poll| poll.at).collect();
+    check_rate(&after[..60], 10.0, 0.0);
+    assert!(after[0] >= secs(70), "{after:?}");
 }

@@ -64,7 +64,12 @@ fn a_hand_edit_is_repaired_by_one_write_without_a_poll() {
             world.run(3);
             assert_eq!(world.status("x"), &before, "{what}: restored exactly");
             assert_eq!((world.writes.len(), world.polls.len()), (2, 1), "{what}");
-            assert_eq!(world.events.len(), 1, "{what}: a repair publishes no event");
+            let events = usize::from(ended);
+            assert_eq!(
+                world.events.len(),
+                events,
+                "{what}: a repair publishes none"
+            );
             assert_eq!(world.census().counters.repairs, 1, "{what}");
         }
     }
@@ -183,7 +188,7 @@ fn a_status_that_an_older_crd_prunes_is_written_once() {
             world.list();
             world.run(5);
             assert_eq!(world.writes.len(), 1);
-            assert_eq!(world.events.len(), 1);
+            assert_eq!(world.events.len(), usize::from(ended));
         }
     }
 }
@@ -209,4 +214,96 @@ fn a_status_that_is_pruned_entirely_is_written_once() {
         world.open_writes.is_empty(),
         "writing it again would only loop"
     );
+}
+
+#[test]
+fn the_order_of_conditions_and_those_of_others_are_theirs() {
+    for ended in [false, true] {
+        let mut world = world_at_rest(ended);
+        let writes = world.writes.len();
+        world.edit("x", |s| {
+            s.conditions.insert(0, unowned_condition("Approved"));
+        });
+        world.run(1);
+        // A controller that sorts the conditions after each change.
+        for _ in 0..100 {
+            world.edit("x", |s| {
+                s.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+                s.conditions.rotate_left(1);
+            });
+            world.run(1);
+        }
+        assert_eq!(world.writes.len(), writes, "ended: {ended}");
+        assert_eq!(world.census().counters.repairs, 0);
+        // An edit of ours among them is still repaired.
+        world.edit("x", |s| s.job_type = None);
+        world.run(1);
+        assert_eq!(world.writes.len(), writes + 1);
+    }
+}
+
+#[test]
+fn an_end_among_conditions_of_others_is_trusted_after_a_restart() {
+    let mut world = world_at_rest(true);
+    world.edit("x", |s| {
+        s.conditions.insert(0, unowned_condition("Approved"));
+    });
+    let before = world.status("x").clone();
+    world.reports("x", super::samples::not_found());
+    world.restart();
+    world.run(600);
+    assert_eq!(world.polls.len(), 1, "a finished job is not polled");
+    assert_eq!(world.status("x"), &before);
+    // What is noted in it later is written.
+    world.change("x", |x| x.spec.suspend = true);
+    world.run(1);
+    assert_eq!(world.status("x").observed_generation, Some(2));
+}
+
+#[test]
+fn conditions_of_others_never_make_a_status_too_long() {
+    use image_export_api::conditions::CONDITIONS_MAX;
+    for others in [30, CONDITIONS_MAX - 2, CONDITIONS_MAX] {
+        let mut world = world_at_rest(false);
+        world.edit("x", |s| {
+            s.conditions.truncate(CONDITIONS_MAX.saturating_sub(others));
+            for n in 0..others {
+                s.conditions
+                    .insert(0, unowned_condition(&format!("Other{n}")));
+            }
+        });
+        world.run(1);
+        world.reports("x", success());
+        world.run(60);
+        let shown = &world.status("x").conditions;
+        assert!(shown.len() <= CONDITIONS_MAX, "{others}: {}", shown.len());
+        assert_eq!(world.reason("x"), "JobSucceeded");
+        let kept = shown.iter().filter(|c| c.type_.starts_with("Other"));
+        assert_eq!(kept.count(), others.min(CONDITIONS_MAX - types::ALL.len()));
+        let writes = world.writes.len();
+        world.run(600);
+        assert_eq!(world.writes.len(), writes);
+    }
+}
+
+#[test]
+fn changes_by_others_are_no_edits_where_an_older_crd_prunes_a_field() {
+    let mut world = World::new();
+    world.prune = |s| s.job_type = None;
+    world.create(object("x"));
+    world.run(5);
+    for _ in 0..20 {
+        world.touch("x");
+        world.edit("x", |s| s.conditions.rotate_left(1));
+        world.edit("x", |s| {
+            s.conditions.retain(|c| c.type_ != "Approved");
+            s.conditions.insert(0, unowned_condition("Approved"));
+        });
+        world.run(5);
+    }
+    assert_eq!(world.writes.len(), 1);
+    world.edit("x", |s| s.status = Some("SUCCESS".into()));
+    world.run(1);
+    assert_eq!(world.status("x").status.as_deref(), Some("RUNNING"));
+    assert_eq!(world.writes.len(), 2);
 }

@@ -11,6 +11,7 @@ use super::{
 use crate::phase::Phase;
 use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::types};
 use image_export_model::{ConfigurationError, ConfigurationReason, Observation, Outcome};
+use std::time::Duration;
 
 /// A world with objects in many phases, after some time.
 fn many_phases() -> World {
@@ -126,16 +127,45 @@ fn a_restart_keeps_the_phase_until_an_outcome_selects_another() {
 }
 
 #[test]
-fn an_error_fixed_while_no_operator_ran_ends_at_once() {
+fn a_secret_fixed_while_no_operator_ran_is_noticed_at_once_and_any_other_fix_with_the_next_poll() {
     let mut world = many_phases();
     world.reports("denied", running());
     world.secrets.insert("lost".into(), Ok(1));
     world.restart();
     world.run(5);
-    assert_eq!(
-        (world.reason("denied"), world.reason("lost")),
-        ("JobRunning", "JobRunning")
-    );
+    assert_eq!(world.reason("lost"), "JobRunning");
+    world.run(300);
+    assert_eq!(world.reason("denied"), "JobRunning");
+}
+
+#[test]
+fn objects_in_trouble_are_no_burst_after_a_restart() {
+    let longest_gap = |world: &World, from: Duration| {
+        let gap = |n: usize| {
+            let mut polls = world.polls_of(&format!("well-{n}"));
+            polls.retain(|at| *at >= from);
+            let gaps = polls.windows(2).map(|pair| pair[1] - pair[0]);
+            gaps.max().expect("polled")
+        };
+        (0..100).map(gap).max().expect("some")
+    };
+    let mut world = World::new();
+    world.check_decisions = false;
+    for n in 0..2000 {
+        let name = format!("rejected-{n}");
+        world.reports(&name, misconfigured(ConfigurationReason::RequestRejected));
+        world.create(object(&name));
+    }
+    for n in 0..100 {
+        world.create(object(&format!("well-{n}")));
+    }
+    world.run(1200);
+    let steady = longest_gap(&world, world.now - secs(600));
+    let from = world.now - secs(60);
+    world.restart();
+    world.run(600);
+    let after = longest_gap(&world, from);
+    assert!(after < steady + secs(10), "{steady:?}, then {after:?}");
 }
 
 #[test]

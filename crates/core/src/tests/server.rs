@@ -175,8 +175,9 @@ impl World {
             return WriteResult::Gone;
         };
         let meta = &object.metadata;
+        let other_version = |version: &str| meta.resource_version.as_deref() != Some(version);
         if meta.uid.as_deref() != Some(&*deletion.uid)
-            || meta.resource_version.as_deref() != Some(&*deletion.version)
+            || deletion.version.as_deref().is_some_and(other_version)
         {
             return WriteResult::Conflict;
         }

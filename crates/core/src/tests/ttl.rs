@@ -149,7 +149,10 @@ fn a_deletion_has_the_uid_and_the_resource_version_as_precondition() {
     let deletion = world.open_deletions.remove(0);
     let stored = &world.stored("x").metadata;
     assert_eq!(stored.uid.as_deref(), Some(&*deletion.uid));
-    assert_eq!(stored.resource_version.as_deref(), Some(&*deletion.version));
+    assert_eq!(
+        stored.resource_version.as_deref(),
+        deletion.version.as_deref()
+    );
 
     // The ttl is removed while the deletion is in flight.
     world.change("x", |x| x.spec.ttl_seconds_after_finished = None);
@@ -315,4 +318,68 @@ fn a_process_that_is_about_to_end_writes_statuses_and_does_nothing_else() {
     assert_eq!(world.open_deletions.len(), 1);
     world.feed(Input::Stopping);
     assert!(!world.tracker.has_unwritten());
+}
+
+#[test]
+fn an_object_whose_labels_change_all_the_time_is_deleted() {
+    let mut world = World::new();
+    world.reports("x", success());
+    world.write_time = millis(12);
+    world.create(with_ttl(10));
+    world.run(5);
+    let mut changes = 0;
+    while !world.objects.is_empty() && changes < 6000 {
+        world.touch("x");
+        changes += 1;
+        world.run_until(world.now + millis(10));
+    }
+    assert!(world.objects.is_empty(), "{} tries", world.deletions.len());
+    assert!(world.deletions.len() <= 5 && world.fetches.len() == 1);
+    assert!(world.now < secs(45), "{:?}", world.now);
+}
+
+#[test]
+fn an_object_is_not_deleted_whatever_its_version_when_a_read_shows_another_spec() {
+    for removed in [false, true] {
+        let mut world = World::new();
+        world.reports("x", success());
+        world.create(with_ttl(10));
+        world.fate_of_deletions = Box::new(|| Fate::Conflict);
+        world.run(25);
+        world.held.fetches = true;
+        world.held.watch = true;
+        world.run(10);
+        assert_eq!((world.deletions.len(), world.open_fetches.len()), (3, 1));
+        world.fate_of_deletions = Box::new(|| Fate::Lands);
+        if removed {
+            // The watch does not show it before the read does.
+            world.change("x", |x| x.spec.ttl_seconds_after_finished = None);
+        }
+        let (ticket, name) = world.open_fetches.remove(0);
+        world.finish_fetch(ticket, &name);
+        world.run(60);
+        assert_eq!(world.objects.is_empty(), !removed);
+        assert_eq!(world.deletions.len(), if removed { 3 } else { 4 });
+    }
+}
+
+#[test]
+fn a_failed_read_before_a_deletion_delays_it() {
+    let mut world = World::new();
+    world.reports("x", success());
+    world.create(with_ttl(10));
+    world.fate_of_deletions = Box::new(|| Fate::Conflict);
+    world.held.fetches = true;
+    world.run(35);
+    for _ in 0..10 {
+        let (ticket, _) = world.open_fetches.remove(0);
+        world.feed(Input::Fetched(ticket, crate::FetchResult::Failed));
+        world.run(6);
+        for _ in 0..10 {
+            world.touch("x");
+            world.run_until(world.now + millis(5));
+        }
+    }
+    assert_eq!(world.deletions.len(), 3);
+    assert!(world.fetches.len() <= 11, "{}", world.fetches.len());
 }

@@ -12,7 +12,7 @@ use crate::{
     WriteResult, WriteTicket,
     keys::{BucketKey, JobKey},
 };
-use image_export_api::{ImageExportJob, ImageExportJobStatus};
+use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::types};
 use image_export_model::{JobId, Observation};
 use jiff::SignedDuration;
 use std::{
@@ -436,6 +436,17 @@ impl World {
     pub fn polls_of(&self, name: &str) -> Vec<Duration> {
         let of = |poll: &&PollLog| &*poll.name == name;
         self.polls.iter().filter(of).map(|poll| poll.at).collect()
+    }
+
+    /// The reasons that statuses have shown, one after another.
+    pub fn reasons_shown(&self) -> Vec<String> {
+        let ready = |write: &WriteLog| {
+            let ready = invariants::condition(&write.status, types::READY);
+            ready.expect("written statuses have it").reason.clone()
+        };
+        let mut reasons: Vec<String> = self.writes.iter().map(ready).collect();
+        reasons.dedup();
+        reasons
     }
 
     pub fn reasons_of_events(&self) -> Vec<&'static str> {

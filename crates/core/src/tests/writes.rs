@@ -105,7 +105,7 @@ fn a_conflict_with_our_own_write_confirms_it() {
     world.create(object("x"));
     world.run(200);
     assert_eq!(world.writes.len(), 2);
-    assert_eq!(world.reasons_of_events(), ["JobRunning", "JobSucceeded"]);
+    assert_eq!(world.reasons_shown(), ["JobRunning", "JobSucceeded"]);
     assert_eq!(world.census().counters.repairs, 0);
 }
 
