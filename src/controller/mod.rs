@@ -6,6 +6,8 @@
 
 mod credentials;
 mod events;
+#[cfg(test)]
+mod fake;
 mod guarded;
 mod patch;
 mod poll;

@@ -13,7 +13,8 @@ use crate::{
 };
 use image_export_cloud::{CloudClient, POLL_TIMEOUT};
 use image_export_core::{
-    CredentialError, CredentialRef, Effect, FetchResult, Input, WriteResult, WriteTicket,
+    CredentialError, CredentialRef, Deletion, Effect, FetchResult, Input, StatusWrite, WriteResult,
+    WriteTicket,
 };
 use image_export_model::{Failure, Observation, Outcome};
 use kube::Client;
@@ -94,14 +95,26 @@ impl Runner {
                 });
             }
             Effect::WriteStatus(write) => {
-                let span = error_span!("write_status", object = %write.key);
-                let ticket = write.ticket.clone();
-                self.spawn_write(span, ticket, self.writer.clone().write(*write));
+                let StatusWrite {
+                    ticket,
+                    key,
+                    precondition,
+                    status,
+                } = *write;
+                let span = error_span!("write_status", object = %key);
+                let write = self.writer.clone().write(key, precondition, status);
+                self.spawn_write(span, ticket, write);
             }
             Effect::Delete(deletion) => {
-                let span = error_span!("delete", object = %deletion.key);
-                let ticket = deletion.ticket.clone();
-                self.spawn_write(span, ticket, self.writer.clone().delete(*deletion));
+                let Deletion {
+                    ticket,
+                    key,
+                    uid,
+                    version,
+                } = *deletion;
+                let span = error_span!("delete", object = %key);
+                let delete = self.writer.clone().delete(key, uid, version);
+                self.spawn_write(span, ticket, delete);
             }
             Effect::Fetch(ticket, key) => {
                 let span = error_span!("fetch", object = %key);
