@@ -121,15 +121,15 @@ fn bounds(schema: &Value) -> String {
         (None, Some(most)) => Some(format!("at most {most}{unit}")),
         (None, None) => None,
     };
+    let pattern = schema.get("pattern").map(|pattern| code(text(pattern)));
     let parts: Vec<_> = match (text(&schema["type"]), text(&schema["format"])) {
-        (_, "date-time") => vec!["RFC 3339".to_owned()],
+        (_, "date-time") => ["RFC 3339".to_owned()].into_iter().chain(pattern).collect(),
         ("integer", _) => limits("minimum", "maximum", "").into_iter().collect(),
         ("array", _) => limits("minItems", "maxItems", " items")
             .into_iter()
             .collect(),
         _ => {
             let length = limits("minLength", "maxLength", " characters");
-            let pattern = schema.get("pattern").map(|pattern| code(text(pattern)));
             let values = list(&schema["enum"]).iter().map(|value| code(text(value)));
             let values =
                 Some(values.collect::<Vec<_>>().join(", ")).filter(|values| !values.is_empty());

@@ -40,8 +40,9 @@ pub(super) enum Command {
     /// Run the operator
     ///
     /// The cluster is the one of the kubeconfig that KUBECONFIG names (else ~/.kube/config), or the
-    /// one that the operator runs in. It stops on SIGTERM or SIGINT, after polls and writes in flight
-    /// have ended or 15 seconds have passed.
+    /// one that the operator runs in. On SIGTERM or SIGINT it ends with 0 once all statuses are
+    /// written, within 15 seconds; polls in flight have a second. Another signal ends it at once, with
+    /// 143 (SIGTERM) or 130 (SIGINT).
     Run(Box<RunArgs>),
     /// Query one job by hand
     ///

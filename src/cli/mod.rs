@@ -4,13 +4,18 @@
 mod args;
 mod query;
 mod run;
+mod signals;
 mod time_scale;
 
 use anyhow::Context;
 use args::{Cli, Command};
 use clap::Parser;
 use image_export_api::crd;
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, time::Duration};
+use tokio::runtime::Runtime;
+
+/// How long the runtime may take to drop its tasks at the end.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// The whole program: runs the subcommand that `arguments` name, the first of which is the program's
 /// name. Invalid arguments and `--help` print a message and exit the process.
@@ -30,9 +35,44 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exi
     }
 }
 
+/// Runs a program and leaves behind what still blocks a thread then: a name lookup has no time limit, and
+/// dropping the runtime would wait for its end.
+fn run_on<T>(runtime: Runtime, program: impl Future<Output = T>) -> T {
+    let result = runtime.block_on(program);
+    runtime.shutdown_timeout(FAREWELL);
+    result
+}
+
 fn install_tls_provider() -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok()
         .context("another TLS provider is installed already")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use tokio::runtime::Builder;
+
+    #[test]
+    fn a_program_ends_although_a_lookup_still_blocks_a_thread() {
+        for mut builder in [Builder::new_current_thread(), Builder::new_multi_thread()] {
+            let (end_lookup, lookup) = mpsc::channel::<()>();
+            let (sender, lookup_ended) = mpsc::channel();
+            let program = async move {
+                tokio::task::spawn_blocking(move || {
+                    // As long as the test goes on, but not for ever if it hangs.
+                    let _ = lookup.recv_timeout(Duration::from_secs(60));
+                    let _ = sender.send(());
+                });
+                "done"
+            };
+            assert_eq!(run_on(builder.build().unwrap(), program), "done");
+            let left = lookup_ended.try_recv();
+            assert_eq!(left, Err(mpsc::TryRecvError::Empty), "it is left behind");
+            drop(end_lookup);
+        }
+    }
 }

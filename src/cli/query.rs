@@ -1,6 +1,6 @@
 //! `image-export-operator query`: from the arguments to the printed result.
 
-use super::{args::QueryArgs, install_tls_provider, time_scale};
+use super::{args::QueryArgs, install_tls_provider, run_on, time_scale};
 use crate::{
     query::{self, Query},
     telemetry::{self, LogFormat},
@@ -9,9 +9,15 @@ use anyhow::Context;
 use image_export_cloud::CloudClient;
 use image_export_core::Config;
 use std::{io::Write, process::ExitCode, time::Duration};
+use tokio::runtime::Builder;
 
-#[tokio::main(flavor = "current_thread")]
-pub(super) async fn query(arguments: QueryArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn query(arguments: QueryArgs) -> anyhow::Result<ExitCode> {
+    // SIGINT and SIGTERM keep their default action: nothing has to be tidied up.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    run_on(runtime, query_once(arguments))
+}
+
+async fn query_once(arguments: QueryArgs) -> anyhow::Result<ExitCode> {
     telemetry::init_logging(LogFormat::Text, arguments.log_level);
     install_tls_provider()?;
     let mut options = arguments.options.options();

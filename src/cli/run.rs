@@ -1,6 +1,6 @@
 //! `image-export-operator run`: puts the parts of the operator together.
 
-use super::{args::RunArgs, install_tls_provider, time_scale};
+use super::{args::RunArgs, install_tls_provider, run_on, signals::stop_on_signal, time_scale};
 use crate::{
     controller::Controller,
     telemetry::{self, Health, Metrics},
@@ -9,12 +9,8 @@ use anyhow::Context;
 use image_export_cloud::{CloudClient, CloudOptions};
 use image_export_core::Config;
 use kube::{client::ClientBuilder, config::KubeConfigOptions};
-use std::{collections::HashSet, io, process::ExitCode, sync::Arc, time::Duration};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
-use tokio_util::sync::CancellationToken;
+use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, runtime::Builder};
 use tower::timeout::TimeoutLayer;
 
 /// Bound on the time to the first byte of the API server's answer; kube has none of its own.
@@ -22,11 +18,26 @@ const API_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bound on silence within an answer. Longer than a watch without events lasts.
 const API_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-#[tokio::main]
-pub(super) async fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
-    telemetry::init_logging(arguments.log_format, arguments.log_level);
+pub(super) fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    run_on(runtime, operate(arguments))
+}
+
+async fn operate(arguments: RunArgs) -> anyhow::Result<ExitCode> {
+    telemetry::init_logging(arguments.log_format, arguments.log_level.clone());
     install_tls_provider()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    // First of all: a process with the id 1, as in a container, ignores signals that it does not handle.
+    let stop = stop_on_signal()?;
+    if let Some(controller) = stop.run_until_cancelled(start(arguments)).await {
+        controller?.run(stop).await;
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts to serve the probes, and puts the controller together.
+async fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
     if arguments.cloud.allow_http {
         tracing::warn!(
             "--allow-http: passwords and tokens may cross the network readable, to any host"
@@ -53,33 +64,14 @@ pub(super) async fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
     tokio::spawn(telemetry::serve(listener, health.clone(), metrics.clone()));
 
-    let controller = Controller {
+    Ok(Controller {
         client,
         cloud,
         namespaces: without_duplicates(arguments.namespaces),
         config,
         metrics,
         health,
-    };
-    controller.run(stop_on_signal()?).await;
-    tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
-}
-
-/// A token that SIGTERM or SIGINT cancels.
-fn stop_on_signal() -> io::Result<CancellationToken> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = CancellationToken::new();
-    let cancelled = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        cancelled.cancel();
-    });
-    Ok(stop)
+    })
 }
 
 /// Keeps the order. Two watches of one namespace would invalidate each other's lists.

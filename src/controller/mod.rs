@@ -6,6 +6,9 @@
 
 mod credentials;
 mod events;
+#[cfg(test)]
+mod fake;
+mod guarded;
 mod patch;
 mod poll;
 mod runner;
@@ -30,8 +33,10 @@ use tokio_util::sync::CancellationToken;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Inputs of one channel that are handled before their effects start.
 const BATCH: usize = 256;
-/// How long pending work may take to end on shutdown.
-const DRAIN: Duration = Duration::from_secs(15);
+/// How long statuses may take to be written on shutdown.
+const DRAIN: Duration = Duration::from_secs(14);
+/// How long polls in flight may take to end on shutdown. The next start repeats those that do not.
+const LAST_POLLS: Duration = Duration::from_secs(1);
 
 /// What the controller works with.
 pub struct Controller {
@@ -50,20 +55,20 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Runs until `stop` is cancelled and pending work has ended.
+    /// Runs until `stop` is cancelled and no status is left to be written.
     ///
     /// The process ends in these steps:
-    /// 1. SIGTERM or SIGINT cancels `stop` (`cli::run`).
-    /// 2. The watches end, and the runner starts no further poll and no further Secret read.
-    /// 3. [`ControlLoop::drain`] lets polls in flight end, writes the statuses that follow from them,
-    ///    and posts the queued Events.
-    /// 4. After that, or after 15 s, this function returns and the process exits with 0. The next
-    ///    start repeats whatever is still pending, except Events.
+    /// 1. SIGTERM or SIGINT cancels `stop` (`cli::signals`).
+    /// 2. The watches end, and the tracker sends no further poll, read of a Secret or deletion.
+    /// 3. [`ControlLoop::drain`] gives polls in flight a second to end, and writes the statuses that follow
+    ///    from them.
+    /// 4. After that, or after 14 s, Events that are still queued are dropped, this function returns, and
+    ///    the process exits with 0. The next start repeats whatever is still pending, except Events.
     pub async fn run(self, stop: CancellationToken) {
         // The sender stays here, so that the channel outlives a watch.
         let (watch_sender, mut watched) = mpsc::channel(BATCH);
         watch::spawn(&self, &watch_sender, &stop);
-        let mut control = ControlLoop::new(self, stop.clone());
+        let mut control = ControlLoop::new(self);
         let mut inputs = vec![Input::Leading(true)];
         let mut watch_inputs = Vec::new();
         control.turn(&mut inputs);
@@ -80,9 +85,9 @@ impl Controller {
             control.turn(&mut inputs);
         }
         tracing::info!("shutting down");
-        if timeout(DRAIN, control.drain()).await.is_err() {
-            control.warn_of_pending();
-        }
+        let drained = timeout(DRAIN, control.drain()).await;
+        control.report_pending(drained.is_ok());
+        control.events.end().await;
     }
 }
 
@@ -102,7 +107,7 @@ struct ControlLoop {
 }
 
 impl ControlLoop {
-    fn new(controller: Controller, stop: CancellationToken) -> Self {
+    fn new(controller: Controller) -> Self {
         let started = Instant::now();
         let (sender, results) = mpsc::unbounded_channel();
         Self {
@@ -113,7 +118,7 @@ impl ControlLoop {
             events: events::Queue::start(controller.client.clone(), controller.metrics.clone()),
             metrics: controller.metrics.clone(),
             health: controller.health.clone(),
-            runner: Runner::new(controller, sender, stop),
+            runner: Runner::new(controller, sender),
             results,
         }
     }
@@ -161,32 +166,40 @@ impl ControlLoop {
         deadline.map_or(heartbeat, |at| heartbeat.min(self.started + at))
     }
 
-    /// Returns when no task is in flight, no status is unwritten and no Event is queued.
+    /// Returns when no status is unwritten, and no poll is in flight or [`LAST_POLLS`] have passed.
     async fn drain(&mut self) {
-        let mut inputs = Vec::new();
-        // A task sends its input before it ends: once all have ended, all inputs are in the channel.
-        while self.runner.is_busy() || !self.results.is_empty() || self.tracker.has_unwritten() {
+        let last_polls = Instant::now() + LAST_POLLS;
+        let mut inputs = vec![Input::Stopping];
+        loop {
+            self.turn(&mut inputs);
+            // A poll sends its input before it ends: once all have ended, all inputs are in the channel.
+            let polling = self.runner.is_polling() && Instant::now() < last_polls;
+            if !polling && self.results.is_empty() && !self.tracker.has_unwritten() {
+                break;
+            }
             let wake = self.next_wake();
             tokio::select! {
                 biased;
                 _ = self.results.recv_many(&mut inputs, BATCH) => {}
-                () = self.runner.idle(), if self.runner.is_busy() => {}
+                () = self.runner.polled(), if polling => {}
+                () = sleep_until(last_polls), if polling => {}
                 () = sleep_until(wake) => {}
             }
-            self.turn(&mut inputs);
         }
-        self.events.posted().await;
     }
 
-    fn warn_of_pending(&self) {
-        tracing::warn!(
-            polls = self.runner.polls.len(),
-            api_calls = self.runner.api_calls.len(),
-            unwritten_statuses = self.tracker.has_unwritten(),
-            events = self.events.pending(),
-            "gave up waiting after {} s: the next start repeats polls and writes, pending Events are lost",
-            DRAIN.as_secs()
-        );
+    fn report_pending(&self, drained: bool) {
+        let (polls, api_calls) = (self.runner.polls.len(), self.runner.api_calls.len());
+        if !drained {
+            tracing::warn!(
+                polls,
+                api_calls,
+                "gave up waiting after {} s: the next start writes the statuses that are not written",
+                DRAIN.as_secs()
+            );
+        } else if polls + api_calls > 0 {
+            tracing::info!(polls, api_calls, "the next start repeats what is in flight");
+        }
     }
 }
 

@@ -13,13 +13,14 @@ use crate::{
 };
 use image_export_cloud::{CloudClient, POLL_TIMEOUT};
 use image_export_core::{
-    CredentialError, CredentialRef, Effect, FetchResult, Input, WriteResult, WriteTicket,
+    CredentialError, CredentialRef, Deletion, Effect, FetchResult, Input, StatusWrite, WriteResult,
+    WriteTicket,
 };
 use image_export_model::{Failure, Observation, Outcome};
 use kube::Client;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 // Spans have the level of errors: whatever filter lets a line through shows its span too.
 use tracing::{Instrument, Span, error_span};
 
@@ -32,19 +33,14 @@ pub(super) struct Runner {
     /// Bounds what polls and writes log about failures.
     gate: Arc<LogGate>,
     inputs: mpsc::UnboundedSender<Input>,
-    stop: CancellationToken,
     /// Polls in flight.
     pub(super) polls: TaskTracker,
-    /// Secret reads, writes and reads of objects in flight.
+    /// Secret reads, writes, deletions and reads of objects in flight.
     pub(super) api_calls: TaskTracker,
 }
 
 impl Runner {
-    pub(super) fn new(
-        controller: Controller,
-        inputs: mpsc::UnboundedSender<Input>,
-        stop: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(controller: Controller, inputs: mpsc::UnboundedSender<Input>) -> Self {
         let gate = Arc::new(LogGate::default());
         Self {
             writer: Writer {
@@ -58,7 +54,6 @@ impl Runner {
             metrics: controller.metrics,
             gate,
             inputs,
-            stop,
             polls: TaskTracker::new(),
             api_calls: TaskTracker::new(),
         }
@@ -67,9 +62,6 @@ impl Runner {
     /// Starts the task of an effect.
     pub(super) fn start(&self, effect: Effect) {
         match effect {
-            // The one exception to "exactly one input": on shutdown nothing new is learned, and what
-            // was learned is still written.
-            Effect::Poll(_) | Effect::ReadCredential(_) if self.stop.is_cancelled() => {}
             Effect::Poll(request) => {
                 let credential = name(&request.credential);
                 let span =
@@ -103,14 +95,26 @@ impl Runner {
                 });
             }
             Effect::WriteStatus(write) => {
-                let span = error_span!("write_status", object = %write.key);
-                let ticket = write.ticket.clone();
-                self.spawn_write(span, ticket, self.writer.clone().write(*write));
+                let StatusWrite {
+                    ticket,
+                    key,
+                    precondition,
+                    status,
+                } = *write;
+                let span = error_span!("write_status", object = %key);
+                let write = self.writer.clone().write(key, precondition, status);
+                self.spawn_write(span, ticket, write);
             }
             Effect::Delete(deletion) => {
-                let span = error_span!("delete", object = %deletion.key);
-                let ticket = deletion.ticket.clone();
-                self.spawn_write(span, ticket, self.writer.clone().delete(*deletion));
+                let Deletion {
+                    ticket,
+                    key,
+                    uid,
+                    version,
+                } = *deletion;
+                let span = error_span!("delete", object = %key);
+                let delete = self.writer.clone().delete(key, uid, version);
+                self.spawn_write(span, ticket, delete);
             }
             Effect::Fetch(ticket, key) => {
                 let span = error_span!("fetch", object = %key);
@@ -154,16 +158,15 @@ impl Runner {
         tasks.spawn(task.instrument(span));
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        !self.polls.is_empty() || !self.api_calls.is_empty()
+    pub(super) fn is_polling(&self) -> bool {
+        !self.polls.is_empty()
     }
 
-    /// Returns when no task is in flight. Cancel-safe.
-    pub(super) async fn idle(&self) {
+    /// Returns when no poll is in flight. Cancel-safe.
+    pub(super) async fn polled(&self) {
         // A closed tracker still accepts tasks; only then does `wait` return.
         self.polls.close();
-        self.api_calls.close();
-        tokio::join!(self.polls.wait(), self.api_calls.wait());
+        self.polls.wait().await;
     }
 
     pub(super) fn open_breakers(&self) -> usize {

@@ -1,13 +1,12 @@
 //! Watches: turn what the API server reports about objects into inputs.
 
-use super::Controller;
+use super::{Controller, guarded::Guarded};
 use crate::telemetry::{Health, LogGate, Metrics};
 use futures::{FutureExt, StreamExt};
 use image_export_api::ImageExportJob;
 use image_export_core::{Input, ObjectKey, Source};
 use kube::{
     Api, CustomResourceExt, Resource,
-    core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
         watcher::{self, Config, Event, ListSemantic, watcher},
@@ -25,8 +24,6 @@ const WATCH_SECONDS: u32 = 50;
 const PAGE: u32 = 500;
 /// Bound on the description of why an object does not decode, in bytes.
 const ERROR_MAX_BYTES: usize = 256;
-
-type Guarded = DeserializeGuard<ImageExportJob>;
 
 /// Starts one watch per namespace, or one for all. They end when `stop` is cancelled.
 pub(super) fn spawn(
@@ -129,14 +126,17 @@ impl Watch {
     }
 
     fn applied(&self, object: Guarded) -> Option<Input> {
-        match object.0 {
-            Ok(object) => Some(Input::Applied(self.source, Box::new(object))),
-            Err(invalid) => Some(Input::Undecodable {
-                source: self.source,
-                key: key(&invalid.metadata)?,
-                uid: invalid.metadata.uid.unwrap_or_default(),
-                error: bounded(invalid.error),
-            }),
+        match object.into_object() {
+            Ok(object) => Some(Input::Applied(self.source, object)),
+            Err(undecodable) => {
+                let (metadata, error) = *undecodable;
+                Some(Input::Undecodable {
+                    source: self.source,
+                    key: key(&metadata)?,
+                    uid: metadata.uid.unwrap_or_default(),
+                    error: bounded(error),
+                })
+            }
         }
     }
 
@@ -202,4 +202,252 @@ fn key(meta: &kube::core::ObjectMeta) -> Option<ObjectKey> {
         namespace: meta.namespace.as_deref()?.into(),
         name: meta.name.as_deref()?.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::fake::{Reply, Sent, api_server, object};
+    use serde_json::{Value, json};
+    use std::sync::Mutex;
+    use tokio::time::timeout;
+
+    const PATH: &str = "/apis/imageexport.dev/v1alpha1/namespaces/ns/imageexportjobs";
+
+    /// What a watch reports: its inputs until it has been silent for a minute.
+    struct Seen {
+        inputs: Vec<String>,
+        sent: Arc<Mutex<Vec<Sent>>>,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+    }
+
+    impl Seen {
+        /// Replies to lists and to watches, each in order; afterwards there is none.
+        async fn of(lists: Vec<Reply>, watches: Vec<Reply>) -> Self {
+            let (mut lists, mut watches) = (lists.into_iter(), watches.into_iter());
+            let (client, sent) = api_server(move |sent| {
+                let is_watch = sent.line.contains("watch=true");
+                let replies = if is_watch { &mut watches } else { &mut lists };
+                replies.next().unwrap_or(Reply::Never)
+            });
+            let (health, metrics) = (Arc::default(), Arc::default());
+            let (sender, mut received) = mpsc::channel(16);
+            let watch = Watch {
+                source: Source(3),
+                scope: "namespace ns".to_owned(),
+                api: Api::namespaced(client, "ns"),
+                sender,
+                health: Arc::clone(&health),
+                metrics: Arc::clone(&metrics),
+                gate: LogGate::default(),
+            };
+            let task = tokio::spawn(async move { watch.run_always().await });
+            let mut inputs = Vec::new();
+            let silence = Duration::from_secs(40);
+            while let Ok(Some(input)) = timeout(silence, received.recv()).await {
+                inputs.push(describe(&input));
+            }
+            task.abort();
+            Self {
+                inputs,
+                sent,
+                health,
+                metrics,
+            }
+        }
+
+        fn lines(&self) -> Vec<String> {
+            self.sent
+                .lock()
+                .unwrap()
+                .iter()
+                .map(|sent| sent.line.clone())
+                .collect()
+        }
+    }
+
+    fn describe(input: &Input) -> String {
+        match input {
+            Input::ListStarted(Source(3)) => "list started".to_owned(),
+            Input::Listed(Source(3)) => "listed".to_owned(),
+            Input::Applied(Source(3), object) => {
+                let meta = &object.metadata;
+                format!("applied {}", meta.resource_version.as_ref().unwrap())
+            }
+            Input::Undecodable {
+                source: Source(3),
+                key,
+                uid,
+                error,
+            } => format!("undecodable {key} {uid}: {error}"),
+            Input::Deleted(key, uid) => format!("deleted {key} {uid:?}"),
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn version(version: &str) -> Value {
+        let mut object = object(&json!({}));
+        object["metadata"]["resourceVersion"] = version.into();
+        object
+    }
+
+    fn undecodable() -> Value {
+        let mut object = version("9");
+        object["spec"]["suspend"] = "y".repeat(300).into();
+        object
+    }
+
+    fn list(items: &[Value]) -> Reply {
+        Reply::json(
+            200,
+            &json!({ "metadata": { "resourceVersion": "10" }, "items": items }),
+        )
+    }
+
+    /// A watch that brings these and ends.
+    fn watch(events: &[(&str, Value)]) -> Reply {
+        let lines = events
+            .iter()
+            .map(|(type_, object)| json!({ "type": type_, "object": object }));
+        Reply::Text(200, lines.map(|line| format!("{line}\n")).collect())
+    }
+
+    fn ready(health: &Health) -> String {
+        health.ready().unwrap_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_api_server_shows_becomes_inputs() {
+        let seen = Seen::of(
+            vec![list(&[version("7"), undecodable()])],
+            vec![watch(&[
+                ("ADDED", version("11")),
+                ("MODIFIED", version("12")),
+                ("MODIFIED", undecodable()),
+                ("DELETED", version("13")),
+                (
+                    "BOOKMARK",
+                    json!({ "kind": "ImageExportJob", "apiVersion": "imageexport.dev/v1alpha1",
+                                     "metadata": { "resourceVersion": "14" } }),
+                ),
+            ])],
+        )
+        .await;
+        let invalid = format!(
+            "undecodable ns/x u-1: invalid type: string \"{}…",
+            "y".repeat(234)
+        );
+        assert_eq!(
+            seen.inputs,
+            [
+                "list started",
+                "applied 7",
+                &invalid,
+                "listed",
+                "applied 11",
+                "applied 12",
+                &invalid,
+                "deleted ns/x Some(\"u-1\")",
+            ]
+        );
+        let watched = |version| {
+            format!(
+                "GET {PATH}?&watch=true&timeoutSeconds=50&allowWatchBookmarks=true&resourceVersion={version}"
+            )
+        };
+        assert_eq!(
+            seen.lines(),
+            [format!("GET {PATH}?&limit=500"), watched(10), watched(14)]
+        );
+        assert_eq!(ready(&seen.health), "ImageExportJobs are being listed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_counted_and_named_until_the_watch_works() {
+        for (reply, kind, problem) in [
+            (
+                Reply::failure(404, &json!(null)),
+                "crd_missing",
+                "the API server does not know ImageExportJobs: apply the CRD \
+                 imageexportjobs.imageexport.dev, which is in crds/",
+            ),
+            (
+                Reply::failure(403, &json!(null)),
+                "forbidden",
+                "the operator may not list or watch ImageExportJobs: apply the RBAC in deploy/",
+            ),
+            (
+                Reply::failure(401, &json!(null)),
+                "unauthorized",
+                "the API server does not accept the operator's token",
+            ),
+            (
+                Reply::failure(500, &json!(null)),
+                "api_error",
+                "the API server answered 500",
+            ),
+            (Reply::Lost, "unreachable", "the API server does not answer"),
+        ] {
+            let problem = format!("namespace ns: {problem}");
+            let failures = vec![reply; 2];
+            let counted = format!("imageexport_watch_errors_total{{kind=\"{kind}\"}} 2\n");
+            let seen = Seen::of(failures.clone(), vec![]).await;
+            assert_eq!(ready(&seen.health), problem);
+            assert!(seen.metrics.encode().contains(&counted), "{counted}");
+
+            let seen = Seen::of([failures.clone(), vec![list(&[])]].concat(), vec![]).await;
+            assert_eq!(
+                seen.inputs.last().map(String::as_str),
+                Some("listed"),
+                "{kind}"
+            );
+            assert_eq!(ready(&seen.health), "ImageExportJobs are being listed");
+
+            let seen = Seen::of(vec![list(&[])], failures).await;
+            assert_eq!(ready(&seen.health), problem);
+            assert!(seen.metrics.encode().contains(&counted), "{counted}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_ends_early_or_has_expired_is_renewed_and_is_no_problem() {
+        let expired =
+            json!({ "kind": "Status", "status": "Failure", "code": 410, "reason": "Expired" });
+        for (watches, inputs) in [
+            (vec![watch(&[("ERROR", expired)])], 4),
+            (vec![Reply::failure(410, &json!(null))], 2),
+            (vec![watch(&[("ADDED", json!(7))])], 2),
+        ] {
+            let seen = Seen::of(vec![list(&[]), list(&[])], watches).await;
+            assert_eq!(seen.inputs.len(), inputs, "{:?}", seen.inputs);
+            assert_eq!(ready(&seen.health), "ImageExportJobs are being listed");
+            let counted = "imageexport_watch_errors_total{kind=\"renewed\"} 1\n";
+            assert!(seen.metrics.encode().contains(counted), "{counted}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_is_counted_and_the_watch_starts_over() {
+        let seen = Seen::of(vec![Reply::Panic, list(&[version("7")])], vec![]).await;
+        assert_eq!(
+            seen.inputs,
+            ["list started", "list started", "applied 7", "listed"]
+        );
+        assert!(
+            seen.metrics
+                .encode()
+                .contains("imageexport_task_panics_total 1\n")
+        );
+    }
+
+    #[test]
+    fn an_error_is_cut_to_its_bound() {
+        assert_eq!(bounded("x".repeat(256)), "x".repeat(256));
+        assert_eq!(bounded("x".repeat(257)), format!("{}…", "x".repeat(256)));
+        assert_eq!(
+            bounded(format!("x{}", "ä".repeat(200))),
+            format!("x{}…", "ä".repeat(127))
+        );
+    }
 }

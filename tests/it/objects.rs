@@ -1,7 +1,7 @@
 //! Objects as users write them: defaults and columns of the API server, and objects that the operator
 //! cannot decode. `crd` has what the API server rejects.
 
-use crate::harness::{PROJECT, TOKEN, Team, install, running};
+use crate::harness::{PROJECT, TOKEN, Team, eventually, install, running};
 use image_export_api::crd;
 use serde_json::{Value, json};
 use std::sync::OnceLock;
@@ -124,29 +124,35 @@ async fn a_new_object_reads_as_unfinished_and_kubectl_shows_status_reason_and_im
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_does_not_decode_is_reported_once_and_blocks_no_other() {
+/// An API server whose CRD lets through any spec and any status, as that of another version may.
+fn relaxed_cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    let cluster = CLUSTER.get_or_init(|| {
+    CLUSTER.get_or_init(|| {
         let cluster = Cluster::start().expect("a cluster");
         install(&cluster);
-        // An older CRD may have accepted what this one rejects.
         let mut relaxed = crd::json();
         let top = relaxed["spec"].as_object_mut().expect("an object");
         let versions = top["versions"].as_array_mut().expect("a list");
         let version = versions[0].as_object_mut().expect("an object");
         version.remove("selectableFields");
-        let spec = relaxed
-            .pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec")
-            .expect("a spec");
-        *spec = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+        let properties = relaxed
+            .pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties")
+            .expect("properties");
+        properties["spec"] =
+            json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+        properties["status"] = json!({ "x-kubernetes-preserve-unknown-fields": true });
         cluster
             .kubectl(["apply", "--server-side", "--force-conflicts", "-f", "-"])
             .stdin(relaxed.to_string())
             .success()
             .expect("the relaxed CRD");
         cluster
-    });
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_does_not_decode_is_reported_once_and_blocks_no_other() {
+    let cluster = relaxed_cluster();
     let mut team = Team::without_operator_on(cluster, "unreadable").await;
     let bad = [
         ("bad-id", with("/jobID", Some("../../other".into()))),
@@ -180,9 +186,9 @@ async fn an_object_that_does_not_decode_is_reported_once_and_blocks_no_other() {
 
     for ((name, _), cause) in bad.iter().zip([
         "not a valid JobId: 1 to 64 characters matching ^[A-Za-z0-9_-]+$",
-        "Missing field cloudCredentialsRef",
-        "Invalid type string \"yes\". Expected a boolean",
-        &format!("Invalid type string \"{}…", "y".repeat(256 - 21)),
+        "missing field `cloudCredentialsRef`",
+        "invalid type: string \"yes\", expected a boolean",
+        &format!("invalid type: string \"{}…", "y".repeat(256 - 22)),
         "not a valid JobId: 1 to 64 characters matching ^[A-Za-z0-9_-]+$",
     ]) {
         let events = team.events(name).await;
@@ -204,6 +210,79 @@ async fn an_object_that_does_not_decode_is_reported_once_and_blocks_no_other() {
     apply(&team, "bad-id", &good_spec("good"));
     team.until_reason("bad-id", "JobSucceeded").await;
     assert_eq!(team.operator().get("/readyz").await.0, 200);
+}
+
+/// Statuses that do not decode, as merge patches, with a name for each.
+fn broken_statuses() -> [(&'static str, Value); 5] {
+    [
+        ("time", json!({ "startTime": "2024-01-01T00:00:00+99:99" })),
+        ("number", json!({ "progressPercent": "40 %" })),
+        ("list", json!({ "conditions": "Ready" })),
+        (
+            "item",
+            json!({ "conditions": [{ "type": "Ready", "status": true }] }),
+        ),
+        ("object", json!("RUNNING")),
+    ]
+}
+
+/// Makes the status one that does not decode; returns it as it was before.
+fn break_status(team: &Team, name: &str, status: &Value) -> Value {
+    let before = stored_status(team, name);
+    let patch = json!({ "status": status }).to_string();
+    team.kubectl(&["patch", "iej", name, "--subresource=status"])
+        .args(["--type=merge", "--patch", &patch])
+        .success()
+        .expect("it is accepted");
+    before
+}
+
+fn stored_status(team: &Team, name: &str) -> Value {
+    let object = team.kubectl(&["get", "iej", name]).json();
+    object.expect("it is there")["status"].clone()
+}
+
+async fn until_repaired(team: &Team, name: &str, wanted: &Value) {
+    eventually(&format!("{name}: the repair"), || {
+        (stored_status(team, name) == *wanted).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_does_not_decode_is_repaired_and_hides_no_object() {
+    let mut team = Team::without_operator_on(relaxed_cluster(), "broken").await;
+    for (name, status) in broken_statuses() {
+        team.sim.put_job(running(name));
+        team.create(name).await;
+        break_status(&team, name, &status);
+    }
+    team.start_operator();
+    for (name, status) in broken_statuses() {
+        team.until_reason(name, "JobRunning").await;
+        let before = break_status(&team, name, &status);
+        until_repaired(&team, name, &before).await;
+    }
+    for (name, status) in broken_statuses() {
+        team.sim
+            .put_job(Job::new(PROJECT, name).image_id("an-image"));
+        team.until_reason(name, "JobSucceeded").await;
+        let polls = team.polls(name);
+        let ended = break_status(&team, name, &status);
+        assert_eq!(ended["imageID"], "an-image", "{name}");
+        until_repaired(&team, name, &ended).await;
+        assert_eq!(
+            team.polls(name),
+            polls,
+            "{name}: it is repaired from memory"
+        );
+    }
+    let ended = break_status(
+        &team,
+        "time",
+        &json!({ "completionTime": "9999-12-31T23:59:59Z" }),
+    );
+    until_repaired(&team, "time", &ended).await;
 }
 
 fn apply(team: &Team, name: &str, spec: &Value) {

@@ -2,7 +2,7 @@
 //! server of their own, one test at a time.
 
 use crate::harness::{
-    OPERATOR_NAMESPACE, Operator, PATIENCE, PROJECT, Team, eventually, install, key,
+    OPERATOR_NAMESPACE, Operator, PATIENCE, PROJECT, Team, eventually, install, key, running,
 };
 use std::{
     path::PathBuf,
@@ -231,4 +231,43 @@ async fn until_may(cluster: &Cluster, verb: &str, resource: &str, wanted: bool) 
         (output.status.success() == wanted).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_api_server_is_down_the_operator_stops_and_a_second_signal_ends_it_at_once() {
+    let (_turn, cluster) = own_cluster().await;
+    let mut team = Team::without_operator_on(cluster, "signals").await;
+    team.follow(running("job")).await;
+    for code in [0, 143, 130] {
+        cluster.start_api_server().expect("it runs again");
+        team.start_operator();
+        let polls = team.polls("job");
+        team.sim.polled(&key("job"), polls + 1).await;
+        team.until_reason("job", "JobRunning").await;
+        cluster.stop_api_server().expect("it stops");
+        if code != 0 {
+            // Its end cannot be written.
+            let polls = team.polls("job");
+            team.sim.put_job(Job::new(PROJECT, "job"));
+            team.sim.polled(&key("job"), polls + 1).await;
+        }
+
+        team.operator().stop();
+        if code != 0 {
+            eventually("it is shutting down", || {
+                let log = team.operator().log();
+                log.contains("shutting down").then_some(())
+            })
+            .await;
+            if code == 143 {
+                team.operator().stop();
+            } else {
+                team.operator().interrupt();
+            }
+        }
+        assert_eq!(team.operator().ended(), code);
+        let log = team.operator().log();
+        assert!(!log.contains("gave up waiting"), "{log}");
+        team.sim.put_job(running("job"));
+    }
 }

@@ -1,13 +1,16 @@
 //! `image-export-operator query`: one poll from the command line, without a cluster.
 
-use crate::harness::{PROJECT, key};
+use crate::harness::{PATIENCE, PROJECT, key};
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
-use testbed::ims::{self, Answer, End, Job, Simulator, Start, Target, User};
+use testbed::{
+    ims::{self, Answer, End, Gate, Job, Simulator, Start, Target, User},
+    process::{self, Supervised},
+};
 
 const PASSWORD: &str = "canary-password-of-query";
 
@@ -50,8 +53,8 @@ impl Workspace {
         path
     }
 
-    /// Runs `query` in the folder.
-    fn query(&self, arguments: &[&str]) -> Completed {
+    /// `query` in the folder.
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_image-export-operator"));
         command
             .arg("query")
@@ -62,7 +65,11 @@ impl Workspace {
             .env_remove("OS_CLOUD")
             .env_remove("OS_CLIENT_CONFIG_FILE")
             .env_remove("XDG_CONFIG_HOME");
-        Completed(command.output().expect("the program runs"))
+        command
+    }
+
+    fn query(&self, arguments: &[&str]) -> Completed {
+        Completed(self.command(arguments).output().expect("the program runs"))
     }
 
     fn query_job(&self, job: &str, more: &[&str]) -> Completed {
@@ -396,4 +403,32 @@ fn no_secret_is_printed_at_the_most_verbose_level() {
         "{}",
         completed.text()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_it_at_once() {
+    let workspace = Workspace::new("signal");
+    let gate = Gate::new();
+    let job = Job::new(PROJECT, "job");
+    workspace
+        .sim
+        .script(job.key(), [Answer::pass().held_by(&gate)]);
+    workspace.sim.put_job(job);
+    let command = workspace.command(&[
+        "--allow-http",
+        "--project",
+        PROJECT,
+        "--job",
+        "job",
+        "--wait",
+    ]);
+    let output = Supervised::spawn(
+        &command,
+        process::Output::Merged(workspace.folder.join("log")),
+    );
+    let process = output.expect("it starts");
+    gate.arrived(1).await;
+    // Not SIGINT, which a shell ignores for what it starts in the background; `query` handles neither.
+    process.terminate();
+    assert_eq!(process.wait(PATIENCE), Some(128 + 15));
 }

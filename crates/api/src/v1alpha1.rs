@@ -10,7 +10,12 @@ use super::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+/// A time as Kubernetes writes it, in the years that [`Time`] can hold. The format date-time alone
+/// lets more through, for example the offset +99:99.
+const TIME_PATTERN: &str = "^[0-8][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$";
 
 /// Which job to track, and how.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -185,14 +190,22 @@ pub struct ImageExportJobStatus {
     pub progress_percent: Option<i32>,
 
     /// When the job began, by the cloud's clock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
+    #[serde(
+        default,
+        deserialize_with = "readable_time",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(length(max = 64), regex(pattern = TIME_PATTERN))]
     pub start_time: Option<Time>,
 
     /// When the job ended, well or badly: by the cloud's clock, else when the operator saw the end.
     /// Absent while the job has not ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
+    #[serde(
+        default,
+        deserialize_with = "readable_time",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(length(max = 64), regex(pattern = TIME_PATTERN))]
     pub completion_time: Option<Time>,
 
     /// The last value of the annotation imageexport.dev/poll-requested-at that the operator has
@@ -211,4 +224,55 @@ pub struct ImageExportJobStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
     pub conditions: Vec<Condition>,
+}
+
+/// Takes a time that cannot be read for absent: another version of the CRD may have let it through.
+fn readable_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+    Ok(Time::deserialize(Value::deserialize(deserializer)?).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_time_that_cannot_be_read_counts_as_absent_and_hides_no_other_field() {
+        for unreadable in [
+            json!("2024-01-01T00:00:00+99:99"),
+            json!("9999-12-31T23:59:59Z"),
+            json!("2024-01-01T00:00:00"),
+            json!(""),
+            json!(1_704_067_200),
+            json!(["2024-01-01T00:00:00Z"]),
+            json!({ "seconds": 1_704_067_200 }),
+            json!(null),
+        ] {
+            let status = json!({
+                "startTime": unreadable, "completionTime": unreadable, "status": "RUNNING",
+            });
+            let status: ImageExportJobStatus = serde_json::from_value(status).unwrap();
+            let expected = ImageExportJobStatus {
+                status: Some("RUNNING".to_owned()),
+                ..ImageExportJobStatus::default()
+            };
+            assert_eq!(status, expected, "{unreadable}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_can_be_read_is_written_again_in_the_form_of_the_crd() {
+        for (read, written) in [
+            ("2024-11-06T06:46:51Z", "2024-11-06T06:46:51Z"),
+            (
+                "2024-11-06T06:46:51.987654321+01:00",
+                "2024-11-06T05:46:51Z",
+            ),
+        ] {
+            let fields = json!({ "startTime": read, "completionTime": read });
+            let status: ImageExportJobStatus = serde_json::from_value(fields).unwrap();
+            let fields = json!({ "startTime": written, "completionTime": written });
+            assert_eq!(serde_json::to_value(status).unwrap(), fields);
+        }
+    }
 }

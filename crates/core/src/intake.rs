@@ -259,11 +259,11 @@ pub fn apply_undecodable(
     state: &mut State,
     now: Moment,
     source: Source,
-    name: ObjectKey,
+    name: &ObjectKey,
     uid: &str,
     error: &str,
 ) {
-    if let Some((key, job)) = state.jobs.find(&name) {
+    if let Some((key, job)) = state.jobs.find(name) {
         if *job.uid == *uid {
             state.jobs.mark(key, source);
         } else {
@@ -279,7 +279,7 @@ pub fn apply_undecodable(
     };
     state.jobs.apply_undecodable(source, report);
     if state.leading {
-        state.output.events.extend(state.jobs.take_report(&name));
+        state.output.events.extend(state.jobs.take_report(name));
     }
 }
 

@@ -273,6 +273,13 @@ impl Job {
         {
             self.sync.end_distrust();
         }
+        // The cloud has forgotten the job: what the status shows is all that is left of its end.
+        if self.evidence.not_found
+            && let Some(evidence) = self.sync.untrusted_end()
+        {
+            self.evidence = evidence;
+            self.sync.end_distrust();
+        }
         contradicts
     }
 

@@ -32,10 +32,6 @@ pub fn next_poll(config: &Config, job: &Job, phase: Option<Phase>) -> Option<Due
     if polling.wanted.is_some() {
         return polling.wanted;
     }
-    if job.sync.is_untrusted() && job.evidence.not_found_yet {
-        // The cloud has forgotten the job: the status stays as it is.
-        return None;
-    }
     Some(Due::Since(match polling.plan {
         Plan::First(at) | Plan::Retry(at) => at,
         Plan::Paced(earliest) => cadence::next_instant(job.seed, period, earliest),

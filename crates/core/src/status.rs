@@ -198,21 +198,10 @@ impl Snapshot {
             let time = condition.last_transition_time.parse::<Timestamp>();
             time.ok().map(Timestamp::as_second)
         };
-        let text = |field: &Option<String>| field.as_deref().map(Arc::from);
-        let second = |time: &Option<Time>| time.as_ref().map(|time| time.0.as_second());
         Some(Self {
             phase: Phase::from_reason(&ready.reason, stalled.is_some())?,
             text: Text::Rendered(None),
-            facts: Arc::new(Facts {
-                job_status: status.status.as_deref().map(JobState::shown_as),
-                job_type: text(&status.job_type),
-                image_id: text(&status.image_id),
-                fail_reason: text(&status.fail_reason),
-                error_code: text(&status.error_code),
-                progress: status.progress_percent.and_then(|p| p.try_into().ok()),
-                start: second(&status.start_time),
-                completion: second(&status.completion_time),
-            }),
+            facts: Arc::new(facts(status)),
             generation: status.observed_generation?,
             poll_request: text(&status.last_handled_poll_request),
             since: Since {
@@ -364,6 +353,50 @@ fn is_fresh(status: &ImageExportJobStatus) -> bool {
         .observed_generation
         .filter(|generation| *generation < 0);
     same_owned_part(status, &defaults(generation))
+}
+
+fn text(field: &Option<String>) -> Option<Arc<str>> {
+    field.as_deref().map(Arc::from)
+}
+
+fn facts(status: &ImageExportJobStatus) -> Facts {
+    let second = |time: &Option<Time>| time.as_ref().map(|time| time.0.as_second());
+    Facts {
+        job_status: status.status.as_deref().map(JobState::shown_as),
+        job_type: text(&status.job_type),
+        image_id: text(&status.image_id),
+        fail_reason: text(&status.fail_reason),
+        error_code: text(&status.error_code),
+        progress: status.progress_percent.and_then(|p| p.try_into().ok()),
+        start: second(&status.start_time),
+        completion: second(&status.completion_time),
+    }
+}
+
+/// The evidence that an inconsistent status amounts to, where its fields and its condition `Succeeded` show
+/// the same end.
+#[must_use]
+pub fn shown_end(status: &ImageExportJobStatus) -> Option<Evidence> {
+    let mut conditions = status.conditions.iter();
+    let succeeded = conditions.find(|c| c.type_ == types::SUCCEEDED)?;
+    let mut facts = facts(status);
+    facts.completion?;
+    let phase = match (&facts.job_status, succeeded.status.as_str()) {
+        (Some(JobState::Success), "True") => {
+            (facts.fail_reason, facts.error_code) = (None, None);
+            if facts.is_complete() {
+                Phase::JobSucceeded
+            } else {
+                Phase::ImageIdMissing
+            }
+        }
+        (Some(JobState::Fail), "False") => {
+            facts.image_id = None;
+            Phase::JobFailed
+        }
+        _ => return None,
+    };
+    Some(Evidence::of(phase, &Arc::new(facts)))
 }
 
 /// Whether a status shows an end, however inconsistently.

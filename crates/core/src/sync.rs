@@ -7,8 +7,9 @@
 use crate::{
     config::Config,
     effects::{Precondition, WriteResult},
+    evidence::Evidence,
     phase::Priority,
-    status::{Parsed, Snapshot, looks_finished, same_owned_part, unowned},
+    status::{Parsed, Snapshot, looks_finished, same_owned_part, shown_end, unowned},
     version,
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::Condition};
@@ -209,6 +210,15 @@ impl Sync {
         matches!(self.remote, Remote::Untrusted(_))
     }
 
+    /// The evidence of an untrusted status, where it shows one end.
+    #[must_use]
+    pub fn untrusted_end(&self) -> Option<Evidence> {
+        match &self.remote {
+            Remote::Untrusted(status) => status.as_deref().and_then(shown_end),
+            _ => None,
+        }
+    }
+
     /// The job was polled: an untrusted status may be replaced.
     pub fn end_distrust(&mut self) {
         if let Remote::Untrusted(status) = &mut self.remote {
@@ -321,13 +331,18 @@ impl Sync {
         }
     }
 
-    /// The next deletion of the object; `None` where it is to be read before. After some conflicts a
-    /// resource version would never match: others change the object all the time.
-    pub fn next_deletion(&mut self, config: &Config) -> Option<Option<Arc<str>>> {
-        if u32::from(self.deletion_conflicts) < config.conflicts_before_json_patch {
-            return Some(Some(self.version.clone()));
-        }
-        std::mem::take(&mut self.is_fresh).then_some(None)
+    /// Whether the object is to be read before it is deleted: after some conflicts a resource version would
+    /// never match, as others change the object all the time.
+    #[must_use]
+    pub fn rereads_before_deletion(&self, config: &Config) -> bool {
+        let conflicts = u32::from(self.deletion_conflicts);
+        conflicts >= config.conflicts_before_json_patch && !self.is_fresh
+    }
+
+    /// The resource version that the next deletion needs; `None`: whatever it is, as the object was just read.
+    pub fn next_deletion(&mut self) -> Option<Arc<str>> {
+        let is_fresh = std::mem::take(&mut self.is_fresh);
+        (!is_fresh).then(|| self.version.clone())
     }
 
     /// The next write in full.

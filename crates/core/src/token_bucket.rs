@@ -60,3 +60,68 @@ impl TokenBucket {
         self.updated = self.updated.max(until);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEC: Duration = Duration::from_secs(1);
+
+    /// How many tokens there are at this time.
+    fn takes(bucket: &mut TokenBucket, now: Duration) -> u32 {
+        let mut taken = 0;
+        while bucket.take(now).is_ok() {
+            taken += 1;
+        }
+        taken
+    }
+
+    #[test]
+    fn it_starts_empty_and_saves_up_to_its_burst() {
+        let mut bucket = TokenBucket::new(10.0, 20.0, SEC);
+        assert_eq!(takes(&mut bucket, SEC), 0);
+        assert_eq!(takes(&mut bucket, 2 * SEC), 10);
+        assert_eq!(takes(&mut bucket, 100 * SEC), 20);
+        // Even one that saves up less than a token has one in the end.
+        let mut slow = TokenBucket::new(0.5, 0.1, SEC);
+        assert_eq!(takes(&mut slow, 2 * SEC), 0);
+        assert_eq!(takes(&mut slow, 3 * SEC), 1);
+    }
+
+    #[test]
+    fn the_wait_is_until_the_next_token() {
+        let mut bucket = TokenBucket::new(4.0, 20.0, SEC);
+        let wait = bucket.take(SEC).expect_err("it is empty");
+        assert_eq!(wait, SEC / 4);
+        assert!(bucket.take(SEC + wait - Duration::from_millis(1)).is_err());
+        assert!(bucket.take(SEC + wait).is_ok());
+        // A clock that stands still or goes back earns nothing.
+        assert!(bucket.take(SEC + wait).is_err());
+        assert!(bucket.take(SEC).is_err());
+    }
+
+    #[test]
+    fn tokens_are_taken_and_given_back_after_the_fact() {
+        let mut bucket = TokenBucket::new(10.0, 20.0, SEC);
+        bucket.adjust(SEC, 1.0);
+        assert_eq!(takes(&mut bucket, SEC), 1);
+        bucket.adjust(SEC, -5.0);
+        assert_eq!(takes(&mut bucket, 2 * SEC), 5);
+        bucket.adjust(2 * SEC, 100.0);
+        assert_eq!(takes(&mut bucket, 2 * SEC), 20);
+    }
+
+    #[test]
+    fn a_pause_forgets_what_was_saved_up_and_earns_nothing() {
+        let mut bucket = TokenBucket::new(10.0, 20.0, SEC);
+        bucket.pause(10 * SEC, 60 * SEC);
+        bucket.adjust(30 * SEC, 7.0);
+        assert_eq!(takes(&mut bucket, 60 * SEC), 0);
+        assert_eq!(takes(&mut bucket, 61 * SEC), 10);
+        // What is owed stays owed.
+        bucket.adjust(61 * SEC, -3.0);
+        bucket.pause(61 * SEC, 62 * SEC);
+        bucket.adjust(61 * SEC, 1.0);
+        assert_eq!(takes(&mut bucket, 63 * SEC), 8);
+    }
+}

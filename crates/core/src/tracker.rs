@@ -99,7 +99,7 @@ impl Tracker {
                 uid,
                 error,
             } => {
-                intake::apply_undecodable(state, now, source, key, &uid, &error);
+                intake::apply_undecodable(state, now, source, &key, &uid, &error);
             }
             Input::Listed(source) => intake::apply_listed(state, now, source),
             Input::Deleted(key, uid) => intake::apply_deleted(state, now, &key, uid.as_deref()),
@@ -400,17 +400,17 @@ fn send_change(state: &mut State, now: Moment, key: JobKey) {
             Effect::Fetch(FetchTicket { job: key, sequence }, job.key.clone())
         }
         (ChangeStage::Queued(Priority::Expiry), _) => {
-            if let Some(version) = job.sync.next_deletion(&state.config) {
+            if job.sync.rereads_before_deletion(&state.config) {
+                job.sync.stage = ChangeStage::Rereading { sequence };
+                Effect::Fetch(FetchTicket { job: key, sequence }, job.key.clone())
+            } else {
                 job.sync.stage = ChangeStage::Deleting { sequence };
                 Effect::Delete(Box::new(Deletion {
                     ticket,
                     key: job.key.clone(),
                     uid: job.uid.clone(),
-                    version,
+                    version: job.sync.next_deletion(),
                 }))
-            } else {
-                job.sync.stage = ChangeStage::Rereading { sequence };
-                Effect::Fetch(FetchTicket { job: key, sequence }, job.key.clone())
             }
         }
         (ChangeStage::Queued(_), Some(phase)) => {

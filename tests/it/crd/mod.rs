@@ -9,6 +9,7 @@ mod quality;
 mod reference;
 mod rejections;
 mod server;
+mod times;
 
 use serde_json::Value;
 

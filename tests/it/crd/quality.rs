@@ -63,7 +63,10 @@ fn badly_described(schema: &Value) -> Vec<String> {
 }
 
 /// What the cloud reports is written as it is: a status that the schema rejects could never be written
-/// again. Conditions are written by the operator alone.
+/// again. Conditions are written by the operator alone, and so is the form of times, of which [`times`]
+/// shows that each that is read can be written.
+///
+/// [`times`]: super::times
 fn is_observed(path: &str) -> bool {
     path.starts_with(".status") && !path.starts_with(".status.conditions[]")
 }
@@ -71,10 +74,11 @@ fn is_observed(path: &str) -> bool {
 fn restricted(schema: &Value) -> Vec<String> {
     let choices = ["enum", "pattern", "required", "minLength", "minItems"];
     let rules = ["x-kubernetes-validations", "allOf", "anyOf", "oneOf", "not"];
+    let is_time = schema["format"] == "date-time";
     let found = choices
         .iter()
         .chain(&rules)
-        .filter(|choice| schema.get(choice).is_some());
+        .filter(|choice| schema.get(choice).is_some() && !(is_time && **choice == "pattern"));
     found
         .map(|choice| format!("{choice} on an observed value"))
         .collect()

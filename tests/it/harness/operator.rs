@@ -116,6 +116,11 @@ impl Operator {
         assert!(status.success(), "kill -s {name}");
     }
 
+    /// SIGINT, as Ctrl-C sends it, without waiting for the exit.
+    pub fn interrupt(&self) {
+        self.signal("INT");
+    }
+
     /// SIGTERM, without waiting for the exit.
     pub fn stop(&self) {
         self.process.terminate();

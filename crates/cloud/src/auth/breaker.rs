@@ -90,7 +90,10 @@ pub(crate) struct Permit<'a> {
     breakers: &'a Breakers,
     attempt: Attempt,
     /// Whether the secret was accepted before.
-    pub(crate) trusted: bool,
+    trusted: bool,
+    /// Whether a request that got no answer may be sent once more. The cloud may have counted it, so only
+    /// that of an accepted secret may, while no attempt of its identity is rejected.
+    pub(crate) may_repeat: bool,
 }
 
 impl Breakers {
@@ -131,11 +134,12 @@ impl Breakers {
             let mut ended = std::pin::pin!(self.ended.notified());
             ended.as_mut().enable();
             let entered = self.with(attempt, |breaker| breaker.enter(&self.pacing, attempt));
-            if let Some(trusted) = entered? {
+            if let Some((trusted, may_repeat)) = entered? {
                 return Ok(Permit {
                     breakers: self,
                     attempt,
                     trusted,
+                    may_repeat,
                 });
             }
             ended.await;
@@ -227,9 +231,9 @@ impl Breaker {
         self.secrets.entry(attempt.secret).or_default()
     }
 
-    /// Whether the secret is trusted, if the attempt may be made now; `None` while as many attempts are
-    /// in flight as may fail.
-    fn enter(&mut self, pacing: &Pacing, attempt: Attempt) -> Result<Option<bool>, Open> {
+    /// If the attempt may be made now, whether the secret is trusted and [`Permit::may_repeat`]; `None`
+    /// while as many attempts are in flight as may fail.
+    fn enter(&mut self, pacing: &Pacing, attempt: Attempt) -> Result<Option<(bool, bool)>, Open> {
         let secret = entry(&mut self.secrets, attempt.secret, |secret| {
             secret.is_of_use(pacing)
         });
@@ -243,7 +247,8 @@ impl Breaker {
             self.secret(attempt).in_flight += 1;
             self.in_flight += u32::from(!trusted);
         }
-        Ok(may_enter.then_some(trusted))
+        let may_repeat = trusted && self.consecutive_rejections == 0;
+        Ok(may_enter.then_some((trusted, may_repeat)))
     }
 
     fn may_enter_untrusted(&mut self, pacing: &Pacing, attempt: Attempt) -> Result<bool, Open> {

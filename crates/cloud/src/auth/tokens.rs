@@ -6,7 +6,7 @@ use super::{
     keystone::{Grant, LoginError},
     lock,
 };
-use image_export_model::ProjectId;
+use image_export_model::{JobId, ProjectId};
 use std::{
     collections::HashMap,
     sync::{
@@ -29,11 +29,6 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Records that the image service accepted the token.
-    pub(crate) fn accept(&self) {
-        self.accepted.store(true, Ordering::Relaxed);
-    }
-
     fn was_accepted(&self) -> bool {
         self.accepted.load(Ordering::Relaxed)
     }
@@ -49,13 +44,35 @@ pub(crate) enum NoToken {
     /// The login failed, now or recently.
     Login(LoginError),
     /// The token in use was rejected and is not replaced: no login yields another one, or the last
-    /// fresh one was rejected too, too short a time ago.
+    /// fresh one was rejected too, by all or for this job, too short a time ago.
     NotReplaced,
 }
 
 /// The tokens of one credential: one slot for each login scope.
 #[derive(Debug, Default)]
-pub(crate) struct Tokens(Mutex<HashMap<Option<ProjectId>, Arc<Slot>>>);
+pub(crate) struct Tokens {
+    slots: Mutex<HashMap<Option<ProjectId>, Arc<Slot>>>,
+    pub(crate) delay: LoginDelay,
+}
+
+/// Until when the identity service wants no login of a credential, whatever it is for.
+#[derive(Debug, Default)]
+pub(crate) struct LoginDelay(Mutex<Option<Instant>>);
+
+impl LoginDelay {
+    /// How long it lasts, if it does.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let until = (*lock(&self.0))?;
+        let left = until.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Makes it last for `pause` at least.
+    pub(crate) fn extend(&self, pause: Duration) {
+        let mut until = lock(&self.0);
+        *until = (*until).max(Some(Instant::now() + pause));
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
@@ -68,6 +85,16 @@ pub(crate) struct Slot {
 struct State {
     session: Option<Arc<Session>>,
     failed: Option<FailedLogin>,
+    /// Jobs for which fresh tokens were rejected.
+    rejected_jobs: HashMap<JobId, RejectedJob>,
+}
+
+#[derive(Debug, Default)]
+struct RejectedJob {
+    /// Fresh tokens that were rejected for it in a row.
+    consecutive: u32,
+    /// When the latest of them was obtained.
+    obtained: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -88,18 +115,36 @@ impl Tokens {
     pub(crate) fn slot(&self, scope: Option<&ProjectId>) -> Arc<Slot> {
         let is_of_use =
             |slot: &Arc<Slot>| Arc::strong_count(slot) > 1 || lock(&slot.state).is_of_use();
-        Arc::clone(entry(&mut lock(&self.0), scope.cloned(), is_of_use))
+        Arc::clone(entry(&mut lock(&self.slots), scope.cloned(), is_of_use))
     }
 }
 
 impl Slot {
-    /// A token other than `rejected`, from the cache or by `log_in`. One caller at a time calls it, and
-    /// those who wait share its outcome, also a failed one. `renewable`: a login yields a token that
-    /// lives longer than the one before.
+    /// Records that the image service accepted the token for a job.
+    pub(crate) fn accept(&self, session: &Session, job_id: &JobId) {
+        session.accepted.store(true, Ordering::Relaxed);
+        lock(&self.state).rejected_jobs.remove(job_id);
+    }
+
+    /// Records that the image service rejected a token for a job that had just replaced a rejected one.
+    pub(crate) fn reject_fresh(&self, pacing: &Pacing, session: &Session, job_id: &JobId) {
+        let is_of_use = |job: &RejectedJob| job.is_paused(pacing);
+        let jobs = &mut lock(&self.state).rejected_jobs;
+        let job = entry(jobs, job_id.clone(), is_of_use);
+        // Polls of the same job at the same time count once.
+        if job.obtained < Some(session.obtained) {
+            job.obtained = Some(session.obtained);
+            job.consecutive += 1;
+        }
+    }
+
+    /// A token other than the one that was `rejected` for a job, from the cache or by `log_in`. One caller
+    /// at a time calls it, and those who wait share its outcome, also a failed one. `renewable`: a login
+    /// yields a token that lives longer than the one before.
     pub(crate) async fn session<F>(
         &self,
         pacing: &Pacing,
-        rejected: Option<&Arc<Session>>,
+        rejected: Option<(&Arc<Session>, &JobId)>,
         renewable: bool,
         log_in: impl FnOnce() -> F,
     ) -> Result<Arc<Session>, NoToken>
@@ -121,36 +166,39 @@ impl Slot {
         }
         let sent_at = Instant::now();
         let result = log_in().await;
-        let outcome = lock(&self.state).record(pacing, result, rejected, sent_at);
+        let outcome = lock(&self.state).record(pacing, result, rejected.is_some(), sent_at);
         drop(guard);
         outcome
     }
 }
 
 impl State {
-    fn step(&self, pacing: &Pacing, rejected: Option<&Arc<Session>>, renewable: bool) -> Step {
+    fn step(
+        &self,
+        pacing: &Pacing,
+        rejected: Option<(&Arc<Session>, &JobId)>,
+        renewable: bool,
+    ) -> Step {
         let now = Instant::now();
         let paused = self.failed.as_ref().filter(|failed| now < failed.until);
-        match &self.session {
-            Some(session) if rejected.is_some_and(|rejected| Arc::ptr_eq(rejected, session)) => {
-                let consecutive = session.consecutive_rejections;
-                let too_soon = !session.was_accepted()
-                    && consecutive > 0
-                    && session.obtained.elapsed() < pause(pacing, consecutive);
-                if !renewable || too_soon {
+        if let Some(session) = &self.session {
+            match rejected.filter(|(rejected, _)| Arc::ptr_eq(rejected, session)) {
+                Some((_, job_id))
+                    if !renewable || self.is_replaced_too_often(pacing, session, job_id) =>
+                {
                     return Step::Done(Err(NoToken::NotReplaced));
                 }
+                None if !session.expired() => {
+                    let half_spent = session.obtained.elapsed() >= session.grant.lifetime / 2;
+                    let session = Arc::clone(session);
+                    return if renewable && half_spent && paused.is_none() {
+                        Step::LogIn(Some(session))
+                    } else {
+                        Step::Done(Ok(session))
+                    };
+                }
+                _ => {}
             }
-            Some(session) if !session.expired() => {
-                let half_spent = session.obtained.elapsed() >= session.grant.lifetime / 2;
-                let session = Arc::clone(session);
-                return if renewable && half_spent && paused.is_none() {
-                    Step::LogIn(Some(session))
-                } else {
-                    Step::Done(Ok(session))
-                };
-            }
-            _ => {}
         }
         paused.map_or(Step::LogIn(None), |failed| {
             // The error as of now: with what is left of its `Retry-After`.
@@ -160,12 +208,24 @@ impl State {
         })
     }
 
+    /// Whether the token replaced a rejected one too short a time ago to be replaced itself.
+    fn is_replaced_too_often(&self, pacing: &Pacing, session: &Session, job_id: &JobId) -> bool {
+        if session.was_accepted() {
+            // For other jobs, if it was rejected for this one as a fresh one.
+            let job = self.rejected_jobs.get(job_id);
+            job.is_some_and(|job| job.is_paused(pacing))
+        } else {
+            let consecutive = session.consecutive_rejections;
+            consecutive > 0 && session.obtained.elapsed() < pause(pacing, consecutive)
+        }
+    }
+
     /// The token's life counts from `sent_at`, so that it is never taken for longer than it is.
     fn record(
         &mut self,
         pacing: &Pacing,
         result: Result<Grant, LoginError>,
-        rejected: Option<&Arc<Session>>,
+        was_rejected: bool,
         sent_at: Instant,
     ) -> Result<Arc<Session>, NoToken> {
         let error = match result {
@@ -174,7 +234,7 @@ impl State {
                 let before = unaccepted.map_or(0, |old| old.consecutive_rejections);
                 let session = Arc::new(Session {
                     grant,
-                    consecutive_rejections: rejected.map_or(0, |_| before + 1),
+                    consecutive_rejections: if was_rejected { before + 1 } else { 0 },
                     accepted: AtomicBool::new(false),
                     obtained: sent_at,
                 });
@@ -194,7 +254,7 @@ impl State {
             consecutive,
         });
         match &self.session {
-            Some(old) if rejected.is_none() && !old.expired() => Ok(Arc::clone(old)),
+            Some(old) if !was_rejected && !old.expired() => Ok(Arc::clone(old)),
             _ => Err(NoToken::Login(error)),
         }
     }
@@ -203,6 +263,15 @@ impl State {
         let paused = |failed: &FailedLogin| Instant::now() < failed.until;
         self.session.as_ref().is_some_and(|old| !old.expired())
             || self.failed.as_ref().is_some_and(paused)
+    }
+}
+
+impl RejectedJob {
+    /// Whether no login is made for it: another token is hardly accepted where the last one is accepted
+    /// for other jobs, so the pause grows to 21 h.
+    fn is_paused(&self, pacing: &Pacing) -> bool {
+        let pause = doubled(pacing.login_rejected, self.consecutive);
+        self.obtained.is_some_and(|at| at.elapsed() < pause)
     }
 }
 
@@ -217,8 +286,12 @@ fn pause_after(pacing: &Pacing, error: &LoginError, consecutive: u32) -> Duratio
 }
 
 fn pause(pacing: &Pacing, consecutive: u32) -> Duration {
-    let doublings = consecutive.saturating_sub(1).min(8);
-    (pacing.login_retry_min * 2_u32.pow(doublings)).min(pacing.login_retry_max)
+    doubled(pacing.login_retry_min, consecutive).min(pacing.login_retry_max)
+}
+
+/// `first`, doubled with each further time, 8 times at most.
+fn doubled(first: Duration, consecutive: u32) -> Duration {
+    first * 2_u32.pow(consecutive.saturating_sub(1).min(8))
 }
 
 #[cfg(test)]

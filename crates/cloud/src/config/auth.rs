@@ -19,17 +19,6 @@ pub(crate) enum Auth {
     Keys { keys: Keys, endpoint: Endpoint },
 }
 
-impl Auth {
-    /// The secrets that the user wrote.
-    pub(crate) fn secrets(&self) -> Vec<&SecretString> {
-        match self {
-            Self::Keystone(login) => vec![login.identity.secret()],
-            Self::Token { token, .. } => vec![token],
-            Self::Keys { keys, .. } => keys.secrets().collect(),
-        }
-    }
-}
-
 /// Who logs in where.
 #[derive(Clone, Debug)]
 pub(crate) struct KeystoneLogin {

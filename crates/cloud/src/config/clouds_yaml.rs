@@ -40,7 +40,7 @@ pub(crate) fn read(
     entry.map(Option::unwrap_or_default).ok_or_else(|| {
         configuration_error(
             ConfigurationReason::CredentialsNotFound,
-            no_such_cloud(place, &shown(cloud), &others),
+            no_such_cloud(place, cloud, &others),
         )
     })
 }
@@ -83,10 +83,8 @@ pub fn cloud_names(yaml: &str) -> Vec<String> {
 }
 
 /// A cloud's name as messages show it.
-pub(crate) fn shown(cloud: &str) -> String {
-    Redactor::default()
-        .clean_chars(cloud, MAX_NAME_CHARS)
-        .unwrap_or_default()
+pub(crate) fn shown(cloud: &str, redactor: &Redactor) -> String {
+    redactor.clean_name(cloud, MAX_NAME_CHARS)
 }
 
 fn unreadable(error: &serde_saphyr::Error) -> String {
@@ -100,6 +98,8 @@ fn unreadable(error: &serde_saphyr::Error) -> String {
 }
 
 fn no_such_cloud(place: &Place, cloud: &str, others: &[String]) -> String {
+    // An entry that is not there has no secrets.
+    let shown = |name| shown(name, &Redactor::default());
     let names: Vec<_> = others
         .iter()
         .take(MAX_NAMED_CLOUDS)
@@ -111,7 +111,7 @@ fn no_such_cloud(place: &Place, cloud: &str, others: &[String]) -> String {
         1..=MAX_NAMED_CLOUDS => names,
         _ => format!("{names} and more"),
     };
-    let file = place.content();
+    let (file, cloud) = (place.content(), shown(cloud));
     format!("{file} has no cloud \"{cloud}\"; it has {there}")
 }
 
@@ -169,6 +169,24 @@ pub(crate) struct RawAuth {
     pub(crate) agency_domain_name: Option<String>,
     pub(crate) agency_domain_id: Option<String>,
     pub(crate) delegated_project: Option<String>,
+}
+
+impl RawCloud {
+    /// All secrets of the entry, whichever of them it uses.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &SecretString> {
+        let beside = [&self.sk, &self.security_token];
+        let inside = self.auth.iter().flat_map(|auth| {
+            [
+                &auth.password,
+                &auth.token,
+                &auth.application_credential_secret,
+                &auth.sk,
+                &auth.security_token,
+            ]
+        });
+        let secrets = beside.into_iter().chain(inside).flatten();
+        secrets.map(|secret| &secret.0)
+    }
 }
 
 /// A string that no debug form shows.

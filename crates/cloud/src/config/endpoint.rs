@@ -1,13 +1,15 @@
 //! Addresses: what a URL of a user or of a catalog may look like, and the URL of a job.
 
 use super::EndpointPolicy;
-use crate::outcome::configuration_error;
+use crate::{outcome::configuration_error, wire::text::Redactor};
 use image_export_model::{ConfigurationError, ConfigurationReason, JobId, ProjectId};
 use std::{fmt, net::IpAddr, str::FromStr};
 use url::{Host, Url};
 
 /// Longest name in DNS, in bytes. The URL parser permits longer ones, and messages name hosts.
 const MAX_HOST_BYTES: usize = 253;
+/// Longest host with a port in a message, in characters.
+const MAX_SHOWN_HOST: usize = MAX_HOST_BYTES + ":65535".len();
 
 /// Under which path an endpoint answers the job query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,10 +60,17 @@ pub(crate) enum InvalidUrl {
 }
 
 impl InvalidUrl {
-    /// An error that names the field that holds the URL, and the place of that field.
-    pub(crate) fn into_error(self, field: &str, place: &dyn fmt::Display) -> ConfigurationError {
-        let reason = match self {
-            Self::PlainHttp(_) | Self::HostNotAllowed(_) | Self::InternalAddress(_) => {
+    /// An error that names the field that holds the URL, the place of that field, and the host without
+    /// the secrets that `redactor` knows.
+    pub(crate) fn into_error(
+        mut self,
+        field: &str,
+        place: &dyn fmt::Display,
+        redactor: &Redactor,
+    ) -> ConfigurationError {
+        let reason = match &mut self {
+            Self::PlainHttp(host) | Self::HostNotAllowed(host) | Self::InternalAddress(host) => {
+                *host = redactor.clean_name(host, MAX_SHOWN_HOST);
                 ConfigurationReason::EndpointNotAllowed
             }
             Self::NotAUrl | Self::UserInfo => ConfigurationReason::EndpointInvalid,
@@ -74,9 +83,10 @@ impl Endpoint {
     /// Checks `raw` against `policy`. An address behind a name is checked when it is resolved.
     pub(crate) fn parse(raw: &str, policy: &EndpointPolicy) -> Result<Self, InvalidUrl> {
         let mut url = Url::parse(raw.trim()).map_err(|_| InvalidUrl::NotAUrl)?;
-        let has_user_info = !url.username().is_empty() || url.password().is_some();
-        // Does nothing to a URL without a host, which is not accepted.
-        let _ = (url.set_username(""), url.set_password(None));
+        // Anywhere: in `https://user:12/3@host` the start of a password looks like host and port.
+        if raw.contains('@') {
+            return Err(InvalidUrl::UserInfo);
+        }
         let name = url
             .host_str()
             .filter(|host| (1..=MAX_HOST_BYTES).contains(&host.len()))
@@ -87,9 +97,6 @@ impl Endpoint {
             "http" if policy.allow_http => {}
             "http" => return Err(InvalidUrl::PlainHttp(host)),
             _ => return Err(InvalidUrl::NotAUrl),
-        }
-        if has_user_info {
-            return Err(InvalidUrl::UserInfo);
         }
         if !policy.allows_host(name) {
             return Err(InvalidUrl::HostNotAllowed(host));
@@ -138,6 +145,11 @@ impl Endpoint {
     /// `host[:port]`, the port only where it is not the scheme's own.
     pub(crate) fn host(&self) -> &str {
         self.0.authority()
+    }
+
+    /// [`Self::host`] without secrets, as messages and the log name it.
+    pub(crate) fn shown_host(&self, redactor: &Redactor) -> String {
+        redactor.clean_name(self.host(), MAX_SHOWN_HOST)
     }
 
     /// The image service of `region` beside the identity service at `auth_url`, in the naming scheme of
@@ -312,11 +324,51 @@ mod tests {
             "canary",
             "https://u:canary@h",
             "https://canary@h",
+            "https://u:1/canary@h",
+            "http://canary:1/2@h",
+            "https://canary:1?2@h",
+            "https://canary:1#2@h",
+            "https://canary:1\\2@h",
+            "https://canary/x@h/v3",
+            "https://canary/x@",
         ] {
             let invalid = Endpoint::parse(url, &lab()).unwrap_err();
-            let error = invalid.into_error("f", &secret());
+            let error = invalid.into_error("f", &secret(), &Redactor::default());
             assert_eq!(error.reason, ConfigurationReason::EndpointInvalid, "{url}");
             assert!(!error.message.contains("canary"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_host_is_named_without_the_secrets_in_it() {
+        let redactor = Redactor::new([&"Canary-7F3A".into(), &"systems".into()]);
+        for (url, shown) in [
+            (
+                "http://canary-7f3a.example.com:8080",
+                "http with host [redacted].example.com:8080;",
+            ),
+            ("https://CANARY-7f3a:8443", "host [redacted]:8443, which"),
+            (
+                "https://can%61ry-7f3a.t-systems.com",
+                "host [redacted].t-systems.com, which",
+            ),
+        ] {
+            let invalid = Endpoint::parse(url, &example()).unwrap_err();
+            let error = invalid.into_error("f", &secret(), &redactor);
+            assert!(error.message.contains(shown), "{error:?}");
+        }
+        let redactor = Redactor::new([&"127.0.0.1".into()]);
+        let invalid = Endpoint::parse(
+            "https://127.0.0.1/",
+            &EndpointPolicy {
+                allowed_hosts: vec!["127.0.0.1".to_owned()],
+                ..EndpointPolicy::default()
+            },
+        );
+        let error = invalid.unwrap_err().into_error("f", &secret(), &redactor);
+        assert!(
+            error.message.contains("leads to [redacted], a loopback"),
+            "{error:?}"
+        );
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct CloudEntry {
     pub(crate) trust: Trust,
     /// The file of certificates that the entry names.
     pub(crate) cacert_path: Option<String>,
-    /// Knows the entry's own secrets.
+    /// Knows the entry's own secrets, used or not.
     pub(crate) redactor: Redactor,
 }
 
@@ -51,10 +51,12 @@ impl CloudEntry {
             )
         })?;
         let raw = clouds_yaml::read(yaml, cloud, file.place)?;
+        let redactor = Redactor::new(raw.secrets());
         let parser = Parser {
-            cloud: &clouds_yaml::shown(cloud),
+            cloud: &clouds_yaml::shown(cloud, &redactor),
             place: file.place,
             policy,
+            redactor: &redactor,
         };
         parser.entry(raw, file.cacert)
     }
@@ -78,6 +80,7 @@ pub(super) struct Parser<'a> {
     pub(super) cloud: &'a str,
     pub(super) place: &'a Place,
     pub(super) policy: &'a EndpointPolicy,
+    pub(super) redactor: &'a Redactor,
 }
 
 /// Where the services of an entry are.
@@ -124,7 +127,7 @@ impl Parser<'_> {
             trust: self.trust(pem, accept_any(raw.verify))?,
             place: self.place.clone(),
             cloud: self.cloud.to_owned(),
-            redactor: Redactor::new(auth.secrets()),
+            redactor: self.redactor.clone(),
             auth,
             project,
             region: endpoints.region,
@@ -170,7 +173,8 @@ impl Parser<'_> {
         field: &str,
         endpoint: Result<Endpoint, InvalidUrl>,
     ) -> Result<Endpoint, ConfigurationError> {
-        endpoint.map_err(|invalid| invalid.into_error(&self.field(field), self.place))
+        endpoint
+            .map_err(|invalid| invalid.into_error(&self.field(field), self.place, self.redactor))
     }
 
     /// A token goes into a header, which cannot hold line breaks and the like.

@@ -65,6 +65,8 @@ pub(crate) struct Http {
 #[derive(Clone, Copy)]
 pub(crate) struct Route<'a> {
     pub(crate) url: &'a Url,
+    /// `host[:port]` as the log names it.
+    pub(crate) host: &'a str,
     pub(crate) operation: Operation,
     /// Those of a credential with authorities of its own; `None`: the shared ones.
     pub(crate) clients: Option<&'a Clients>,
@@ -114,7 +116,7 @@ impl Http {
         let span = tracing::debug_span!(
             "request",
             operation = route.operation.label(),
-            host = route.url.authority()
+            host = route.host
         );
         let clients = route.clients.unwrap_or(&self.shared);
         let direct = is_loopback(route.url);

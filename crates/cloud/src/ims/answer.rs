@@ -17,7 +17,10 @@ pub(crate) struct ParsedAnswer {
     /// An `Err` is a token or signature that was not accepted.
     pub(crate) result: Result<Outcome, Rejection>,
     pub(crate) retry_after: Option<Duration>,
+    /// For the log.
     pub(super) code: Option<String>,
+    /// Whether the code is one of the image service.
+    has_ims_code: bool,
     pub(super) request_id: Option<String>,
 }
 
@@ -34,8 +37,7 @@ impl ParsedAnswer {
     /// Whether this server is the image service, by a job or one of its codes. Any other server can
     /// answer 403 or 404 as well.
     pub(super) fn is_by_ims(&self) -> bool {
-        let code = self.code.as_deref().unwrap_or_default();
-        code.starts_with("IMG.") || matches!(self.result, Ok(Outcome::Answered(_)))
+        self.has_ims_code || matches!(self.result, Ok(Outcome::Answered(_)))
     }
 }
 
@@ -74,6 +76,7 @@ pub(crate) fn parse(
         result,
         retry_after: error.retry_after(&answer.headers, status, SystemTime::now()),
         request_id: error.request_id(&answer.headers, redactor),
+        has_ims_code: error.is_by_ims,
         code: error.code,
     }
 }

@@ -86,7 +86,7 @@ fn transient(host: &str, answer: &str) -> Outcome {
 /// Several causes share `APIGW.0301`; only the text distinguishes them.
 fn rejection_cause(error: &ErrorBody) -> Option<&'static str> {
     let text = error.text.to_ascii_lowercase();
-    let cause = match error.code.as_deref()? {
+    let cause = match error.known_code? {
         "IMG.0030" => "project id and token do not match",
         "IMG.0087" => "the token is wrong",
         "APIGW.0307" => "the token has expired or belongs to another region",

@@ -16,6 +16,13 @@ const MAX_JOB_TYPE_BYTES: usize = 128;
 const MAX_STATUS_CHARS: usize = 64;
 const MAX_IMAGE_ID_BYTES: usize = 64;
 
+/// Job types whose answers carry no image id: whoever reads an answer tells them apart.
+const TYPES_WITHOUT_IMAGE: [&str; 3] = [
+    "imsAddImageMembersJob",
+    "imsDelImageMembersJob",
+    "imsUpdateImageMembersJob",
+];
+
 /// Why a 200 is not an answer about the job: half a sentence after "the answer of …".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidJob {
@@ -45,8 +52,8 @@ pub(crate) fn parse(
     if answered_for != job_id.as_str() {
         return Err(InvalidJob::OtherJob);
     }
-    let status = string(&job["status"])
-        .and_then(|status| redactor.clean_chars(status, MAX_STATUS_CHARS))
+    let state = string(&job["status"])
+        .and_then(|status| state(status, redactor))
         .ok_or(InvalidJob::NoStatus)?;
 
     let entities = &job["entities"];
@@ -63,8 +70,8 @@ pub(crate) fn parse(
         "/entities/error/code",
     ];
     Ok(JobAnswer {
-        state: state(&status),
-        job_type: text(&["/job_type"], MAX_JOB_TYPE_BYTES),
+        state,
+        job_type: job_type(&job["job_type"], redactor),
         image_id: image_id(entities, redactor),
         fail_reason: text(&fail_reason, MAX_FAIL_REASON_BYTES),
         error_code: text(&error_code, MAX_ERROR_CODE_BYTES),
@@ -74,14 +81,41 @@ pub(crate) fn parse(
     })
 }
 
-fn state(status: &str) -> JobState {
+/// The state by its status as it came, so that neither removed characters nor a secret make it another
+/// one; `None` where nothing of the status can be seen.
+fn state(raw: &str, redactor: &Redactor) -> Option<JobState> {
+    documented_state(raw).or_else(|| {
+        let mut shown = redactor.clean_chars(raw, MAX_STATUS_CHARS)?;
+        // What looks like a documented status only once it is cleaned must not be read back as one.
+        if documented_state(&shown).is_some() {
+            shown.push('?');
+        }
+        Some(JobState::Unrecognized(shown.into()))
+    })
+}
+
+fn documented_state(status: &str) -> Option<JobState> {
     match status.to_ascii_uppercase().as_str() {
-        "INIT" => JobState::Init,
-        "RUNNING" => JobState::Running,
-        "SUCCESS" => JobState::Success,
-        "FAIL" | "FAILED" => JobState::Fail,
-        _ => JobState::Unrecognized(status.into()),
+        "INIT" => Some(JobState::Init),
+        "RUNNING" => Some(JobState::Running),
+        "SUCCESS" => Some(JobState::Success),
+        "FAIL" | "FAILED" => Some(JobState::Fail),
+        _ => None,
     }
+}
+
+/// Recognised and shown as a status is.
+fn job_type(value: &Value, redactor: &Redactor) -> Option<Arc<str>> {
+    let raw = json::text(value)?;
+    let raw = raw.trim();
+    if TYPES_WITHOUT_IMAGE.contains(&raw) {
+        return Some(raw.into());
+    }
+    let mut shown = redactor.clean_bytes(raw, MAX_JOB_TYPE_BYTES)?;
+    if TYPES_WITHOUT_IMAGE.contains(&shown.as_str()) {
+        shown.push('?');
+    }
+    Some(shown.into())
 }
 
 /// `process_percent` is a fraction, 0 to 1 (seen in all published bodies); another value counts as
@@ -94,7 +128,8 @@ fn percent(fraction: &Value) -> Option<u8> {
 }
 
 /// `entities.image_id`, else the first of `results[].image_id`, else the first of
-/// `sub_jobs_result[].entities.image_id`. A value that is not an id counts as absent.
+/// `sub_jobs_result[].entities.image_id`. A value that is not an id, or holds a long secret, counts as
+/// absent.
 fn image_id(entities: &Value, redactor: &Redactor) -> Option<Arc<str>> {
     let results = items(&entities["results"]).iter();
     let sub_jobs = items(&entities["sub_jobs_result"]).iter();
@@ -102,8 +137,7 @@ fn image_id(entities: &Value, redactor: &Redactor) -> Option<Arc<str>> {
         .chain(results.map(|result| &result["image_id"]))
         .chain(sub_jobs.map(|sub_job| &sub_job["entities"]["image_id"]))
         .filter_map(string)
-        .filter_map(|id| redactor.clean(id))
-        .find(|id| is_id(id))
+        .find(|id| is_id(id) && !redactor.is_in(id))
         .map(Arc::from)
 }
 

@@ -10,7 +10,7 @@ use crate::{
         breaker::{Breakers, Open},
         keystone::{Grant, Keystone},
         signature,
-        tokens::{NoToken, Session},
+        tokens::{NoToken, Session, Slot},
     },
     config::{Auth, CloudEntry, Endpoint, Identity, Keys, KeystoneLogin},
     http::{Attempts, Http, Operation, Route},
@@ -79,7 +79,7 @@ impl<'a> Poll<'a> {
     async fn outcome(&mut self) -> Outcome {
         let entry = self.entry();
         // A project that the entry names by id needs no login to be compared.
-        if let Some(error) = self.other_project(None) {
+        if let Some(error) = self.other_project(None, &entry.redactor) {
             return error;
         }
         // An error is the outcome of a poll that ends early.
@@ -97,13 +97,13 @@ impl<'a> Poll<'a> {
 
     /// The error of a token for another project, as it shows the jobs of that project. The project is
     /// the one that the entry names by id, else the one that the login `granted`.
-    fn other_project(&self, granted: Option<&str>) -> Option<Outcome> {
+    fn other_project(&self, granted: Option<&str>, redactor: &Redactor) -> Option<Outcome> {
         let (entry, project_id) = (self.entry(), self.project_id);
         let other = entry.project_id().or(granted)?;
         if other == project_id.as_str() {
             return None;
         }
-        let other = entry.redactor.clean_chars(other, 64).unwrap_or_default();
+        let other = redactor.clean_chars(other, 64).unwrap_or_default();
         Some(misconfigured(
             CredentialsInvalid,
             format!(
@@ -120,10 +120,12 @@ impl<'a> Poll<'a> {
         keys: &Keys,
         endpoint: &Endpoint,
     ) -> Result<Outcome, Outcome> {
-        let (host, breakers) = (endpoint.host(), &self.shared.breakers);
-        let described = self.entry().described();
+        let (entry, breakers) = (self.entry(), &self.shared.breakers);
+        let (host, described) = (endpoint.shown_host(&entry.redactor), entry.described());
         let circuit_open = |open: &Open| {
-            let (rejections, answer) = (open.rejections, &open.answer);
+            // The answer may be one to another credential.
+            let answer = entry.redactor.clean(&open.answer).unwrap_or_default();
+            let rejections = open.rejections;
             let minutes = breakers.pacing.breaker_minutes();
             misconfigured(
                 CredentialsInvalid,
@@ -132,16 +134,17 @@ impl<'a> Poll<'a> {
                 ),
             )
         };
-        let attempt = breakers.attempt(&keys.access, keys.secrets(), host, "", true);
+        let attempt = breakers.attempt(&keys.access, keys.secrets(), endpoint.host(), "", true);
         let permit = breakers.enter(attempt).await;
         let permit = permit.map_err(|open| circuit_open(&open))?;
+        self.attempts.no_repetition = !permit.may_repeat;
         let project_id = self.project_id;
         let sign = |request: RequestBuilder, url: &Url| {
             let signed = signature::sign(keys, &Method::GET, url, project_id, Timestamp::now());
             // Always there, as keys and ids are checked; the cloud would report a missing signature.
             request.headers(signed.unwrap_or_default())
         };
-        let answer = self.query(endpoint, &self.entry().redactor, sign).await?;
+        let answer = self.query(endpoint, &entry.redactor, sign).await?;
         let accepted = answer.is_accepted() && answer.is_by_ims();
         match answer.result {
             Ok(outcome) => {
@@ -182,21 +185,35 @@ impl<'a> Poll<'a> {
 
     /// A rejected token is replaced once.
     async fn with_login(&mut self, login: &KeystoneLogin) -> Result<Outcome, Outcome> {
-        let session = self.session(login, None).await?;
-        let rejection = match self.query_in(&session).await? {
+        let slot = self.slot(login);
+        let session = self.session(login, &slot, None).await?;
+        let rejection = match self.query_in(&slot, &session).await? {
             Ok(outcome) => return Ok(outcome),
             Err(rejection) => rejection,
         };
-        let fresh = self.session(login, Some((&session, &rejection))).await?;
-        self.query_in(&fresh)
-            .await?
-            .map_err(|rejection| self.token_rejected(&rejection, login.is_renewable()))
+        let rejected = Some((&session, &rejection));
+        let fresh = self.session(login, &slot, rejected).await?;
+        let result = self.query_in(&slot, &fresh).await?;
+        result.map_err(|rejection| {
+            slot.reject_fresh(&self.shared.breakers.pacing, &fresh, self.job_id);
+            self.token_rejected(&rejection, login.is_renewable())
+        })
+    }
+
+    /// Where the tokens for this job are kept.
+    fn slot(&self, login: &KeystoneLogin) -> Arc<Slot> {
+        let names_own_scope = self.entry().project.is_some()
+            || login.agency.is_none()
+                && matches!(login.identity, Identity::ApplicationCredential { .. });
+        let scope = (!names_own_scope).then_some(self.project_id);
+        self.credential.tokens.slot(scope)
     }
 
     /// A token other than the rejected one, from the credential's or by a login.
     async fn session(
         &mut self,
         login: &KeystoneLogin,
+        slot: &Slot,
         rejected: Option<(&Arc<Session>, &Rejection)>,
     ) -> Result<Arc<Session>, Outcome> {
         let (entry, shared, project_id) = (self.entry(), self.shared, self.project_id);
@@ -206,31 +223,24 @@ impl<'a> Poll<'a> {
             breakers: &shared.breakers,
             entry,
             login,
+            delay: &self.credential.tokens.delay,
         };
-        let names_own_scope = entry.project.is_some()
-            || login.agency.is_none()
-                && matches!(login.identity, Identity::ApplicationCredential { .. });
-        let slot = self
-            .credential
-            .tokens
-            .slot((!names_own_scope).then_some(project_id));
         let log_in = || {
             self.logged_in = true;
             keystone.log_in(project_id)
         };
         let (pacing, renewable) = (&shared.breakers.pacing, login.is_renewable());
-        let old = rejected.map(|(session, _)| session);
+        let old = rejected.map(|(session, _)| (session, self.job_id));
         match slot.session(pacing, old, renewable, log_in).await {
-            Ok(session) => match self.other_project(session.grant.project_id.as_deref()) {
-                None => Ok(session),
-                Some(error) => {
-                    self.retry_after = None;
-                    Err(error)
+            Ok(session) => {
+                let grant = &session.grant;
+                match self.other_project(grant.project_id.as_deref(), &grant.redactor) {
+                    None => Ok(session),
+                    Some(error) => Err(self.ended_at_login(error, None)),
                 }
-            },
+            }
             Err(NoToken::Login(error)) => {
-                self.retry_after = error.retry_after;
-                Err(error.outcome)
+                Err(self.ended_at_login(error.outcome, error.retry_after))
             }
             Err(NoToken::NotReplaced) => Err(match rejected {
                 Some((_, rejection)) => self.token_rejected(rejection, renewable),
@@ -242,11 +252,23 @@ impl<'a> Poll<'a> {
         }
     }
 
-    /// Queries with the token of a session, and records there that it was accepted.
-    async fn query_in(&mut self, session: &Session) -> Result<Result<Outcome, Rejection>, Outcome> {
+    /// The outcome of a poll that ends at the identity service, whose `Retry-After` is not one of the image
+    /// service, even if that rejected a token before.
+    fn ended_at_login(&mut self, outcome: Outcome, retry_after: Option<Duration>) -> Outcome {
+        self.endpoint = None;
+        self.retry_after = retry_after;
+        outcome
+    }
+
+    /// Queries with the token of a session, and records that it was accepted.
+    async fn query_in(
+        &mut self,
+        slot: &Slot,
+        session: &Session,
+    ) -> Result<Result<Outcome, Rejection>, Outcome> {
         let answer = self.query_with(&session.grant).await?;
         if answer.is_accepted() {
-            session.accept();
+            slot.accept(session, self.job_id);
         }
         Ok(answer.result)
     }
@@ -265,11 +287,12 @@ impl<'a> Poll<'a> {
         redactor: &Redactor,
         authorise: impl Fn(RequestBuilder, &Url) -> RequestBuilder,
     ) -> Result<ParsedAnswer, Outcome> {
-        let (host, http) = (endpoint.host(), &self.shared.http);
+        let (host, http) = (endpoint.shown_host(redactor), &self.shared.http);
         let path = self.entry().job_path.unwrap_or(http.options.job_path);
         let url = endpoint.job_url(path, self.project_id, self.job_id);
         let route = Route {
             url: &url,
+            host: &host,
             operation: Operation::JobQuery,
             clients: self.credential.clients.as_ref(),
             body_limit: http.options.body_limit,
@@ -280,10 +303,10 @@ impl<'a> Poll<'a> {
         });
         let answer = answer
             .await
-            .map_err(|error| error.outcome(Stage::Query, host))?;
-        self.endpoint = Some(host.into());
+            .map_err(|error| error.outcome(Stage::Query, &host))?;
+        self.endpoint = Some(host.as_str().into());
 
-        let parsed = answer::parse(host, &answer, self.job_id, redactor);
+        let parsed = answer::parse(&host, &answer, self.job_id, redactor);
         self.retry_after = parsed.retry_after;
         self.request_id = parsed.request_id.as_deref().map(Arc::from);
         tracing::debug!(

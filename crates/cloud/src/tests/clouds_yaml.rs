@@ -323,6 +323,27 @@ fn an_address_that_must_not_be_used_is_named_with_its_field() {
             &["user info"],
         ),
         (
+            image("https://user:7/canary-7f3a@ims.example.com"),
+            EndpointInvalid,
+            &["user info"],
+        ),
+        (
+            auth_url("'https://canary-7f3a:12/3@iam.example.com/v3'"),
+            EndpointInvalid,
+            &["user info"],
+        ),
+        // The entry's own password in the wrong field.
+        (
+            image("https://canary-7f3a"),
+            EndpointNotAllowed,
+            &["host [redacted]"],
+        ),
+        (
+            auth_url("https://iam.Canary-7F3A.com"),
+            EndpointNotAllowed,
+            &["host iam.[redacted].com"],
+        ),
+        (
             image("http://ims.example.com"),
             EndpointNotAllowed,
             &["ims.example.com", "--allow-http"],
@@ -348,6 +369,34 @@ fn a_cloud_name_is_shown_without_control_characters() {
         "{}",
         error.message
     );
+}
+
+#[test]
+fn a_name_that_is_a_secret_is_not_shown() {
+    for (field, secret) in [
+        ("sk", "sk: canary-7f3a"),
+        ("security_token", "security_token: canary-7f3a"),
+        ("auth.password", "auth: {password: canary-7f3a}"),
+        ("auth.token", "auth: {token: canary-7f3a}"),
+        ("auth.sk", "auth: {sk: canary-7f3a}"),
+        ("auth.security_token", "auth: {security_token: canary-7f3a}"),
+        (
+            "application_credential_secret",
+            "auth: {application_credential_secret: canary-7f3a}",
+        ),
+    ] {
+        let yaml = format!("clouds: {{{CANARY}: {{auth_type: x, {secret}}}}}");
+        let file = CloudsFile {
+            place: &place(),
+            clouds_yaml: Some(yaml.as_bytes()),
+            cacert: None,
+        };
+        let error = Credential::parse(&file, CANARY, &strict()).unwrap_err();
+        assert_eq!(error.reason, CredentialsInvalid);
+        let message = &*error.message;
+        assert!(!message.contains(CANARY), "{field}: {message}");
+        assert!(message.contains("clouds.[redacted]."), "{field}: {message}");
+    }
 }
 
 #[test]

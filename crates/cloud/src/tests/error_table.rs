@@ -9,6 +9,7 @@ use crate::{
         error::Rejection,
     },
     outcome::{failed, misconfigured},
+    wire::text::Redactor,
 };
 use image_export_model::{
     ConfigurationReason::{self, AccessDenied, EndpointInvalid, RequestRejected},
@@ -330,6 +331,53 @@ fn a_code_is_shown_only_if_it_looks_like_one() {
         let expected = Row::Transient.class("500");
         assert_eq!(class(500, &shapes(code, "")[0]), expected, "{code}");
     }
+}
+
+/// A password may be a code of the cloud, or hold one.
+#[test]
+fn no_secret_changes_what_an_error_means() {
+    for (status, code, text, row) in TABLE {
+        for secret in [
+            *code,
+            &code[..code.len() - 1],
+            "IMG.",
+            "APIGW",
+            "APIG",
+            "0308",
+        ] {
+            let redactor = Redactor::new([&secret.into()]);
+            for body in shapes(code, text) {
+                let answer = Answer {
+                    status: *status,
+                    headers: HeaderMap::new(),
+                    body: Ok(body.into_bytes()),
+                };
+                let parsed = answer::parse(HOST, &answer, &"j1".parse().unwrap(), &redactor);
+                // Only a long secret hides the code.
+                let is_shown = secret.len() < 8 && *code != status.to_string();
+                let shown = if is_shown {
+                    format!("{status} {code}")
+                } else {
+                    status.to_string()
+                };
+                assert_eq!(parsed.result, row.class(&shown), "{secret} {status} {code}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_code_counts_letter_for_letter() {
+    for code in ["IMG.\u{200b}0030", "APIGW.0308\u{0}", "IMG.0060 x"] {
+        for body in shapes(code, "") {
+            assert_eq!(
+                class(400, &body),
+                Row::Misconfigured(RequestRejected, REFUSED).class("400")
+            );
+        }
+    }
+    let spaced = class(400, &shapes(" img.0060 ", "")[0]);
+    assert_eq!(spaced, Ok(Outcome::Throttled));
 }
 
 proptest! {

@@ -139,13 +139,13 @@ pub(super) async fn query_in(
     client.query(credential, &project, &job).await
 }
 
-/// A client with a short time-out.
+/// A client of a lab.
 pub(super) fn client() -> CloudClient {
+    client_with(lab())
+}
+
+pub(super) fn client_with(options: CloudOptions) -> CloudClient {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let options = CloudOptions {
-        request_timeout: Duration::from_millis(800),
-        ..lab()
-    };
     CloudClient::new(options).unwrap()
 }
 

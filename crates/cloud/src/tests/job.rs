@@ -1,7 +1,10 @@
 //! The body of a 200: published examples, constructed failures, and everything that can be wrong.
 
 use super::{CANARY, grant};
-use crate::ims::job::{InvalidJob, parse};
+use crate::{
+    ims::job::{InvalidJob, parse},
+    wire::text::Redactor,
+};
 use image_export_model::{JobAnswer, JobState};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -128,6 +131,13 @@ fn job_statuses_compare_without_case_and_unknown_ones_stay_raw() {
             JobState::Unrecognized("PARTIAL_FAIL".into()),
         ),
         ("FAI\u{7}LING", JobState::Unrecognized("FAILING".into())),
+        // Not the words that are left once what cannot be seen is removed.
+        ("SUC\u{200b}CESS", JobState::Unrecognized("SUCCESS?".into())),
+        ("success\u{0}", JobState::Unrecognized("success?".into())),
+        ("\u{feff}FAIL", JobState::Unrecognized("FAIL?".into())),
+        ("Fai\u{ad}led", JobState::Unrecognized("Failed?".into())),
+        ("IN\u{202e}IT", JobState::Unrecognized("INIT?".into())),
+        ("RUN\u{7f}NING", JobState::Unrecognized("RUNNING?".into())),
     ] {
         assert_eq!(
             answer(&json!({"status": word})).unwrap().state,
@@ -135,6 +145,11 @@ fn job_statuses_compare_without_case_and_unknown_ones_stay_raw() {
             "{word}"
         );
     }
+    let cut = format!("SUCCESS{}X", " ".repeat(64));
+    assert_eq!(
+        answer(&json!({"status": cut})).unwrap().state,
+        JobState::Unrecognized("SUCCESS?".into())
+    );
     let JobState::Unrecognized(raw) = answer(&json!({"status": "ä".repeat(99)})).unwrap().state
     else {
         panic!("not raw");
@@ -149,6 +164,10 @@ fn an_answer_must_name_the_job_and_have_a_status() {
         (json!({"job_id": JOB.to_uppercase()}), InvalidJob::OtherJob),
         (
             json!({"job_id": format!("{JOB}-longer")}),
+            InvalidJob::OtherJob,
+        ),
+        (
+            json!({"job_id": format!("{JOB}\u{200b}")}),
             InvalidJob::OtherJob,
         ),
         (json!({"job_id": " "}), InvalidJob::NoJobId),
@@ -302,6 +321,7 @@ fn the_image_id_comes_from_three_places_in_this_order() {
         ),
         (json!({"image_id": "no id!"}), None),
         (json!({"image_id": "../../etc"}), None),
+        (json!({"image_id": "im\u{200b}age"}), None),
         (json!({"image_id": "x".repeat(65)}), None),
         (json!({}), None),
     ] {
@@ -357,6 +377,71 @@ fn texts_are_stripped_bounded_and_redacted() {
         echoing.fail_reason.as_deref(),
         Some("token [redacted] at <b>")
     );
+}
+
+/// What an answer means does not depend on the secrets that it is compared with.
+#[test]
+fn no_secret_changes_what_an_answer_means() {
+    const IMAGE: &str = "e9e91bff-14b6-4a0b-8377-4ed0813e3360";
+    let answer = |status: &str, image_id: &str, secret: &str| {
+        let body = json!({
+            "job_id": JOB, "status": status, "job_type": "imsAddImageMembersJob",
+            "entities": {"image_id": image_id},
+        });
+        let redactor = Redactor::new([&secret.into()]);
+        parse(
+            body.to_string().as_bytes(),
+            &JOB.parse().unwrap(),
+            &redactor,
+        )
+        .unwrap()
+    };
+    for status in ["INIT", "RUNNING", "SUCCESS", "FAIL", "FAILED"] {
+        let plain = answer(status, IMAGE, "");
+        for secret in [
+            "INIT",
+            "running",
+            "SUCCESS",
+            "SUCC",
+            "CESS",
+            "fail",
+            "FAILED",
+            "RUN",
+            "UNNI",
+            "e9e91bf",
+            "14b6",
+            "4a0b",
+            JOB,
+            "imsAddImageMembersJob",
+            "ImageMembers",
+            "Image",
+        ] {
+            assert_eq!(answer(status, IMAGE, secret), plain, "{status} {secret}");
+        }
+        // An id that holds a long secret is not shown.
+        for secret in [IMAGE, "4ed0813e3360"] {
+            let hidden = answer(status, IMAGE, secret);
+            assert_eq!((hidden.state, hidden.image_id), (plain.state.clone(), None));
+        }
+        let short = answer(status, "hunter2", "hunter2").image_id;
+        assert_eq!(short.as_deref(), Some("hunter2"));
+    }
+    let odd = answer("SUCCESScanary-7f3a", IMAGE, CANARY).state;
+    assert_eq!(odd, JobState::Unrecognized("SUCCESS[redacted]".into()));
+    let odd = answer("canary\u{200b}-7f3a", IMAGE, CANARY).state;
+    assert_eq!(odd, JobState::Unrecognized("[redacted]".into()));
+}
+
+#[test]
+fn a_job_type_is_one_that_has_no_image_letter_for_letter() {
+    for (job_type, expected) in [
+        (" imsDelImageMembersJob ", "imsDelImageMembersJob"),
+        ("imsDel\u{200b}ImageMembersJob", "imsDelImageMembersJob?"),
+        ("imsDelImageMembersJobs", "imsDelImageMembersJobs"),
+    ] {
+        let read = answer(&json!({"job_type": job_type})).unwrap();
+        assert_eq!(read.job_type.as_deref(), Some(expected));
+    }
 }
 
 proptest! {

@@ -77,5 +77,6 @@ fn entry(yaml: &[u8]) -> Result<CloudEntry, ConfigurationError> {
 fn grant() -> Grant {
     let endpoint = Endpoint::parse("https://ims.example.com", &lab().policy).unwrap();
     let token = SecretString::from(CANARY);
-    Grant::new(&token, None, endpoint, Duration::MAX, Redactor::default()).unwrap()
+    let redactor = Redactor::new([&token]);
+    Grant::new(&token, None, endpoint, Duration::MAX, redactor).unwrap()
 }

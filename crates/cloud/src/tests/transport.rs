@@ -2,9 +2,10 @@
 
 use super::{
     credential,
-    fake_cloud::{Cloud, JOB, accept, client, query, respond, running},
+    fake_cloud::{Cloud, JOB, accept, client, client_with, query, respond, running},
+    lab,
 };
-use crate::Credential;
+use crate::{CloudOptions, Credential};
 use axum::body::Body;
 use flate2::{Compression, write::GzEncoder};
 use futures::stream;
@@ -199,6 +200,39 @@ async fn a_server_that_always_hangs_up_gets_two_requests() {
     );
 }
 
+/// The cloud may have counted a signature whose answer was lost.
+#[tokio::test]
+async fn a_signature_is_sent_twice_only_if_its_key_was_accepted() {
+    // Odd connections die without an answer, even ones answer once.
+    let url = raw_server(|number, mut connection| async move {
+        read_request(&mut connection).await;
+        if number % 2 == 0 {
+            write_running(&mut connection).await;
+        }
+    })
+    .await;
+    let keys = credential(&format!(
+        "clouds: {{otc: {{ak: AK, sk: some-secret-key, image_endpoint_override: '{url}'}}}}"
+    ))
+    .unwrap();
+    let client = client();
+    let untried = query(&client, &keys).await;
+    assert_eq!(
+        (failure(&untried).kind, untried.requests),
+        (FailureKind::Network, 1)
+    );
+    let accepted = query(&client, &keys).await;
+    assert_eq!(
+        (accepted.outcome.category(), accepted.requests),
+        ("answered", 1)
+    );
+    let repeated = query(&client, &keys).await;
+    assert_eq!(
+        (repeated.outcome.category(), repeated.requests),
+        ("answered", 2)
+    );
+}
+
 #[tokio::test]
 async fn a_trickling_answer_ends_with_the_total_time() {
     for head in [
@@ -213,10 +247,12 @@ async fn a_trickling_answer_ends_with_the_total_time() {
             }
         })
         .await;
-        let started = std::time::Instant::now();
-        let poll = query(&client(), &given(&url)).await;
+        let client = client_with(CloudOptions {
+            request_timeout: Duration::from_millis(800),
+            ..lab()
+        });
+        let poll = query(&client, &given(&url)).await;
         assert_eq!(failure(&poll).kind, FailureKind::Timeout, "{poll:?}");
-        assert!(started.elapsed() < Duration::from_secs(5));
     }
 }
 

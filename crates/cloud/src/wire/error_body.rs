@@ -7,10 +7,28 @@ use std::time::{Duration, SystemTime};
 /// Longest code or request id that is read, in bytes.
 const MAX_TOKEN_BYTES: usize = 64;
 
+/// The codes with a meaning of their own. They are public, and recognised before secrets are removed.
+const KNOWN_CODES: [&str; 9] = [
+    "APIGW.0101",
+    "APIGW.0301",
+    "APIGW.0307",
+    "APIGW.0308",
+    "IMG.0023",
+    "IMG.0026",
+    "IMG.0030",
+    "IMG.0060",
+    "IMG.0087",
+];
+
 /// What an error body reports.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct ErrorBody {
-    /// The code, with `APIG.` spelt as `APIGW.`. `None` also where it only repeats the HTTP status.
+    /// The code if it is one of [`KNOWN_CODES`].
+    pub(crate) known_code: Option<&'static str>,
+    /// Whether the code is one of the image service.
+    pub(crate) is_by_ims: bool,
+    /// The code as it is shown, with `APIG.` spelt as `APIGW.`. `None` also where it only repeats the HTTP
+    /// status or holds a secret.
     pub(crate) code: Option<String>,
     /// The text, as some codes mean several things. Never shown.
     pub(crate) text: String,
@@ -30,14 +48,15 @@ impl ErrorBody {
                 .iter()
                 .find_map(|path| json::text(body.pointer(path)?))
         };
-        let token = |text: String| redactor.clean(&text).filter(|text| is_token(text));
+        let code = first(&["/error/code", "/error/error_code", "/error_code", "/code"])
+            .map(|code| canonical_code(code.trim()))
+            .filter(|code| is_token(code));
         Self {
-            code: first(&["/error/code", "/error/error_code", "/error_code", "/code"])
-                .and_then(token)
-                .map(|code| canonical_code(&code))
-                // Checked again: the canonical spelling may be longer, or that of a secret.
-                .and_then(token)
-                .filter(|code| *code != status.to_string()),
+            known_code: KNOWN_CODES
+                .into_iter()
+                .find(|known| code.as_deref() == Some(known)),
+            is_by_ims: code.as_ref().is_some_and(|code| code.starts_with("IMG.")),
+            code: code.filter(|code| *code != status.to_string() && !redactor.is_in(code)),
             text: first(&[
                 "/error/message",
                 "/error/error_msg",
@@ -45,12 +64,13 @@ impl ErrorBody {
                 "/message",
             ])
             .unwrap_or_default(),
-            request_id: first(&["/request_id", "/error/request_id"]).and_then(token),
+            request_id: first(&["/request_id", "/error/request_id"])
+                .and_then(|id| request_id(&id, redactor)),
         }
     }
 
     pub(crate) fn is(&self, code: &str) -> bool {
-        self.code.as_deref() == Some(code)
+        self.known_code == Some(code)
     }
 
     /// Whether the answer limits the rate of requests. Gateways send these codes with any status.
@@ -87,8 +107,7 @@ impl ErrorBody {
             .get("x-request-id")
             .and_then(|value| value.to_str().ok());
         header
-            .and_then(|id| redactor.clean(id))
-            .filter(|id| is_token(id))
+            .and_then(|id| request_id(id, redactor))
             .or_else(|| self.request_id.clone())
     }
 }
@@ -100,6 +119,11 @@ fn canonical_code(code: &str) -> String {
         Some(number) => format!("APIGW.{number}"),
         None => code,
     }
+}
+
+fn request_id(raw: &str, redactor: &Redactor) -> Option<String> {
+    let id = raw.trim();
+    (is_token(id) && !redactor.is_in(id)).then(|| id.to_owned())
 }
 
 /// Codes and request ids are single words without a full stop at their end; prose in their place is

@@ -1,17 +1,31 @@
 //! Texts of others, cleaned for a status or a log: no control characters, no secrets, bounded.
 
 use secrecy::{ExposeSecret, SecretString};
+use std::ops::Range;
 
 /// Replaces a secret that an answer repeats.
 const REDACTED: &str = "[redacted]";
 
-/// Shorter secrets (in bytes) are not searched for: they occur inside ordinary words, and the gaps
-/// would reveal them.
+/// From this number of characters on, a secret is searched for everywhere.
+const LONG_SECRET: usize = 8;
+/// Secrets with fewer characters are not searched for.
 const SHORTEST_SECRET: usize = 4;
 
-/// Removes known secrets from texts.
+/// Removes known secrets from texts, without regard to the case of ASCII letters, as host names lose theirs.
+///
+/// - No text that it returns holds a secret of 8 characters or more.
+/// - Shorter secrets occur inside ordinary words, and the gaps would reveal them. Those of 4 to 7
+///   characters are replaced where they are words of their own, between anything but letters, digits,
+///   `-` and `_`; in names ([`Self::clean_name`]) and ids they stay. Those of 1 to 3 stay everywhere.
+///
+/// Job statuses, ids, error codes and job types with a meaning are recognised in the text as it came, so
+/// no secret changes what an answer means; only what is shown passes through here.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Redactor(Vec<SecretString>);
+pub(crate) struct Redactor {
+    /// In lower case, as are the short ones.
+    long: Vec<SecretString>,
+    short: Vec<SecretString>,
+}
 
 impl Redactor {
     pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
@@ -20,21 +34,22 @@ impl Redactor {
         redactor
     }
 
-    /// Adds a secret, without its control characters, as only texts without them are searched.
+    /// Adds a secret, in the form that a cleaned text would show.
     pub(crate) fn push(&mut self, secret: &SecretString) {
         let visible = visible(secret.expose_secret());
-        if visible.len() >= SHORTEST_SECRET {
-            self.0.push(visible.into());
-        }
+        let shown = visible.trim();
+        let secrets = match shown.chars().count() {
+            LONG_SECRET.. => &mut self.long,
+            SHORTEST_SECRET.. => &mut self.short,
+            _ => return,
+        };
+        secrets.push(shown.to_ascii_lowercase().into());
     }
 
     /// `raw` without control characters and secrets, trimmed; `None` if nothing is left.
     pub(crate) fn clean(&self, raw: &str) -> Option<String> {
         // Control characters go first: removing a NUL can join the halves of a secret.
-        let mut text = visible(raw);
-        for secret in &self.0 {
-            text = text.replace(secret.expose_secret(), REDACTED);
-        }
+        let text = self.redact(&visible(raw), &self.short);
         let text = text.trim();
         (!text.is_empty()).then(|| text.to_owned())
     }
@@ -52,28 +67,81 @@ impl Redactor {
 
     /// [`Self::clean`], cut to `max_chars` characters, without space at the cut.
     pub(crate) fn clean_chars(&self, raw: &str, max_chars: usize) -> Option<String> {
-        let mut text = self.clean(raw)?;
-        if let Some((end, _)) = text.char_indices().nth(max_chars) {
-            text.truncate(text[..end].trim_end().len());
+        self.clean(raw).map(|text| cut(text, max_chars))
+    }
+
+    /// The name of a host or a cloud, which is known anyway: only long secrets are removed. At most
+    /// `max_chars` characters.
+    pub(crate) fn clean_name(&self, raw: &str, max_chars: usize) -> String {
+        let name = self.redact(&visible(raw), &[]);
+        cut(name.trim().to_owned(), max_chars)
+    }
+
+    /// Whether a word, such as an id, holds a long secret and so must not be shown.
+    pub(crate) fn is_in(&self, word: &str) -> bool {
+        let word = word.to_ascii_lowercase();
+        let mut secrets = self.long.iter();
+        secrets.any(|secret| word.contains(secret.expose_secret()))
+    }
+
+    /// Replaces the long secrets, and those of `short` that are words of their own.
+    fn redact(&self, text: &str, short: &[SecretString]) -> String {
+        // As long as the text, byte for byte.
+        let lower = text.to_ascii_lowercase();
+        let occurrences = |secret: &SecretString| -> Vec<Range<usize>> {
+            let found = lower.match_indices(secret.expose_secret());
+            found.map(|(at, found)| at..at + found.len()).collect()
+        };
+        let short = short.iter().flat_map(occurrences);
+        let mut hidden: Vec<_> = short.filter(|range| is_word(text, range)).collect();
+        hidden.extend(self.long.iter().flat_map(occurrences));
+        hidden.sort_unstable_by_key(|range| range.start);
+
+        let (mut redacted, mut end) = (String::with_capacity(text.len()), 0);
+        for range in hidden {
+            // Secrets may overlap: then one replacement stands for both.
+            if range.start >= end {
+                redacted.push_str(&text[end..range.start]);
+                redacted.push_str(REDACTED);
+            }
+            end = end.max(range.end);
         }
-        Some(text)
+        redacted.push_str(&text[end..]);
+        redacted
     }
 }
 
-/// Drops what cannot be seen and could deceive a terminal; line breaks and tabs become spaces.
+fn is_word(text: &str, range: &Range<usize>) -> bool {
+    let continues = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+    !text[..range.start].ends_with(continues) && !text[range.end..].starts_with(continues)
+}
+
+fn cut(mut text: String, max_chars: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(max_chars) {
+        text.truncate(text[..end].trim_end().len());
+    }
+    text
+}
+
+/// Drops what cannot be seen and could deceive a terminal or a reader; line breaks and tabs become spaces.
 fn visible(raw: &str) -> String {
     raw.chars()
         .filter_map(|c| match c {
             '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => Some(' '),
-            // Bidirectional controls, zero-width characters and the byte order mark.
-            '\u{061C}'
-            | '\u{200B}'..='\u{200F}'
-            | '\u{202A}'..='\u{202E}'
-            | '\u{2060}'..='\u{206F}'
-            | '\u{FEFF}' => None,
-            c => (!c.is_control()).then_some(c),
+            c => (!c.is_control() && !is_invisible(c)).then_some(c),
         })
         .collect()
+}
+
+/// Unicode's characters without a glyph of their own (`Default_Ignorable_Code_Point`): bidirectional
+/// controls, zero-width characters, variation selectors, the byte order mark and the like.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
+        | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}'
+        | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFA0}'
+        | '\u{FFF0}'..='\u{FFF8}' | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}'
+        | '\u{E0000}'..='\u{E0FFF}')
 }
 
 #[cfg(test)]
@@ -119,10 +187,76 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_a_letter_or_two_does_not_turn_every_text_into_gaps() {
-        assert_eq!(
-            redactor("a").clean("a bad day").as_deref(),
-            Some("a bad day")
-        );
+    fn a_long_secret_is_found_everywhere_in_any_case() {
+        for text in [
+            "Canary-7F3A",
+            "xcanary-7f3ax",
+            "ims.CANARY-7f3a.example.com",
+            "canary\u{ad}-7f3a",
+        ] {
+            for secret in ["canary-7f3a", "CANARY-7F3A", " canary-7f3a\n"] {
+                let redactor = redactor(secret);
+                let clean = redactor.clean(text).unwrap().to_lowercase();
+                let name = redactor.clean_name(text, 64).to_lowercase();
+                for shown in [clean, name] {
+                    assert!(
+                        !shown.contains("canary") && shown.contains("[redacted]"),
+                        "{shown}"
+                    );
+                }
+            }
+            assert_eq!(
+                redactor("canary-7f3a").is_in(text),
+                !text.contains('\u{ad}')
+            );
+        }
+    }
+
+    #[test]
+    fn a_short_secret_is_replaced_as_a_word_of_prose_only() {
+        for (secret, text, expected) in [
+            ("a", "a bad day", "a bad day"),
+            ("bad", "a bad day", "a bad day"),
+            ("hunter2", "it was hunter2.", "it was [redacted]."),
+            ("hunter2", "(HUNTER2) hunter2", "([redacted]) [redacted]"),
+            (
+                "hunter2",
+                "hunter2x xhunter2 é hunter2é",
+                "hunter2x xhunter2 é hunter2é",
+            ),
+            (
+                "1ab4",
+                "image 1ab4-df10 and df10_1ab4",
+                "image 1ab4-df10 and df10_1ab4",
+            ),
+        ] {
+            let redactor = redactor(secret);
+            assert_eq!(redactor.clean(text).as_deref(), Some(expected), "{secret}");
+            assert_eq!(redactor.clean_name(text, 64), text, "{secret}");
+            assert!(!redactor.is_in(text), "{secret}");
+        }
+    }
+
+    #[test]
+    fn secrets_that_overlap_or_hold_each_other_leave_nothing() {
+        let secrets =
+            ["canary-7f3a", "canary-7f3a-long", "7f3a-longer", "redacted"].map(SecretString::from);
+        let redactor = Redactor::new(&secrets);
+        for (text, expected) in [
+            ("<canary-7f3a-long>", "<[redacted]>"),
+            ("<canary-7f3a-longer>", "<[redacted]>"),
+            ("canary-7f3acanary-7f3a", "[redacted][redacted]"),
+            ("canary-7f3a and redacted", "[redacted] and [redacted]"),
+        ] {
+            assert_eq!(redactor.clean(text).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_at_a_number_of_characters_without_space_at_the_cut() {
+        let redactor = Redactor::default();
+        assert_eq!(redactor.clean_chars("äöü", 3).as_deref(), Some("äöü"));
+        assert_eq!(redactor.clean_chars("äö  ü", 4).as_deref(), Some("äö"));
+        assert_eq!(redactor.clean_name(" äöü ", 2), "äö");
     }
 }

@@ -186,6 +186,35 @@ fn a_read_that_finds_no_object_forgets_it() {
     assert!(!is_tracked(&world, "x"));
 }
 
+#[test]
+fn a_read_that_finds_a_recreated_object_does_not_take_it_for_the_old_one() {
+    for ended in [true, false] {
+        let mut world = world_writing();
+        let write = world.take_write();
+        world.reply(&write, WriteResult::Unknown);
+        // The object is created anew under its name, for another job; the watch does not show it yet.
+        world.objects.clear();
+        let mut other = object("x");
+        other.spec.job_id = "another".parse().expect("a valid job id");
+        if ended {
+            other.spec.suspend = true;
+        }
+        world.create(other);
+        world.held.writes = false;
+        world.run(20);
+        assert_eq!(world.fetches.len(), 1);
+        assert!(!is_tracked(&world, "x"));
+        assert!(world.writes.is_empty(), "nothing of the old job is written");
+        world.held.watch = false;
+        let created = next_event(&mut world);
+        world.see(created);
+        world.run(20);
+        let expected = if ended { "Suspended" } else { "JobRunning" };
+        assert_eq!(world.reason("x"), expected);
+        assert!(world.status("x").conditions[0].message.contains("another"));
+    }
+}
+
 // Resource versions.
 
 #[test]

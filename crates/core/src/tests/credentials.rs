@@ -332,3 +332,30 @@ fn an_error_with_credentials_that_have_become_invalid_is_dropped() {
     world.run(1);
     assert_eq!(world.reason("x"), "CredentialsNotFound");
 }
+
+#[test]
+fn a_rejection_of_what_was_rotated_meanwhile_is_not_shown_and_the_job_is_polled_again() {
+    let mut world = World::with(Config {
+        credential_refresh: secs(3),
+        ..Config::default()
+    });
+    world.held.polls = true;
+    world.create(super::samples::object("x"));
+    world.create(super::samples::object("y"));
+    world.run(2);
+    let polls = std::mem::take(&mut world.open_polls);
+    assert_eq!(polls.len(), 2);
+    world.secrets.insert("otc".into(), Ok(2));
+    world.run(5);
+    world.held.polls = false;
+    for poll in &polls {
+        world.answer(poll, rejected());
+    }
+    world.run(2);
+    for name in ["x", "y"] {
+        assert_eq!(world.reason(name), "JobRunning");
+        assert_eq!(world.polls_of(name).len(), 2);
+    }
+    assert_eq!(world.census().counters.dropped_answers, 2);
+    assert_eq!(world.census().credentials["usable"], 1);
+}

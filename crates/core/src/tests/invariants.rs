@@ -275,10 +275,9 @@ pub fn check_decisions(world: &World) {
     let leading = world.tracker.state.leading;
     for (_, job) in world.tracker.state.jobs.iter() {
         let decision = decide(&world.config, job, now);
-        let left_alone = job.sync.is_untrusted() && job.evidence.not_found_yet;
         if job.is_active() {
             let is_off = job.polling.stage == PollStage::Off;
-            assert!(left_alone || !is_off, "no poll is planned: {job:?}");
+            assert!(!is_off, "no poll is planned: {job:?}");
         }
         match (job.polling.stage, decision.poll) {
             (PollStage::InFlight(_), _)

@@ -506,7 +506,7 @@ fn a_poll_request_that_waits_for_its_secret_survives_a_change_of_the_spec() {
     world.run(5);
     world.held.reads = true;
     world.change("x", |x| {
-        x.spec.cloud_credentials_ref = super::samples::cloud("slow")
+        x.spec.cloud_credentials_ref = super::samples::cloud("slow");
     });
     world.run(1);
     world.request_poll("x", "1");

@@ -472,3 +472,25 @@ fn tokens_that_are_given_back_during_a_pause_are_no_burst_after_it() {
     check_rate(&after[..60], 10.0, 0.0);
     assert!(after[0] >= secs(70), "{after:?}");
 }
+
+#[test]
+fn throttling_without_a_retry_after_pauses_the_bucket_for_a_second() {
+    let mut world = World::new();
+    world.held.polls = true;
+    world.check_decisions = false;
+    for n in 0..100 {
+        world.create(object_of(&format!("x{n}"), "one", "project"));
+    }
+    world.run(3);
+    let poll = world.open_polls.remove(0);
+    let (sent, from) = (world.polls.len(), world.now);
+    world.answer(&poll, throttled(None));
+    assert_eq!(world.census().paused_buckets, 1);
+    world.run(3);
+    let next = world.polls[sent].at;
+    assert!(
+        next >= from + secs(1) && next <= from + millis(1300),
+        "{next:?}"
+    );
+    assert_eq!(world.census().paused_buckets, 0);
+}

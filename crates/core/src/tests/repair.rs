@@ -222,7 +222,7 @@ fn the_order_of_conditions_and_those_of_others_are_theirs() {
         let mut world = world_at_rest(ended);
         let writes = world.writes.len();
         world.edit("x", |s| {
-            s.conditions.insert(0, unowned_condition("Approved"))
+            s.conditions.insert(0, unowned_condition("Approved"));
         });
         world.run(1);
         // A controller that sorts the conditions after each change.
@@ -246,7 +246,7 @@ fn the_order_of_conditions_and_those_of_others_are_theirs() {
 fn an_end_among_conditions_of_others_is_trusted_after_a_restart() {
     let mut world = world_at_rest(true);
     world.edit("x", |s| {
-        s.conditions.insert(0, unowned_condition("Approved"))
+        s.conditions.insert(0, unowned_condition("Approved"));
     });
     let before = world.status("x").clone();
     world.reports("x", super::samples::not_found());

@@ -289,19 +289,46 @@ fn an_untrusted_end_is_polled_once_and_replaced_by_the_answer() {
 }
 
 #[test]
-fn an_untrusted_end_is_kept_when_the_cloud_no_longer_finds_the_job() {
-    for (what, edit) in INCONSISTENT {
-        let mut world = left_behind(success(), edit);
-        let before = world.status("x").clone();
-        world.reports("x", not_found());
-        world.run(10_000);
-        assert_eq!(world.status("x"), &before, "{what}");
-        assert_eq!(
-            (world.polls.len(), world.writes.len(), world.reads.len()),
-            (1, 0, 1),
-            "{what}"
-        );
+fn an_untrusted_end_is_believed_when_the_cloud_no_longer_finds_the_job() {
+    for end in [success(), fail(), success_without_image()] {
+        for (what, edit) in INCONSISTENT {
+            let mut world = left_behind(end.clone(), edit);
+            let before = world.status("x").clone();
+            world.reports("x", not_found());
+            world.run(290);
+            assert_eq!(world.status("x"), &before, "{what}: a 404 may pass");
+            world.run(10_000);
+            let after = world.status("x");
+            if what == "the job status of the other end" {
+                // Its fields and its conditions show different ends.
+                assert_eq!((after, world.writes.len()), (&before, 0));
+                continue;
+            }
+            let polls = world.polls.len();
+            assert!((6..=7).contains(&polls), "{what}: {polls}");
+            assert_eq!(world.writes.len(), 1, "{what}");
+            assert_eq!(after.status, before.status);
+            assert_eq!(after.image_id, before.image_id);
+            assert_eq!(after.fail_reason, before.fail_reason);
+            assert_eq!(after.completion_time, before.completion_time);
+            // From now on it is finished like any other.
+            world.change("x", |x| x.spec.suspend = true);
+            world.restart();
+            world.run(1000);
+            assert_eq!(world.status("x").observed_generation, Some(2), "{what}");
+            assert_eq!(world.polls.len(), polls, "{what}");
+        }
     }
+}
+
+#[test]
+fn a_passing_404_does_not_end_the_polls_of_an_untrusted_end() {
+    let mut world = left_behind(success(), INCONSISTENT[0].1);
+    world.reports("x", not_found());
+    world.run(100);
+    world.reports("x", fail());
+    world.run(61);
+    assert_eq!(world.reason("x"), "JobFailed");
 }
 
 #[test]

@@ -203,6 +203,23 @@ async fn signed_requests_of_a_trusted_key_are_in_flight_in_any_number() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_what_was_accepted_and_is_not_rejected_by_now_may_be_sent_twice() {
+    let breakers = breakers();
+    let (right, wrong) = (login(&breakers, "right"), login(&breakers, "wrong"));
+    let may_repeat = async |attempt| breakers.enter(attempt).await.unwrap().may_repeat;
+    assert!(!may_repeat(right).await, "untried");
+    accept(&breakers, right).await;
+    assert!(may_repeat(right).await);
+    assert!(!may_repeat(wrong).await, "untried");
+    reject(&breakers, wrong).await;
+    assert!(!may_repeat(right).await, "one more brings the lock nearer");
+    accept(&breakers, right).await;
+    assert!(may_repeat(right).await);
+    tokio::time::advance(25 * 60 * MINUTE).await;
+    assert!(!may_repeat(right).await, "accepted too long ago");
+}
+
+#[tokio::test(start_paused = true)]
 async fn identities_that_are_not_used_any_more_are_forgotten() {
     let breakers = breakers();
     for n in 0..10 * PURGE_FROM {

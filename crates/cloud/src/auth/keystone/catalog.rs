@@ -16,10 +16,12 @@ const MAX_NAMED_REGIONS: usize = 5;
 impl Keystone<'_> {
     /// The catalog's image service of the entry's interface and region. The region is the entry's
     /// `region_name`, else the start of the project's name (`eu-de_team`), else the only one there is.
+    /// `redactor` knows the token that was just granted.
     pub(super) fn image_endpoint(
         self,
         token: &Value,
         project_id: &str,
+        redactor: &Redactor,
     ) -> Result<Endpoint, Outcome> {
         let entry = self.entry;
         let of_project = token["project"]["name"]
@@ -40,11 +42,10 @@ impl Keystone<'_> {
             Some(region) => in_region(region),
             None => of_project.and_then(in_region).or_else(only_one),
         };
-        let (_, url) = found.ok_or_else(|| self.not_in_region(&endpoints))?;
+        let (_, url) = found.ok_or_else(|| self.not_in_region(&endpoints, redactor))?;
         Endpoint::image(url, Some(project_id), &self.http.options.policy).map_err(|invalid| {
-            Outcome::Misconfigured(
-                invalid.into_error("the catalog's URL of the image service", &entry.described()),
-            )
+            let field = "the catalog's URL of the image service";
+            Outcome::Misconfigured(invalid.into_error(field, &entry.described(), redactor))
         })
     }
 
@@ -65,11 +66,11 @@ impl Keystone<'_> {
         })
     }
 
-    fn not_in_region(self, endpoints: &[(&str, &str)]) -> Outcome {
+    fn not_in_region(self, endpoints: &[(&str, &str)], redactor: &Redactor) -> Outcome {
         let regions: BTreeSet<_> = endpoints.iter().map(|(region, _)| *region).collect();
         let regions: Vec<_> = regions
             .into_iter()
-            .filter_map(|region| Redactor::default().clean_chars(region, 64))
+            .filter_map(|region| redactor.clean_chars(region, 64))
             .take(MAX_NAMED_REGIONS)
             .collect();
         misconfigured(

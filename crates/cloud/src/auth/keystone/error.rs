@@ -5,7 +5,6 @@ use crate::{
     auth::breaker::Open,
     config::{Agency, Identity},
     outcome::{failed, misconfigured},
-    wire::text::Redactor,
 };
 use image_export_model::{
     ConfigurationReason::{AccessDenied, CredentialsInvalid, EndpointInvalid},
@@ -85,9 +84,8 @@ impl Keystone<'_> {
     /// The same where the caller is already authenticated, so that the status is about the agency.
     pub(super) fn agency_problem(self, agency: &Agency, status: u16) -> Outcome {
         let (host, credential) = (self.host(), self.entry.described());
-        let name = Redactor::default()
-            .clean_chars(&agency.name, 64)
-            .unwrap_or_default();
+        let redactor = &self.entry.redactor;
+        let name = redactor.clean_chars(&agency.name, 64).unwrap_or_default();
         let (reason, message) = match status {
             401 | 403 => (
                 AccessDenied,

@@ -37,15 +37,14 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
-    /// `None` if `token` fits into no header.
+    /// `None` if `token` fits into no header. `redactor` knows it.
     pub(crate) fn new(
         token: &SecretString,
         project_id: Option<String>,
         endpoint: Endpoint,
         lifetime: Duration,
-        mut redactor: Redactor,
+        redactor: Redactor,
     ) -> Option<Self> {
-        redactor.push(token);
         Some(Self {
             token: http::sensitive(token.expose_secret())?,
             project_id,
@@ -57,9 +56,10 @@ impl Grant {
 }
 
 impl Keystone<'_> {
-    /// Reads an accepted answer.
-    pub(super) fn grant(self, answer: &Answer, redactor: Redactor) -> Result<Grant, Outcome> {
+    /// Reads an accepted answer. `redactor` knows the secrets that the login sent.
+    pub(super) fn grant(self, answer: &Answer, mut redactor: Redactor) -> Result<Grant, Outcome> {
         let token = self.token(answer)?;
+        redactor.push(&token);
         let body = answer.body.as_ref().map_err(|error| {
             let message = format!("the answer of identity service {} {error}", self.host());
             failed(Stage::Login, error.kind(), message)
@@ -71,7 +71,7 @@ impl Keystone<'_> {
             .ok_or_else(|| self.malformed("with a token for no project"))?;
         let endpoint = match &self.entry.image_endpoint {
             Some(endpoint) => endpoint.clone(),
-            None => self.image_endpoint(body, project)?,
+            None => self.image_endpoint(body, project, &redactor)?,
         };
         let project = Some(project.to_owned());
         Grant::new(&token, project, endpoint, lifetime(body), redactor)

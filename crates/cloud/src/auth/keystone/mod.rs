@@ -8,7 +8,10 @@ mod grant;
 pub(crate) use error::LoginError;
 pub(crate) use grant::Grant;
 
-use super::breaker::{Attempt, Breakers};
+use super::{
+    breaker::{Attempt, Breakers},
+    tokens::LoginDelay,
+};
 use crate::{
     config::{CloudEntry, EntityRef, Identity, KeystoneLogin},
     http::{self, Answer, Attempts, Clients, Http, Operation, Route},
@@ -33,11 +36,14 @@ pub(crate) struct Keystone<'a> {
     pub(crate) breakers: &'a Breakers,
     pub(crate) entry: &'a CloudEntry,
     pub(crate) login: &'a KeystoneLogin,
+    /// That of the credential, whatever is logged in to.
+    pub(crate) delay: &'a LoginDelay,
 }
 
-impl<'a> Keystone<'a> {
-    fn host(self) -> &'a str {
-        self.login.auth_url.host()
+impl Keystone<'_> {
+    /// The identity service, as messages name it.
+    fn host(self) -> String {
+        self.login.auth_url.shown_host(&self.entry.redactor)
     }
 
     /// Logs in to the project that the entry names, else to `project_id`.
@@ -92,11 +98,9 @@ impl<'a> Keystone<'a> {
                 })?)
             }
         };
-        // The cloud may have counted a login whose connection broke, so only a secret that was accepted
-        // before is sent again.
         let attempts = Attempts {
             sent: 0,
-            no_repetition: permit.as_ref().is_some_and(|permit| !permit.trusted),
+            no_repetition: permit.as_ref().is_some_and(|permit| !permit.may_repeat),
         };
         let answer = self.post(with_catalog, None, request, attempts).await?;
         let open = match permit {
@@ -137,7 +141,7 @@ impl<'a> Keystone<'a> {
             Identity::ApplicationCredential { credential, .. } => (None, Some(credential)),
             Identity::Token(_) => return None,
         };
-        let (host, secrets) = (self.host(), [self.login.identity.secret()]);
+        let (host, secrets) = (self.login.auth_url.host(), [self.login.identity.secret()]);
         let (breakers, identity) = (self.breakers, (host, identity));
         Some(breakers.attempt(identity, secrets, host, scope, false))
     }
@@ -151,8 +155,17 @@ impl<'a> Keystone<'a> {
     ) -> Result<Answer, LoginError> {
         let url = self.login.auth_url.tokens_url(with_catalog);
         let caller = caller.and_then(|token| http::sensitive(token.expose_secret()));
+        let host = self.host();
+        if let Some(left) = self.delay.left() {
+            let text = format!("identity service {host} permits no login for now");
+            return Err(LoginError {
+                retry_after: Some(left),
+                ..outcome::failed(Stage::Login, FailureKind::Http, text).into()
+            });
+        }
         let route = Route {
             url: &url,
+            host: &host,
             operation: Operation::Login,
             clients: self.clients,
             body_limit: CATALOG_LIMIT,
@@ -167,7 +180,7 @@ impl<'a> Keystone<'a> {
             }
             request
         });
-        let who = format!("identity service {}", self.host());
+        let who = format!("identity service {host}");
         answer
             .await
             .map_err(|error| error.outcome(Stage::Login, &who).into())
@@ -193,14 +206,20 @@ impl<'a> Keystone<'a> {
             request_id = body.request_id(&answer.headers, redactor),
             "login failed"
         );
+        let retry_after = body.retry_after(&answer.headers, status, SystemTime::now());
+        let pacing = &self.breakers.pacing;
+        if let Some(wanted) = retry_after {
+            self.delay.extend(wanted.min(pacing.retry_after_max));
+        }
         let outcome = if body.is_throttling(status) {
+            self.delay.extend(pacing.login_retry_min);
             let text = format!("identity service {host} limits the rate of logins ({status})");
             outcome::failed(Stage::Login, FailureKind::Http, text)
         } else {
             problem(status)
         };
         Err(LoginError {
-            retry_after: body.retry_after(&answer.headers, status, SystemTime::now()),
+            retry_after,
             ..outcome.into()
         })
     }

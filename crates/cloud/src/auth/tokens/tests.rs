@@ -18,6 +18,10 @@ fn grant() -> Grant {
     Grant::new(&"token".into(), None, endpoint, HOUR, Redactor::default()).unwrap()
 }
 
+fn job_id(job: &str) -> JobId {
+    job.parse().unwrap()
+}
+
 fn failed(retry_after: Option<Duration>) -> LoginError {
     LoginError {
         retry_after,
@@ -42,6 +46,17 @@ impl Counted {
         rejected: Option<&Arc<Session>>,
         answer: Result<Grant, LoginError>,
     ) -> Result<Arc<Session>, NoToken> {
+        self.get_for("job", rejected, answer).await
+    }
+
+    async fn get_for(
+        &self,
+        job: &str,
+        rejected: Option<&Arc<Session>>,
+        answer: Result<Grant, LoginError>,
+    ) -> Result<Arc<Session>, NoToken> {
+        let job = job_id(job);
+        let rejected = rejected.map(|session| (session, &job));
         self.slot
             .session(&Pacing::default(), rejected, true, || async {
                 self.logins.set(self.logins.get() + 1);
@@ -163,8 +178,87 @@ async fn fresh_tokens_rejected_in_a_row_are_replaced_ever_more_slowly_until_one_
         }
         token = counted.get(Some(&token), Ok(grant())).await.unwrap();
     }
-    token.accept();
+    counted.slot.accept(&token, &job_id("job"));
     assert!(counted.get(Some(&token), Ok(grant())).await.is_ok());
+}
+
+/// One job is always rejected, beside another that is always accepted.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_accepted_for_other_jobs_is_replaced_ever_more_slowly_for_one() {
+    let counted = Counted::default();
+    let (good, bad) = (job_id("good"), job_id("bad"));
+    let pacing = Pacing::default();
+    let mut logins = Vec::new();
+    for poll in 0..100 {
+        let token = counted.get_for("good", None, Ok(grant())).await.unwrap();
+        counted.slot.accept(&token, &good);
+        match counted.get_for("bad", Some(&token), Ok(grant())).await {
+            Ok(fresh) => {
+                logins.push(poll);
+                counted.slot.reject_fresh(&pacing, &fresh, &bad);
+                counted.slot.reject_fresh(&pacing, &fresh, &bad);
+            }
+            Err(error) => assert_eq!(error, NoToken::NotReplaced),
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    // Minutes: 5, 10, 20 and so on between them; every half hour the token is refreshed anyway.
+    assert_eq!(logins, [0, 5, 15, 35, 75]);
+
+    // For the others a dead token is replaced at once, for a job that was never polled before too.
+    for job in ["good", "new"] {
+        let token = counted.get_for(job, None, Ok(grant())).await.unwrap();
+        counted.slot.accept(&token, &good);
+        assert!(
+            counted
+                .get_for(job, Some(&token), Ok(grant()))
+                .await
+                .is_ok()
+        );
+    }
+    // As it is for this one, once a token was accepted for it.
+    let token = counted.get_for("bad", None, Ok(grant())).await.unwrap();
+    counted.slot.accept(&token, &good);
+    assert!(
+        counted
+            .get_for("bad", Some(&token), Ok(grant()))
+            .await
+            .is_err()
+    );
+    counted.slot.accept(&token, &bad);
+    assert!(
+        counted
+            .get_for("bad", Some(&token), Ok(grant()))
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejected_jobs_that_are_not_polled_any_more_are_forgotten() {
+    let counted = Counted::default();
+    for number in 0..10 * PURGE_FROM {
+        let token = counted.get(None, Ok(grant())).await.unwrap();
+        let job = job_id(&number.to_string());
+        let pacing = Pacing::default();
+        counted.slot.reject_fresh(&pacing, &token, &job);
+        tokio::time::advance(Duration::from_secs(60)).await;
+    }
+    assert!(lock(&counted.slot.state).rejected_jobs.len() <= PURGE_FROM);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_lasts_as_long_as_the_longest_that_was_wanted() {
+    let delay = LoginDelay::default();
+    assert_eq!(delay.left(), None);
+    delay.extend(Duration::from_secs(60));
+    delay.extend(Duration::from_secs(5));
+    tokio::time::advance(Duration::from_secs(59)).await;
+    assert_eq!(delay.left(), Some(Duration::from_secs(1)));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(delay.left(), None);
+    delay.extend(Duration::from_secs(5));
+    assert_eq!(delay.left(), Some(Duration::from_secs(5)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,6 +279,6 @@ fn slots_of_projects_that_are_not_polled_any_more_are_dropped() {
     for number in 0..10 * PURGE_FROM {
         tokens.slot(Some(&project(&number.to_string())));
     }
-    assert!(lock(&tokens.0).len() <= PURGE_FROM);
+    assert!(lock(&tokens.slots).len() <= PURGE_FROM);
     assert!(Arc::ptr_eq(&kept, &tokens.slot(Some(&project("kept")))));
 }
