@@ -213,6 +213,7 @@ fn now(started: Instant) -> Now {
 #[cfg(test)]
 mod tests {
     use super::{fake::*, *};
+    use crate::telemetry::Captured;
     use serde_json::{Value, json};
     use std::sync::Mutex;
     use tokio::time::sleep;
@@ -321,6 +322,81 @@ mod tests {
             control.drain().await;
             // Timers have a resolution of a millisecond.
             assert_eq!(started.elapsed().as_millis(), expected.as_millis());
+        }
+    }
+
+    /// The messages of this module with these counts of what is pending.
+    fn messages(log: &Captured) -> Vec<String> {
+        let lines = log.of("");
+        let lines = lines.iter().map(|line| {
+            let message = line["message"].as_str().unwrap();
+            format!(
+                "{} {message} {} {}",
+                line["level"].as_str().unwrap(),
+                line["polls"],
+                line["api_calls"]
+            )
+        });
+        lines.collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_pending_at_the_end_is_logged() {
+        let (log, _guard) = Captured::start();
+        let (controller, _) = server(json!([object(&json!({}))]), |_| Reply::Never);
+        stop_after(SECOND, controller).await;
+        let stopping = "INFO shutting down null null".to_owned();
+        let repeated = "INFO the next start repeats what is in flight 0 1".to_owned();
+        assert_eq!(messages(&log), [stopping.clone(), repeated]);
+
+        let (log, _guard) = Captured::start();
+        let (controller, _) = one_write(Reply::Never);
+        stop_after(12 * SECOND, controller).await;
+        let given_up = "WARN gave up waiting after 14 s: the next start writes the statuses that are not \
+                        written 0 1";
+        assert_eq!(messages(&log), [stopping.clone(), given_up.to_owned()]);
+
+        let (log, _guard) = Captured::start();
+        let (controller, _) = server(json!([]), |_| Reply::Never);
+        stop_after(SECOND, controller).await;
+        assert_eq!(messages(&log), [stopping]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_does_not_decode_is_logged_and_an_event_of_it_posted() {
+        let (log, _guard) = Captured::start();
+        let mut object = object(&json!({}));
+        object["spec"] = json!({});
+        let (controller, sent) = server(json!([object]), |_| Reply::Never);
+        stop_after(SECOND, controller).await;
+        let messages = messages(&log);
+        assert_eq!(messages.len(), 2, "{messages:?}");
+        let note =
+            "This object is not followed, because it cannot be read: missing field `projectID`.";
+        assert_eq!(messages[0], format!("WARN {note} null null"));
+        assert_eq!(lines(&sent, "POST /apis/events.k8s.io/"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_namespace_has_a_watch_and_all_of_them_have_to_be_listed() {
+        let list = "/apis/imageexport.dev/v1alpha1/namespaces/two/imageexportjobs?&limit";
+        for (answers, ready) in [(true, true), (false, false)] {
+            let (client, sent) = api_server(move |sent| {
+                if sent.line.contains("watch=true") || sent.line.contains(list) && !answers {
+                    return Reply::Never;
+                }
+                let list = json!({ "metadata": { "resourceVersion": "9" }, "items": [] });
+                Reply::json(200, &list)
+            });
+            let mut controller = controller(client);
+            controller.namespaces = vec!["one".to_owned(), "two".to_owned()];
+            let health = controller.health.clone();
+            stop_after(SECOND, controller).await;
+            assert_eq!(health.ready().is_ok(), ready);
+            assert_eq!(lines(&sent, &format!("GET {list}")), 1);
+            let one = "GET /apis/imageexport.dev/v1alpha1/namespaces/one/imageexportjobs?&";
+            // A list and a watch.
+            assert_eq!(lines(&sent, one), 2);
         }
     }
 

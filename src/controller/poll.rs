@@ -63,37 +63,15 @@ pub(super) async fn poll(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::{credentials, fake};
+    use crate::{
+        controller::{credentials, fake},
+        telemetry::Captured,
+    };
     use image_export_api::ImageExportJob;
     use image_export_core::{Config, Effect, Input, Now, Output, Source, Tracker};
-    use serde_json::{Value, json};
-    use std::{io, sync::Mutex, time::Duration};
+    use serde_json::json;
+    use std::time::Duration;
     use testbed::ims::{self, Answer, JobKey, Simulator};
-
-    /// Lines of a log, in memory.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Log {
-        /// Those of this module.
-        fn lines(&self) -> Vec<Value> {
-            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-            let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-            lines
-                .filter(|line: &Value| line["target"] == "image_export_operator::controller::poll")
-                .collect()
-        }
-    }
 
     /// A request for the object of `fake::object`, of which only the tracker can make one.
     fn request() -> PollRequest {
@@ -150,15 +128,7 @@ mod tests {
             Answer::json(200, r#"{"job_id":"{job_id}","status":"RUNNING"}"#)
                 .header("X-Request-Id", "five"),
         ];
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .json()
-            .flatten_event(true)
-            .with_max_level(tracing::Level::DEBUG)
-            .with_writer(move || writer.clone())
-            .finish();
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let (log, _guard) = Captured::start();
         let mut categories = Vec::new();
         for answer in answers {
             sim.script(key.clone(), [answer]);
@@ -178,7 +148,7 @@ mod tests {
         );
 
         let address = sim.url().replace("http://", "");
-        let lines = log.lines();
+        let lines = log.of("::poll");
         let ids = |level: &str| -> Vec<String> {
             let lines = lines.iter().filter(|line| line["level"] == level);
             lines
