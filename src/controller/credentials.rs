@@ -130,36 +130,175 @@ fn failed(kind: FailureKind, message: String) -> CredentialError {
     })
 }
 
+/// Keeps the credential in a `clouds.yaml`.
+#[cfg(test)]
+pub(super) fn put_for_test(store: &CredentialStore, reference: &Arc<CredentialRef>, yaml: &str) {
+    let file = CloudsFile {
+        place: &place(reference),
+        clouds_yaml: Some(yaml.as_bytes()),
+        cacert: None,
+    };
+    let credential = super::fake::cloud().credential(&file, "otc").unwrap();
+    store.put(reference.clone(), Arc::new(credential));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::fake::{Reply, always, api_server, cloud};
     use image_export_api::CloudCredentialsRef;
     use image_export_cloud::CloudOptions;
-    use image_export_core::CredentialRef;
+    use k8s_openapi::ByteString;
+    use serde_json::json;
+
+    const YAML: &str = "clouds: {otc: {auth_type: token, auth: {token: t}, \
+                        image_endpoint_override: \"https://ims.eu-de.otc.t-systems.com\"}}";
+
+    fn reference() -> Arc<CredentialRef> {
+        Arc::new(CredentialRef {
+            namespace: "ns".into(),
+            cloud: CloudCredentialsRef {
+                secret_name: "otc".parse().unwrap(),
+                cloud_name: "otc".parse().unwrap(),
+            },
+        })
+    }
+
+    fn secret(keys: &[(&str, &str)]) -> Reply {
+        let data = keys.iter().map(|(key, value)| {
+            let value = ByteString(value.as_bytes().to_vec());
+            ((*key).to_owned(), value)
+        });
+        let secret = Secret {
+            data: Some(data.collect()),
+            ..Secret::default()
+        };
+        Reply::json(200, &serde_json::to_value(secret).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_read_and_its_credential_kept_while_its_content_stays() {
+        let other = YAML.replace("token: t", "token: u");
+        let mut replies = [
+            secret(&[("clouds.yaml", YAML)]),
+            secret(&[("clouds.yaml", YAML), ("more", "x")]),
+            secret(&[("clouds.yaml", &other)]),
+            Reply::Lost,
+        ]
+        .into_iter();
+        let (client, sent) = api_server(move |_| replies.next().unwrap());
+        let (store, metrics) = (Arc::<CredentialStore>::default(), Arc::<Metrics>::default());
+        let cloud = cloud();
+        let read = async || {
+            let reference = reference();
+            let (store, metrics) = (store.clone(), metrics.clone());
+            let version = read(
+                client.clone(),
+                store.clone(),
+                metrics,
+                cloud.clone(),
+                reference.clone(),
+            );
+            let version = version.await;
+            (version.ok(), store.get(&reference).unwrap())
+        };
+        let (first, same, changed, lost) = (read().await, read().await, read().await, read().await);
+        assert!(first.0.is_some_and(|version| version > 0));
+        assert_eq!(same.0, first.0);
+        assert!(Arc::ptr_eq(&same.1, &first.1), "with its tokens");
+        assert!(changed.0.is_some() && changed.0 != first.0);
+        assert!(!Arc::ptr_eq(&changed.1, &first.1));
+        assert_eq!(lost.0, None);
+        assert!(
+            Arc::ptr_eq(&lost.1, &changed.1),
+            "a failed read changes nothing"
+        );
+        assert_eq!(
+            sent.lock().unwrap()[0].line,
+            "GET /api/v1/namespaces/ns/secrets/otc"
+        );
+        for line in [
+            "imageexport_secret_reads_total{result=\"usable\"} 3\n",
+            "imageexport_secret_reads_total{result=\"failed\"} 1\n",
+        ] {
+            assert!(metrics.encode().contains(line), "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_key_cacert_holds_certificates_to_trust() {
+        let (client, _) = always(secret(&[
+            ("clouds.yaml", YAML),
+            ("cacert", "no certificate"),
+        ]));
+        let result = read(client, Arc::default(), Arc::default(), cloud(), reference()).await;
+        let Err(CredentialError::Misconfigured(error)) = result else {
+            panic!("{result:?}");
+        };
+        assert!(error.message.contains("cacert"), "{}", error.message);
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_cannot_be_used_says_why() {
+        let null = json!(null);
+        for (reply, label, expected) in [
+            (
+                Reply::failure(404, &null),
+                "credentials_not_found",
+                "CredentialsNotFound: Secret ns/otc does not exist",
+            ),
+            (
+                Reply::failure(403, &null),
+                "credentials_not_found",
+                "CredentialsNotFound: the operator may not read Secret ns/otc: its role needs the verb get \
+                 on secrets there",
+            ),
+            (
+                secret(&[]),
+                "credentials_not_found",
+                "CredentialsNotFound: Secret ns/otc has no key clouds.yaml",
+            ),
+            (
+                Reply::failure(500, &null),
+                "failed",
+                "Http: Secret ns/otc cannot be read, the API server answered 500",
+            ),
+            (
+                Reply::Lost,
+                "failed",
+                "Network: Secret ns/otc cannot be read, the API server does not answer",
+            ),
+        ] {
+            let (client, _) = always(reply);
+            let (store, metrics) = (Arc::<CredentialStore>::default(), Arc::<Metrics>::default());
+            let result = read(client, store.clone(), metrics.clone(), cloud(), reference()).await;
+            let described = match result.unwrap_err() {
+                CredentialError::Misconfigured(error) => {
+                    format!("{:?}: {}", error.reason, error.message)
+                }
+                CredentialError::Unavailable(failure) => {
+                    format!("{:?}: {}", failure.kind, failure.message)
+                }
+            };
+            assert_eq!(described, expected);
+            assert!(store.get(&reference()).is_none());
+            let line = format!("imageexport_secret_reads_total{{result=\"{label}\"}} 1\n");
+            assert!(metrics.encode().contains(&line), "{line}");
+        }
+    }
 
     #[test]
     fn a_credential_that_is_read_again_under_a_new_key_survives_the_old_one() {
-        let key = || {
-            Arc::new(CredentialRef {
-                namespace: "ns".into(),
-                cloud: CloudCredentialsRef {
-                    secret_name: "otc".parse().unwrap(),
-                    cloud_name: "otc".parse().unwrap(),
-                },
-            })
-        };
-        let yaml = "clouds: {otc: {auth_type: token, auth: {token: t}, \
-                    image_endpoint_override: \"https://ims.eu-de.otc.t-systems.com\"}}";
         let file = CloudsFile {
-            place: &place(&key()),
-            clouds_yaml: Some(yaml.as_bytes()),
+            place: &place(&reference()),
+            clouds_yaml: Some(YAML.as_bytes()),
             cacert: None,
         };
         let credential =
             Arc::new(Credential::parse(&file, "otc", &CloudOptions::default()).unwrap());
         let store = CredentialStore::default();
-        store.put(key(), credential.clone());
-        let held = key();
+        store.put(reference(), credential.clone());
+        let held = reference();
         store.put(held.clone(), credential);
         store.purge();
         assert!(
@@ -168,6 +307,6 @@ mod tests {
         );
         drop(held);
         store.purge();
-        assert!(store.get(&key()).is_none());
+        assert!(store.get(&reference()).is_none());
     }
 }

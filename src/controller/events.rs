@@ -253,7 +253,7 @@ mod tests {
             Reply::failure(403, &json!(null)),
             Reply::Lost,
             Reply::Never,
-            Reply::After(TIMEOUT - GAP, Box::new(created())),
+            Reply::After(Duration::from_millis(4900), Box::new(created())),
         ]
         .into_iter();
         let (client, sent) = api_server(move |_| replies.next().unwrap());

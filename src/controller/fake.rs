@@ -1,7 +1,10 @@
 //! An API server for unit tests, without a network: it records each request and answers as the test says.
 
+use super::Controller;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
+use image_export_cloud::{CloudClient, CloudOptions, EndpointPolicy};
+use image_export_core::Config;
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
 use std::{
@@ -127,4 +130,31 @@ pub(super) fn object(status: &Value) -> Value {
         },
         "status": status,
     })
+}
+
+/// A controller of all namespaces with this client and the defaults.
+pub(super) fn controller(client: Client) -> Controller {
+    Controller {
+        client,
+        cloud: cloud(),
+        namespaces: Vec::new(),
+        config: Config::default(),
+        metrics: Arc::default(),
+        health: Arc::default(),
+    }
+}
+
+/// A client that may reach a simulator.
+pub(super) fn cloud() -> CloudClient {
+    // Fails where another test was first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let policy = EndpointPolicy {
+        allow_http: true,
+        ..EndpointPolicy::default()
+    };
+    let options = CloudOptions {
+        policy: Arc::new(policy),
+        ..CloudOptions::default()
+    };
+    CloudClient::new(options).unwrap()
 }

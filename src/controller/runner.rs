@@ -189,3 +189,246 @@ fn name(reference: &CredentialRef) -> String {
         cloud.as_str()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::fake::{self, Reply, always, object};
+    use image_export_core::{Config, Now, Output, Source, Tracker};
+    use image_export_model::{JobAnswer, JobState};
+    use serde_json::json;
+    use tokio::time::Instant;
+
+    /// A tracker in its own time, which starts with one object.
+    struct Core {
+        tracker: Tracker,
+        now: Now,
+        effects: Vec<Effect>,
+    }
+
+    impl Core {
+        fn new() -> Self {
+            let wall = "2024-11-06T06:50:00Z".parse().unwrap();
+            let now = Now {
+                mono: Duration::ZERO,
+                wall,
+            };
+            let mut core = Self {
+                tracker: Tracker::new(Config::default(), now),
+                now,
+                effects: Vec::new(),
+            };
+            core.handle(Input::Leading(true));
+            core.handle(Input::ListStarted(Source(0)));
+            let object = serde_json::from_value(object(&json!({}))).unwrap();
+            core.handle(Input::Applied(Source(0), Box::new(object)));
+            core.handle(Input::Listed(Source(0)));
+            core
+        }
+
+        fn handle(&mut self, input: Input) {
+            let mut output = Output::default();
+            self.tracker.handle(self.now, input, &mut output);
+            self.effects.append(&mut output.effects);
+        }
+
+        /// The next effect, whenever it comes.
+        fn next(&mut self) -> Effect {
+            while self.effects.is_empty() {
+                let at = self.tracker.next_deadline().unwrap();
+                let step = at.saturating_sub(self.now.mono);
+                self.now.mono += step;
+                self.now.wall += step;
+                self.handle(Input::Tick);
+            }
+            self.effects.remove(0)
+        }
+    }
+
+    /// One effect of each kind: a read of a Secret, a poll, a status write, a read that settles it, and a
+    /// deletion.
+    fn effects() -> Vec<Effect> {
+        let mut core = Core::new();
+        let mut effects = Vec::new();
+        while effects.len() < 5 {
+            let effect = core.next();
+            match &effect {
+                Effect::ReadCredential(reference) => {
+                    core.handle(Input::CredentialRead(reference.clone(), Ok(1)));
+                }
+                Effect::Poll(poll) => {
+                    let answer = JobAnswer {
+                        state: JobState::Success,
+                        job_type: None,
+                        image_id: Some("an-image".into()),
+                        fail_reason: None,
+                        error_code: None,
+                        percent: None,
+                        begin_time: None,
+                        end_time: None,
+                    };
+                    let outcome = Outcome::Answered(Box::new(answer));
+                    let observation = Observation::of(outcome, 1);
+                    core.handle(Input::Polled(poll.ticket.clone(), observation));
+                }
+                Effect::WriteStatus(write) => {
+                    core.handle(Input::Wrote(write.ticket.clone(), WriteResult::Unknown));
+                    let mut written = object(&serde_json::to_value(&write.status).unwrap());
+                    written["metadata"]["resourceVersion"] = "8".into();
+                    let fetch = core.next();
+                    let Effect::Fetch(ticket, _) = &fetch else {
+                        panic!("{fetch:?}");
+                    };
+                    let found = Box::new(serde_json::from_value(written).unwrap());
+                    core.handle(Input::Fetched(ticket.clone(), FetchResult::Found(found)));
+                    effects.push(effect);
+                    effects.push(fetch);
+                    continue;
+                }
+                Effect::Delete(_) => {}
+                Effect::Fetch(..) => panic!("{effect:?}"),
+            }
+            effects.push(effect);
+        }
+        effects
+    }
+
+    struct Running {
+        runner: Runner,
+        results: mpsc::UnboundedReceiver<Input>,
+        metrics: Arc<Metrics>,
+    }
+
+    fn runner(reply: Reply) -> Running {
+        let controller = fake::controller(always(reply).0);
+        let metrics = controller.metrics.clone();
+        let (sender, results) = mpsc::unbounded_channel();
+        Running {
+            runner: Runner::new(controller, sender),
+            results,
+            metrics,
+        }
+    }
+
+    /// The input of each effect with the time that it took, in seconds.
+    async fn inputs(reply: Reply) -> (Vec<String>, Arc<Metrics>) {
+        let mut running = runner(reply);
+        let mut described = Vec::new();
+        for effect in effects() {
+            let started = Instant::now();
+            running.runner.start(effect);
+            let input = running.results.recv().await.unwrap();
+            let seconds = started.elapsed().as_secs();
+            described.push(format!("{} after {seconds} s", describe(&input)));
+            running.runner.polls.close();
+            running.runner.api_calls.close();
+            tokio::join!(running.runner.polls.wait(), running.runner.api_calls.wait());
+            assert!(running.results.try_recv().is_err(), "exactly one input");
+        }
+        (described, running.metrics)
+    }
+
+    fn describe(input: &Input) -> String {
+        match input {
+            Input::CredentialRead(_, Ok(_)) => "read".to_owned(),
+            Input::CredentialRead(_, Err(CredentialError::Unavailable(failure))) => {
+                format!("not read, {:?}: {}", failure.kind, failure.message)
+            }
+            Input::Polled(_, observation) => match &observation.outcome {
+                Outcome::Failed(failure) => {
+                    let requests = observation.requests;
+                    format!("polled, {requests} requests: {}", failure.message)
+                }
+                other => format!("{other:?}"),
+            },
+            Input::Wrote(_, WriteResult::Written { version, .. }) => format!("wrote {version}"),
+            Input::Wrote(_, result) => format!("{result:?}"),
+            Input::Fetched(_, FetchResult::Found(object)) => {
+                format!("found {:?}", object.metadata.uid)
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// The outcome of the poll in all of these tests: no credential was read.
+    const UNREAD: &str = "polled, 0 requests: its credentials are being read again after 0 s";
+
+    #[tokio::test(start_paused = true)]
+    async fn each_call_to_the_api_server_has_15_seconds_and_ends_by_one_input() {
+        let (inputs, metrics) = inputs(Reply::Never).await;
+        let fetched = &inputs[3];
+        assert!(
+            fetched.starts_with("Fetched(") && fetched.ends_with(", Failed) after 15 s"),
+            "{fetched}"
+        );
+        assert_eq!(
+            [&inputs[..3], &inputs[4..]].concat(),
+            [
+                "not read, Timeout: no result within 15 s after 15 s",
+                UNREAD,
+                "Unknown after 15 s",
+                "Unknown after 15 s",
+            ]
+        );
+        assert!(
+            metrics
+                .encode()
+                .contains("imageexport_task_panics_total 0\n")
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_a_task_ends_by_one_input_and_is_counted() {
+        let (inputs, metrics) = inputs(Reply::Panic).await;
+        let fetched = &inputs[3];
+        assert!(
+            fetched.starts_with("Fetched(") && fetched.ends_with(", Failed) after 0 s"),
+            "{fetched}"
+        );
+        assert_eq!(
+            [&inputs[..3], &inputs[4..]].concat(),
+            [
+                "not read, Internal: the operator hit an internal error; see its log after 0 s",
+                UNREAD,
+                "Unknown after 0 s",
+                "Unknown after 0 s",
+            ]
+        );
+        assert!(
+            metrics
+                .encode()
+                .contains("imageexport_task_panics_total 4\n")
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_effect_is_answered_by_what_the_api_server_replies() {
+        let (inputs, _) = inputs(Reply::json(200, &object(&json!({})))).await;
+        let secret = "not read, Network: Secret ns/otc cannot be read";
+        assert!(inputs[0].starts_with(secret), "{}", inputs[0]);
+        assert_eq!(
+            inputs[1..],
+            [
+                UNREAD,
+                "wrote 7 after 0 s",
+                "found Some(\"u-1\") after 0 s",
+                "Deleted after 0 s",
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn polls_are_counted_until_they_end() {
+        let running = runner(Reply::Never);
+        let runner = &running.runner;
+        assert!(!runner.is_polling());
+        runner
+            .polls
+            .spawn(tokio::time::sleep(Duration::from_secs(3)));
+        assert!(runner.is_polling());
+        let started = Instant::now();
+        runner.polled().await;
+        assert_eq!(started.elapsed().as_secs(), 3);
+        assert!(!runner.is_polling());
+    }
+}

@@ -309,8 +309,8 @@ mod tests {
     fn watch(events: &[(&str, Value)]) -> Reply {
         let lines = events
             .iter()
-            .map(|(type_, object)| json!({ "type": type_, "object": object }));
-        Reply::Text(200, lines.map(|line| format!("{line}\n")).collect())
+            .map(|(type_, object)| json!({ "type": type_, "object": object }).to_string());
+        Reply::Text(200, lines.collect::<Vec<_>>().join("\n"))
     }
 
     fn ready(health: &Health) -> String {

@@ -165,7 +165,10 @@ fn label(result: &WriteResult) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::fake::{Reply, Sent, always, object};
+    use crate::{
+        controller::fake::{Reply, Sent, always, object},
+        telemetry::Captured,
+    };
     use serde_json::{Value, json};
     use std::sync::Mutex;
 
@@ -440,6 +443,37 @@ mod tests {
             };
             assert_eq!(found, expected, "{reply:?}");
             assert_eq!(only(&sent).line, format!("GET {PATH}"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_rejected_writes_one_a_minute_and_kind_is_logged_and_of_failed_ones_each_in_detail()
+    {
+        let (log, _guard) = Captured::start();
+        let gate = Arc::<LogGate>::default();
+        for minute in 0..2 {
+            for code in [403, 422, 403, 400, 500, 503, 409] {
+                let (client, _) = always(Reply::failure(code, &json!(null)));
+                let (mut writer, _) = writer(client);
+                writer.gate = gate.clone();
+                writer.write(key(), version(), running()).await;
+            }
+            tokio::time::advance(Duration::from_secs(60)).await;
+            let lines = log.of("::write");
+            let shown: Vec<_> = lines
+                .iter()
+                .skip(minute * 4)
+                .map(|line| {
+                    (
+                        line["level"].as_str().unwrap(),
+                        line["code"].as_u64().unwrap(),
+                    )
+                })
+                .collect();
+            assert_eq!(
+                shown,
+                [("WARN", 403), ("WARN", 422), ("DEBUG", 500), ("DEBUG", 503)]
+            );
         }
     }
 }

@@ -3,7 +3,9 @@ use image_export_api::CloudName;
 use image_export_cloud::{CloudClient, Credential, Place};
 use image_export_model::ConfigurationError;
 use std::{
-    env, fmt,
+    env,
+    ffi::OsString,
+    fmt,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -34,13 +36,18 @@ const LONGEST: u64 = 1024 * 1024;
 /// The first file where `OpenStack` tools search, in their order: `OS_CLIENT_CONFIG_FILE`, the working folder, the
 /// user's configuration, the machine's.
 pub fn find() -> Result<PathBuf, FileError> {
-    if let Some(named) = env::var_os("OS_CLIENT_CONFIG_FILE").filter(|path| !path.is_empty()) {
+    find_with(|name| env::var_os(name))
+}
+
+/// [`find`] with these environment variables.
+fn find_with(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, FileError> {
+    let path = |name| variable(name).filter(|path| !path.is_empty());
+    if let Some(named) = path("OS_CLIENT_CONFIG_FILE") {
         return Ok(named.into());
     }
-    let user = env::var_os("XDG_CONFIG_HOME")
-        .filter(|path| !path.is_empty())
+    let user = path("XDG_CONFIG_HOME")
         .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".config")))
+        .or_else(|| Some(PathBuf::from(path("HOME")?).join(".config")))
         .map(|folder| folder.join("openstack"));
     let folders = [
         Some(PathBuf::new()),
@@ -139,5 +146,92 @@ fn at_home(path: &str) -> PathBuf {
     match (path.strip_prefix("~/"), env::var_os("HOME")) {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
         _ => path.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::scratch::Scratch;
+
+    #[test]
+    fn the_first_file_in_the_order_of_the_openstack_tools_is_found() {
+        let scratch = Scratch::new("clouds-yaml");
+        let folder = |name: &str| scratch.path().join(name);
+        let find = |named: &str, config: &str, home: &str| {
+            find_with(|name| {
+                let value = match name {
+                    "OS_CLIENT_CONFIG_FILE" => named,
+                    "XDG_CONFIG_HOME" => config,
+                    "HOME" => home,
+                    other => panic!("{other}"),
+                };
+                match value {
+                    "unset" => None,
+                    "" => Some(OsString::new()),
+                    name => Some(folder(name).into()),
+                }
+            })
+        };
+        let error = find("", "", "home").unwrap_err().to_string();
+        let home = folder("home/.config/openstack/clouds.yaml");
+        let expected = format!(
+            "there is no clouds.yaml; name one with --clouds-yaml, or put one at clouds.yaml, {}, \
+             /etc/openstack/clouds.yaml",
+            home.display()
+        );
+        assert_eq!(error, expected);
+        let error = find("unset", "unset", "unset").unwrap_err().to_string();
+        assert!(
+            error.ends_with("at clouds.yaml, /etc/openstack/clouds.yaml"),
+            "{error}"
+        );
+
+        for (name, arguments) in [
+            (
+                "home/.config/openstack/clouds.yml",
+                ["unset", "unset", "home"],
+            ),
+            ("home/.config/openstack/clouds.yaml", ["unset", "", "home"]),
+            ("config/openstack/clouds.yaml", ["", "config", "home"]),
+        ] {
+            let path = folder(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "clouds: {}").unwrap();
+            let [named, config, home] = arguments;
+            assert_eq!(find(named, config, home).unwrap(), path);
+        }
+        // What is named need not exist: opening it reports that.
+        assert_eq!(find("named", "config", "home").unwrap(), folder("named"));
+    }
+
+    #[test]
+    fn a_file_of_one_mebibyte_is_read_and_no_longer_one() {
+        let scratch = Scratch::new("length");
+        let path = scratch.path().join("clouds.yaml");
+        let longest = usize::try_from(LONGEST).unwrap();
+        assert_eq!(longest, 1_048_576);
+        std::fs::write(&path, vec![b'#'; longest]).unwrap();
+        assert_eq!(read(&path).unwrap().len(), longest);
+        std::fs::write(&path, vec![b'#'; longest + 1]).unwrap();
+        let expected = format!("{} is longer than 1 MiB", path.display());
+        assert_eq!(read(&path).unwrap_err().to_string(), expected);
+        let absent = scratch.path().join("absent");
+        let beginning = format!("{} cannot be read: ", absent.display());
+        assert!(
+            read(&absent)
+                .unwrap_err()
+                .to_string()
+                .starts_with(&beginning)
+        );
+    }
+
+    #[test]
+    fn a_path_may_begin_at_the_home_folder() {
+        let home = env::var_os("HOME").map(PathBuf::from);
+        let expected = home.map_or("~/ca.pem".into(), |home| home.join("ca.pem"));
+        assert_eq!(at_home("~/ca.pem"), expected);
+        assert_eq!(at_home("/etc/ca.pem"), Path::new("/etc/ca.pem"));
+        assert_eq!(at_home("~other/ca.pem"), Path::new("~other/ca.pem"));
     }
 }

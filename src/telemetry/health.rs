@@ -8,8 +8,9 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// The control loop is stuck if it has not turned for this long.
 const STUCK: Duration = Duration::from_secs(60);
@@ -98,6 +99,22 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_operator_is_live_until_the_loop_has_not_turned_for_a_minute() {
+        let health = Health::default();
+        for _ in 0..3 {
+            advance(STUCK).await;
+            assert_eq!(health.live(), Ok(()));
+            health.beat();
+        }
+        advance(STUCK + Duration::from_secs(1)).await;
+        let problem = "the control loop has not turned for 61 s";
+        assert_eq!(health.live(), Err(problem.to_owned()));
+        health.beat();
+        assert_eq!(health.live(), Ok(()));
+    }
 
     #[test]
     fn readiness_names_what_is_missing() {

@@ -4,8 +4,9 @@ use std::{
     collections::HashMap,
     str::FromStr,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
 use tracing_subscriber::{
     Layer,
     filter::{LevelFilter, Targets},
@@ -123,10 +124,33 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_opens_once_a_minute_per_kind() {
+    fn kube_and_the_verifier_of_certificates_are_quiet_unless_named() {
+        let enabled = |filter: &str, target: &str| {
+            let filter: LogFilter = filter.parse().unwrap();
+            filter.0.would_enable(target, &tracing::Level::ERROR)
+        };
+        for target in ["kube_client", "kube_runtime", "rustls_platform_verifier"] {
+            assert!(!enabled("trace", target), "{target}");
+        }
+        assert!(enabled("trace,kube_client=debug", "kube_client"));
+        assert!(!enabled(
+            "trace,rustls_platform_verifier=trace",
+            "rustls_platform_verifier"
+        ));
+        assert!(enabled("error", "image_export_operator"));
+        assert!(!enabled("info,image_export=off", "image_export_operator"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_gate_opens_once_a_minute_per_kind() {
         let gate = LogGate::default();
         assert!(gate.opens("forbidden"));
         assert!(!gate.opens("forbidden"));
         assert!(gate.opens("unreachable"));
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert!(!gate.opens("forbidden"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(gate.opens("forbidden"));
+        assert!(!gate.opens("forbidden"));
     }
 }

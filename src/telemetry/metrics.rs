@@ -237,3 +237,117 @@ impl Observer for Metrics {
 fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn assert_lines(metrics: &Metrics, lines: &[&str]) {
+        let text = metrics.encode();
+        for line in lines {
+            assert!(
+                text.lines().any(|found| found == *line),
+                "{line} in\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_happens_is_counted_by_its_kind() {
+        let metrics = Metrics::default();
+        metrics.polled("answered", Duration::from_millis(40), 2);
+        metrics.polled("answered", Duration::from_secs(3), 1);
+        metrics.secret_read("usable");
+        metrics.wrote("written");
+        metrics.deleted("deleted");
+        metrics.event("posted");
+        metrics.watch_failed("renewed");
+        metrics.task_panicked();
+        metrics.request(Operation::JobQuery, "2xx", Duration::from_millis(20));
+        assert_lines(
+            &metrics,
+            &[
+                concat!(
+                    "imageexport_build_info{version=\"",
+                    env!("CARGO_PKG_VERSION"),
+                    "\"} 1"
+                ),
+                "imageexport_polls_total{outcome=\"answered\"} 2",
+                "imageexport_poll_requests_total 3",
+                "imageexport_poll_duration_seconds_sum 3.04",
+                "imageexport_poll_duration_seconds_bucket{le=\"0.05\"} 1",
+                "imageexport_poll_duration_seconds_bucket{le=\"5.0\"} 2",
+                "imageexport_secret_reads_total{result=\"usable\"} 1",
+                "imageexport_status_writes_total{result=\"written\"} 1",
+                "imageexport_deletions_total{result=\"deleted\"} 1",
+                "imageexport_events_total{result=\"posted\"} 1",
+                "imageexport_watch_errors_total{kind=\"renewed\"} 1",
+                "imageexport_task_panics_total 1",
+            ],
+        );
+        let text = metrics.encode();
+        for name in ["requests_total", "request_duration_seconds_count"] {
+            let lines = text
+                .lines()
+                .filter(|line| line.contains(name) && line.ends_with(" 1"));
+            assert_eq!(lines.count(), 1, "{name} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn gauges_and_the_trackers_counters_show_the_latest_census() {
+        let metrics = Metrics::default();
+        let mut census = Census {
+            objects: BTreeMap::from([("JobRunning", 2), ("", 1)]),
+            polls_in_flight: 3,
+            writes_in_flight: 4,
+            credentials: BTreeMap::from([("usable", 5)]),
+            paused_buckets: 6,
+            counters: Counters {
+                contradictions: 7,
+                unrecognized: 8,
+                dropped_answers: 9,
+                repairs: 10,
+            },
+        };
+        metrics.update(&census, 11);
+        let counters = [
+            "imageexport_contradictory_answers_total 7",
+            "imageexport_unrecognized_statuses_total 8",
+            "imageexport_dropped_answers_total 9",
+            "imageexport_status_repairs_total 10",
+        ];
+        assert_lines(&metrics, &counters);
+        assert_lines(
+            &metrics,
+            &[
+                "imageexport_objects{reason=\"JobRunning\"} 2",
+                "imageexport_objects{reason=\"\"} 1",
+                "imageexport_polls_in_flight 3",
+                "imageexport_status_writes_in_flight 4",
+                "imageexport_credentials{state=\"usable\"} 5",
+                "imageexport_paused_poll_buckets 6",
+                "imageexport_login_breakers_open 11",
+            ],
+        );
+        census.objects = BTreeMap::from([("JobSucceeded", 2)]);
+        census.credentials.clear();
+        census.counters.repairs += 1;
+        metrics.update(&census, 0);
+        assert_lines(&metrics, &counters[..3]);
+        assert_lines(
+            &metrics,
+            &[
+                "imageexport_status_repairs_total 11",
+                "imageexport_objects{reason=\"JobSucceeded\"} 2",
+                "imageexport_login_breakers_open 0",
+            ],
+        );
+        let text = metrics.encode();
+        assert!(
+            !text.contains("JobRunning") && !text.contains("usable"),
+            "{text}"
+        );
+    }
+}

@@ -1,10 +1,14 @@
 //! Logs, metrics and probes.
 
+#[cfg(test)]
+mod captured;
 mod health;
 mod http;
 mod logging;
 mod metrics;
 
+#[cfg(test)]
+pub(crate) use captured::Captured;
 pub use health::Health;
 pub use http::serve;
 pub use logging::{LogFilter, LogFilterError, LogFormat, LogGate, init as init_logging};
