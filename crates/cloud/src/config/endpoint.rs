@@ -279,6 +279,21 @@ mod tests {
             );
             assert_eq!(endpoint.host(), "ims.eu-de.otc.t-systems.com");
         }
+        for (path, kept) in [
+            ("/v2.1", "/v1"),
+            ("/v12", "/v1"),
+            ("/v", "/v/v1"),
+            ("/v.1", "/v.1/v1"),
+            ("/v1beta", "/v1beta/v1"),
+            ("/vault", "/vault/v1"),
+            ("/2", "/2/v1"),
+            ("/v1/p2", "/v1/p2/v1"),
+        ] {
+            let url = format!("https://ims.example.com{path}");
+            let endpoint = Endpoint::image(&url, Some("p1"), &example()).unwrap();
+            let expected = format!("https://ims.example.com{kept}/p1/jobs/j1");
+            assert_eq!(job_url(&endpoint), expected);
+        }
         let behind_a_path =
             Endpoint::image("https://gw.example.com:8443/ims/v2", None, &example()).unwrap();
         assert_eq!(

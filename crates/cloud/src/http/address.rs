@@ -112,6 +112,28 @@ fn proxy_hosts() -> HashSet<String> {
 mod tests {
     use super::*;
 
+    /// A name of this machine, which every machine resolves by itself.
+    #[tokio::test]
+    async fn a_name_is_resolved_to_the_permitted_addresses() {
+        let resolve = async |resolver: CheckedResolver, name: &str| {
+            resolver.resolve(name.parse().unwrap()).await
+        };
+        let found = resolve(CheckedResolver::new(true), "localhost").await;
+        assert!(found.unwrap().all(|address| address.ip().is_loopback()));
+        let resolver = CheckedResolver {
+            allow_internal: false,
+            proxies: HashSet::new(),
+        };
+        let refused = resolve(resolver, "localhost").await.err().unwrap();
+        assert!(refused.is::<InternalAddress>(), "{refused}");
+        // The administrator's own proxy may be anywhere.
+        let resolver = CheckedResolver {
+            allow_internal: false,
+            proxies: ["localhost".to_owned()].into(),
+        };
+        assert!(resolve(resolver, "localhost").await.is_ok());
+    }
+
     #[test]
     fn internal_addresses_are_recognised_in_every_notation_and_private_ones_pass() {
         for internal in [

@@ -204,6 +204,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_answer_has_its_class() {
+        let class_of = |status| {
+            class(&Ok(Answer {
+                status,
+                headers: HeaderMap::new(),
+                body: Ok(Vec::new()),
+            }))
+        };
+        for (statuses, expected) in [
+            (&[200, 201, 299][..], "success"),
+            (&[300, 302, 399], "redirect"),
+            (&[401], "unauthorized"),
+            (&[403], "forbidden"),
+            (&[404], "not_found"),
+            (&[429], "throttled"),
+            (&[400, 402, 408, 499], "client_error"),
+            (&[500, 503, 599], "server_error"),
+            (&[100, 600, 999], "other"),
+        ] {
+            for status in statuses {
+                assert_eq!(class_of(*status), expected, "{status}");
+            }
+        }
+        assert_eq!(class(&Err(NoAnswer::NotAllowed)), "not_allowed");
+        let kind = image_export_model::FailureKind::Timeout;
+        assert_eq!(
+            class(&Err(NoAnswer::Failed(kind, String::new()))),
+            "timeout"
+        );
+    }
+
+    #[test]
     fn loopback_is_recognised_in_all_its_spellings() {
         for (url, loopback) in [
             ("http://127.0.0.1:1", true),

@@ -18,6 +18,15 @@ use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// Pauses that no slow machine outlasts.
+fn slow_pacing() -> Pacing {
+    Pacing {
+        login_retry_min: Duration::from_secs(300),
+        login_retry_max: Duration::from_secs(300),
+        ..Pacing::default()
+    }
+}
+
 fn error_of(observation: &Observation) -> &ConfigurationError {
     let Outcome::Misconfigured(error) = &observation.outcome else {
         panic!("{observation:?}")
@@ -246,13 +255,8 @@ async fn no_login_of_a_credential_is_sent_before_the_retry_after_of_the_identity
             },
         )
         .await;
-        let pacing = Pacing {
-            login_retry_min: Duration::from_secs(300),
-            login_retry_max: Duration::from_secs(300),
-            ..Pacing::default()
-        };
         let client = client_with(CloudOptions {
-            pacing: pacing.into(),
+            pacing: slow_pacing().into(),
             ..lab()
         });
         let credential = cloud.overridden();
@@ -295,6 +299,56 @@ async fn no_login_of_a_credential_is_sent_before_the_retry_after_of_the_identity
         let other = cloud.overridden();
         query(&client, &other).await;
         assert_eq!(cloud.logins().len(), 3, "another credential may log in");
+    }
+}
+
+#[tokio::test]
+async fn rejected_logins_open_the_circuit_of_their_user_and_failed_ones_do_not() {
+    for (status, sent, open) in [(401, 3, 1), (403, 5, 0), (500, 5, 0), (503, 5, 0)] {
+        let cloud = Cloud::start(move |_| respond(status, ""), |_| running()).await;
+        let (client, credential) = (client(), cloud.overridden());
+        let mut last = None;
+        for project in ["p1", "p2", "p3", "p4", "p5"] {
+            last = Some(query_in(&client, &credential, project).await);
+        }
+        assert_eq!((cloud.logins().len(), client.open_breakers()), (sent, open));
+        if open == 1 {
+            let message = &error_of(&last.unwrap()).message.to_string();
+            let words = "rejected this user's logins 3 times in a row (401), with cloud \"otc\"";
+            assert!(
+                message.contains(words) && message.contains("every 5 min"),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agency_is_assumed_with_the_token_of_its_caller() {
+    let agency = "agency_name: exporter, agency_domain_name: OTC2, delegated_project: theirs";
+    for (own_project, own_scope) in [
+        ("", json!({"domain": {"name": "OTC1"}})),
+        ("project_id: p1", json!({"project": {"id": "p1"}})),
+    ] {
+        let cloud = Cloud::start(accept, |_| running()).await;
+        let url = &cloud.url;
+        let credential = credential(&format!(
+            "clouds: {{otc: {{auth: {{auth_url: '{url}', username: alice, password: {CANARY}, user_domain_name: OTC1, {own_project}}}, image_endpoint_override: '{url}', {agency}}}}}"
+        ))
+        .unwrap();
+        let poll = query(&client(), &credential).await;
+        assert_eq!(poll.outcome.category(), "answered", "{poll:?}");
+        let logins = cloud.logins();
+        assert_eq!(logins.len(), 2);
+        assert_eq!(logins[0].body["auth"]["scope"], own_scope);
+        assert!(!logins[0].headers.contains_key("x-auth-token"));
+        assert_eq!(logins[1].token(), "token-1");
+        let assumed = &logins[1].body["auth"];
+        let role = json!({"agency_name": "exporter", "domain_name": "OTC2"});
+        assert_eq!(assumed["identity"]["assume_role"], role);
+        let theirs = json!({"project": {"name": "theirs", "domain": {"name": "OTC2"}}});
+        assert_eq!(assumed["scope"], theirs);
+        assert_eq!(cloud.queries()[0].token(), "token-2");
     }
 }
 
@@ -469,38 +523,27 @@ async fn a_given_token_without_an_endpoint_is_exchanged_for_one_with_a_catalog()
     );
 }
 
+/// `auth::tokens` has the tests of half-life, in virtual time.
 #[tokio::test]
-async fn a_token_is_refreshed_at_half_life_and_the_old_one_used_if_that_fails() {
+async fn an_expired_token_is_replaced_and_a_failed_login_not_repeated_at_once() {
     let login = |n| match n {
-        1 => granted(n, PROJECT, Duration::from_secs(2), &Value::Null),
-        2 => respond(503, ""),
-        _ => accept(n),
+        1 => granted(n, PROJECT, Duration::from_secs(1), &Value::Null),
+        _ => respond(503, ""),
     };
     let cloud = Cloud::start(login, |_| running()).await;
-    let (client, credential) = (client(), cloud.overridden());
-    let poll = || query(&client, &credential);
-    poll().await;
-    assert_eq!(
-        (poll().await.outcome.category(), cloud.logins().len()),
-        ("answered", 1)
-    );
+    let client = client_with(CloudOptions {
+        pacing: slow_pacing().into(),
+        ..lab()
+    });
+    let credential = cloud.overridden();
+    let first = query(&client, &credential).await;
+    assert_eq!(first.outcome.category(), "answered");
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    assert_eq!(
-        (poll().await.outcome.category(), cloud.logins().len()),
-        ("answered", 2)
-    );
-    assert_eq!(
-        (poll().await.outcome.category(), cloud.logins().len()),
-        ("answered", 2),
-        "not again at once"
-    );
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let expired = poll().await;
-    assert_eq!(
-        (expired.outcome.category(), cloud.logins().len()),
-        ("http_error", 2),
-        "expired, and paused"
-    );
+    for _ in 0..2 {
+        let expired = query(&client, &credential).await;
+        assert_eq!(expired.outcome.category(), "http_error");
+        assert_eq!(cloud.logins().len(), 2);
+    }
 }
 
 #[tokio::test]

@@ -89,6 +89,35 @@ async fn a_redirect_is_never_followed() {
 }
 
 #[tokio::test]
+async fn an_observation_reports_the_endpoint_and_its_retry_after() {
+    for (status, header, category) in [
+        (429, None, "throttled"),
+        (429, Some("17"), "throttled"),
+        (503, None, "http_error"),
+        (503, Some("17"), "http_error"),
+        (404, Some("17"), "not_found"),
+    ] {
+        let answer = move |_: &super::fake_cloud::Seen| {
+            let mut response = respond(status, "");
+            let headers = response.headers_mut();
+            headers.insert("x-request-id", "req-1".parse().unwrap());
+            if let Some(seconds) = header {
+                headers.insert("retry-after", seconds.parse().unwrap());
+            }
+            response
+        };
+        let cloud = Cloud::start(accept, answer).await;
+        let poll = query(&client(), &cloud.overridden()).await;
+        assert_eq!(poll.outcome.category(), category);
+        let wait = header.map(|_| Duration::from_secs(17));
+        assert_eq!(poll.retry_after, wait, "{status}");
+        assert_eq!(poll.endpoint.as_deref(), cloud.url.strip_prefix("http://"));
+        assert_eq!(poll.request_id.as_deref(), Some("req-1"));
+        assert_eq!((poll.requests, poll.signed_in), (1, true));
+    }
+}
+
+#[tokio::test]
 async fn a_body_is_read_up_to_its_limit_whatever_its_form() {
     let padded = |len: usize| {
         format!(

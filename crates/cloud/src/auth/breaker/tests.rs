@@ -125,6 +125,73 @@ async fn an_owner_whose_password_was_changed_stops_after_three_as_well() {
     assert_eq!(rejected, 3);
 }
 
+/// Makes all attempts at once; each is rejected after a second. Returns how often the cloud rejected.
+async fn rejected_at_once(breakers: &Breakers, attempts: impl IntoIterator<Item = Attempt>) -> u32 {
+    let rejected = Mutex::new(0);
+    let all = attempts.into_iter().map(async |attempt| {
+        if let Ok(permit) = breakers.enter(attempt).await {
+            *lock(&rejected) += 1;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let _ = permit.rejected("401");
+        }
+    });
+    join_all(all).await;
+    *lock(&rejected)
+}
+
+#[tokio::test(start_paused = true)]
+async fn parallel_logins_of_an_owner_whose_password_was_changed_stop_after_three() {
+    for are_known in [true, false] {
+        let breakers = breakers();
+        let projects: Vec<_> = (0..100)
+            .map(|n| login_to(&breakers, "old", &format!("p{n}")))
+            .collect();
+        accept(&breakers, login(&breakers, "old")).await;
+        if are_known {
+            for project in &projects {
+                accept(&breakers, *project).await;
+            }
+        }
+        let rejected = rejected_at_once(&breakers, projects.clone()).await;
+        assert_eq!(rejected, 3, "{are_known}");
+        assert_eq!(breakers.open(), 1);
+        // The password that replaced it is tried first, and closes the circuit.
+        let new = login(&breakers, "new");
+        assert!(breakers.enter(new).await.is_err());
+        tokio::time::advance(5 * MINUTE).await;
+        accept(&breakers, new).await;
+        assert_eq!(breakers.open(), 0);
+        assert_eq!(
+            rejected_at_once(&breakers, projects).await,
+            3,
+            "the old one is not trusted any more"
+        );
+        accept(&breakers, new).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_has_as_many_logins_in_flight_as_may_still_fail() {
+    for (before, may_fail) in [(0, 3), (1, 2), (2, 1)] {
+        let breakers = breakers();
+        let (owner, stranger) = (login(&breakers, "right"), login(&breakers, "wrong"));
+        accept(&breakers, owner).await;
+        for _ in 0..before {
+            reject(&breakers, stranger).await;
+        }
+        let mut permits = Vec::new();
+        for _ in 0..may_fail {
+            permits.push(breakers.enter(owner).await.unwrap());
+        }
+        let waiting = tokio::time::timeout(MINUTE, breakers.enter(owner)).await;
+        assert!(waiting.is_err(), "{before}");
+        // They do not count as those of others, whose secrets are not trusted.
+        assert!(breakers.enter(stranger).await.is_ok(), "{before}");
+        permits.pop();
+        assert!(breakers.enter(owner).await.is_ok(), "{before}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_project_without_a_role_does_not_stop_the_others_of_its_user() {
     let breakers = breakers();
@@ -132,14 +199,17 @@ async fn a_project_without_a_role_does_not_stop_the_others_of_its_user() {
         ["good", "other", "made-up"].map(|p| login_to(&breakers, "right", p));
     accept(&breakers, good).await;
     let mut rejected = 0;
-    for _ in 0..24 {
-        if let Ok(permit) = breakers.enter(wrong).await {
-            assert_eq!(permit.rejected("401"), None);
-            rejected += 1;
+    for _ in 0..25 {
+        match breakers.enter(wrong).await {
+            Ok(permit) => {
+                assert_eq!(permit.rejected("401"), None);
+                rejected += 1;
+            }
+            Err(open) => assert_eq!((open.rejections, open.wait), (0, 5 * MINUTE / 2)),
         }
         tokio::time::advance(5 * MINUTE / 2).await;
     }
-    assert!((6..=13).contains(&rejected), "{rejected} in an hour");
+    assert_eq!(rejected, 13, "once in 5 min, for an hour");
     accept(&breakers, other).await;
     accept(&breakers, good).await;
 }
@@ -198,8 +268,14 @@ async fn signed_requests_of_a_trusted_key_are_in_flight_in_any_number() {
     let breakers = breakers();
     let signed = breakers.attempt("AK", [&"sk".into()], "ims", "", true);
     accept(&breakers, signed).await;
-    let many = join_all((0..100).map(|_| breakers.enter(signed))).await;
+    let mut many = join_all((0..100).map(|_| breakers.enter(signed))).await;
     assert!(many.iter().all(Result::is_ok));
+    // Until one of them is rejected: then in as small a number as logins.
+    let _ = many.pop().unwrap().unwrap().rejected("401");
+    let waiting = tokio::time::timeout(MINUTE, breakers.enter(signed)).await;
+    assert!(waiting.is_err());
+    many.truncate(1);
+    assert!(breakers.enter(signed).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,6 +293,20 @@ async fn only_what_was_accepted_and_is_not_rejected_by_now_may_be_sent_twice() {
     assert!(may_repeat(right).await);
     tokio::time::advance(25 * 60 * MINUTE).await;
     assert!(!may_repeat(right).await, "accepted too long ago");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_accepted_secret_is_not_forgotten_for_many_others_of_its_user() {
+    let breakers = breakers();
+    let owner = login(&breakers, "right");
+    accept(&breakers, owner).await;
+    for n in 0..10 * PURGE_FROM {
+        drop(breakers.enter(login(&breakers, &n.to_string())).await);
+    }
+    let held = lock(&breakers.by_identity)[&owner.identity].secrets.len();
+    assert!(held <= PURGE_FROM, "{held}");
+    rejected_until_stopped(&breakers, login(&breakers, "wrong")).await;
+    accept(&breakers, owner).await;
 }
 
 #[tokio::test(start_paused = true)]

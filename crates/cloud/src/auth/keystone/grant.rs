@@ -110,3 +110,28 @@ fn lifetime(token: &Value) -> Duration {
         .unwrap_or_default()
         .clamp(LIFETIME_BOUNDS.0, LIFETIME_BOUNDS.1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_token_lives_from_its_issue_to_its_expiry_within_bounds() {
+        let at = |time: &str| json!(format!("2026-01-01T{time}.000000Z"));
+        for (issued, expires, seconds) in [
+            (at("00:00:00"), at("01:30:00"), 5400),
+            (at("00:00:00"), at("00:00:00"), 1),
+            (at("02:00:00"), at("01:00:00"), 1),
+            (at("00:00:00"), json!("2027-01-01T00:00:00Z"), 86_400),
+            (at("00:00:00"), json!("soon"), 3600),
+            (at("00:00:00"), Value::Null, 3600),
+            // Without its issue, its life is counted from now.
+            (Value::Null, json!("2000-01-01T00:00:00Z"), 1),
+            (Value::Null, json!("2500-01-01T00:00:00Z"), 86_400),
+        ] {
+            let token = json!({"issued_at": issued, "expires_at": expires});
+            assert_eq!(lifetime(&token), Duration::from_secs(seconds), "{token}");
+        }
+    }
+}
