@@ -86,7 +86,7 @@ async fn no_secret_appears_in_logs_events_objects_or_metrics() {
         .expect("a token");
     let launch = Launch {
         log_level: "trace,kube_client=trace,kube_runtime=trace",
-        ..Launch::default()
+        ..Launch::for_graces()
     };
     let operator = Operator::launch(&kubeconfig, launch, &["--namespace", &team.namespace]);
     team.operator = Some(operator);

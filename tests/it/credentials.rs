@@ -140,8 +140,8 @@ async fn objects_that_share_an_invalid_secret_share_its_reads() {
     let counted = reads(team.operator()).await;
     assert!(counted <= most(started.elapsed()), "{counted} reads");
 
-    team.put_secret("otc", &team.clouds_yaml());
     let fixed = Instant::now();
+    team.put_secret("otc", &team.clouds_yaml());
     for name in &names {
         team.until_reason(name, "JobRunning").await;
         team.assert_recovered(name, "CredentialsNotFound");

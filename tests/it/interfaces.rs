@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use testbed::ims::{Answer, End, Job, Start};
 
 /// The waits of the README: for success, for failure, for either.
-pub const SUCCESS: [&str; 2] = ["--for=condition=Ready", "--timeout=60s"];
-pub const FAILURE: [&str; 2] = ["--for=condition=Succeeded=False", "--timeout=60s"];
-pub const EITHER: [&str; 2] = ["--for=jsonpath={.status.completionTime}", "--timeout=60s"];
+pub const SUCCESS: [&str; 2] = ["--for=condition=Ready", "--timeout=10m"];
+pub const FAILURE: [&str; 2] = ["--for=condition=Succeeded=False", "--timeout=10m"];
+pub const EITHER: [&str; 2] = ["--for=jsonpath={.status.completionTime}", "--timeout=10m"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_that_began_before_the_operator_returns_at_the_end_and_not_before() {

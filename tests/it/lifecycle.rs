@@ -1,10 +1,7 @@
 //! Jobs from their beginning to their end.
 
-use crate::harness::{PROJECT, Team, condition, summary};
-use std::time::Duration;
-use testbed::ims::{Job, Layout, Start};
-
-const MOMENT: Duration = Duration::from_millis(900);
+use crate::harness::{PROJECT, Team, condition, key, summary};
+use testbed::ims::{Answer, Job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_documented_example_ends_with_its_image() {
@@ -38,22 +35,24 @@ async fn the_documented_example_ends_with_its_image() {
 #[tokio::test(flavor = "multi_thread")]
 async fn init_and_running_are_shown_before_the_end() {
     let team = Team::start("three").await;
-    let job = Job::new(PROJECT, "three")
-        .starts(Start::FirstQuery)
-        // Without progress, whose steps are writes of their own.
-        .layout(Layout::Reference)
-        .init_for(MOMENT)
-        .running_for(MOMENT);
-    let name = team.follow(job).await;
-
-    let status = team.until_reason(&name, "JobSucceeded").await;
+    let name = "three";
+    // Each answer is given until it is shown.
+    team.sim.script_forever(key(name), Answer::preset("init"));
+    team.create(name).await;
+    team.until_reason(name, "JobInitializing").await;
+    team.sim
+        .script_forever(key(name), Answer::preset("running"));
+    team.until_reason(name, "JobRunning").await;
+    team.sim
+        .script_forever(key(name), Answer::preset("success"));
+    let status = team.until_reason(name, "JobSucceeded").await;
     assert_eq!(
-        team.course(&name),
+        team.course(name),
         ["JobInitializing", "JobRunning", "JobSucceeded"]
     );
-    assert_eq!(team.writes(&name), 3, "one write per visible transition");
+    assert_eq!(team.writes(name), 3, "one write per visible transition");
     let statuses: Vec<_> = team
-        .versions(&name)
+        .versions(name)
         .into_iter()
         .filter_map(|o| o.status?.status)
         .collect();

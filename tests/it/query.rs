@@ -5,10 +5,9 @@ use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
-    time::Duration,
 };
 use testbed::{
-    ims::{self, Answer, End, Gate, Job, Simulator, Start, Target, User},
+    ims::{self, Answer, End, Gate, Job, Simulator, Target, User},
     process::{self, Supervised},
 };
 
@@ -270,11 +269,9 @@ fn errors_of_the_file_or_the_command_are_printed_on_standard_error() {
 #[test]
 fn waiting_ends_with_the_job_and_prints_each_change_on_standard_error() {
     let workspace = Workspace::new("wait");
-    let job = Job::new(PROJECT, "job")
-        .starts(Start::FirstQuery)
-        .init_for(Duration::from_millis(1500))
-        .running_for(Duration::from_secs(2));
-    workspace.sim.put_job(job);
+    workspace.sim.put_job(Job::new(PROJECT, "job"));
+    let before = ["init", "init", "running", "running"].map(Answer::preset);
+    workspace.sim.script(key("job"), before);
     let completed = workspace.query_job("job", &["--wait", "--poll-period", "1", "-o", "json"]);
     assert_eq!(completed.code(), 0);
     assert_eq!(completed.json()["answer"]["status"], "SUCCESS");

@@ -2,10 +2,13 @@
 //! fails on the way, and the tool verdicts at each step. Each run of this test compares the document
 //! with what it observes; `RECORD=1 cargo test --test it recorded_run` writes it anew.
 
-use crate::harness::{Team, key, running};
+use crate::harness::{Launch, Team, key, running};
 use serde_json::Value;
 use std::{fmt::Write as _, path::Path};
-use testbed::{ims::Answer, judges::Judges};
+use testbed::{
+    ims::{Answer, Gate},
+    judges::Judges,
+};
 
 const DOCUMENT: &str = "docs/recorded-run.md";
 const NAME: &str = "export";
@@ -72,7 +75,7 @@ async fn run_lifecycle() -> (Vec<Step>, String) {
     team.follow(running(NAME)).await;
     let mut steps = vec![step(&team, "created; no operator runs yet")];
 
-    team.start_operator();
+    team.start_operator_as(Launch::for_graces(), &[]);
     team.until_reason(NAME, "JobInitializing").await;
     steps.push(step(&team, "the cloud reports INIT"));
 
@@ -81,14 +84,19 @@ async fn run_lifecycle() -> (Vec<Step>, String) {
     team.until_reason(NAME, "JobRunning").await;
     steps.push(step(&team, "it reports RUNNING"));
 
-    team.sim
-        .script_forever(key(NAME), Answer::preset("unavailable"));
-    let polls = team.polls(NAME);
-    team.sim.polled(&key(NAME), polls + 2).await;
-    // No further poll may come while kubectl reads.
+    // The third poll is held, and the operator stopped, while kubectl reads.
+    let unavailable = || Answer::preset("unavailable");
+    let third = Gate::new();
+    team.sim.script(
+        key(NAME),
+        [unavailable(), unavailable(), unavailable().held_by(&third)],
+    );
+    team.sim.script_forever(key(NAME), unavailable());
+    third.arrived(1).await;
     team.operator().pause();
     steps.push(step(&team, "it answers 503 to two polls"));
     team.operator().resume();
+    third.open();
     team.until_reason(NAME, "PollFailed").await;
     steps.push(step(&team, "it has answered 503 for more than 2 minutes"));
 
@@ -156,7 +164,7 @@ $ cargo test --test it recorded_run            # compares
 $ RECORD=1 cargo test --test it recorded_run   # writes this page
 ```
 
-The operator's durations are 50 times shorter there. The waits are `kubectl wait iej/export --for=…` with
+The operator's durations are 20 times shorter there. The waits are `kubectl wait iej/export --for=…` with
 `condition=Ready`, `condition=Succeeded=False` and `jsonpath={.status.completionTime}`; one that does not
 return continues to wait.
 

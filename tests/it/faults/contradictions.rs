@@ -179,10 +179,10 @@ async fn nothing_makes_a_second_poll_of_an_object_overtake_the_first() {
     team.request_poll("job", "now").await;
     team.patch("job", json!({ "spec": { "pollPeriodSeconds": 5 } }))
         .await;
-    // What is created later is polled several times meanwhile.
+    // What is created later is polled twice meanwhile.
     team.follow(Job::new(PROJECT, "later").ends(End::Never))
         .await;
-    team.sim.polled(&key("later"), 5).await;
+    team.sim.polled(&key("later"), 2).await;
     assert_eq!((team.polls("job"), first.waiting()), (1, 1));
 
     first.open();

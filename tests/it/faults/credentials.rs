@@ -8,8 +8,6 @@ use testbed::ims::{self, Job, User};
 
 const DOMAIN: &str = "OTC00000000001000000101";
 const PASSWORD: &str = "canary-password-77ab";
-/// What a busy machine may add to a time that the operator keeps.
-const SLACK: Duration = Duration::from_millis(1500);
 
 /// A clouds.yaml for a user of the team's simulator.
 fn login(team: &Team, user: &str, password: &str) -> String {
@@ -23,6 +21,9 @@ fn user(name: &str, password: &str) -> User {
     User::new(name, DOMAIN, password).project(PROJECT, "eu-de_images")
 }
 
+/// How soon a rotated Secret is used is tested in virtual time, by
+/// `a_rotated_secret_is_used_within_5_minutes_without_extra_polls` and
+/// `a_rotated_secret_is_used_at_once_when_the_old_one_is_rejected` of the core.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_secret_is_used_in_time_and_at_once_where_the_old_one_is_rejected() {
     let team = Team::start("rotated-secret").await;
@@ -36,20 +37,17 @@ async fn a_rotated_secret_is_used_in_time_and_at_once_where_the_old_one_is_rejec
     team.until_reason("job", "JobRunning").await;
     assert_eq!(team.sim.logins(), 1);
 
-    // Both users are good: the new one counts within 5 minutes.
+    // Both users are good: the new one counts with the next read of the Secret.
     team.put_secret_key("rotated", "clouds.yaml", login(&team, "new", PASSWORD))
         .await;
-    let rotated = Instant::now();
     eventually("a login of the new user", || {
         (team.sim.logins() == 2).then_some(())
     })
     .await;
-    let refresh = Duration::from_secs(300).mul_f64(SCALE);
-    assert!(rotated.elapsed() <= refresh + SLACK);
     assert_eq!(team.course("job"), ["JobRunning"]);
     assert_eq!(team.writes("job"), 1);
 
-    // The password is changed here and there: it counts long before the next planned look.
+    // The password is changed here and there: at most one login tries the old one.
     team.put_secret_key(
         "rotated",
         "clouds.yaml",
@@ -59,7 +57,6 @@ async fn a_rotated_secret_is_used_in_time_and_at_once_where_the_old_one_is_rejec
     let before = team.sim.requests().len();
     team.sim.put_user(user("new", "canary-password-2"));
     team.sim.revoke_issued_tokens();
-    let revoked = Instant::now();
     let path = key("job").to_string();
     eventually("an accepted poll", || {
         team.sim.requests()[before..]
@@ -72,19 +69,18 @@ async fn a_rotated_secret_is_used_in_time_and_at_once_where_the_old_one_is_rejec
             .then_some(())
     })
     .await;
-    assert!(
-        revoked.elapsed() <= refresh / 4 + SLACK,
-        "{:?}",
-        revoked.elapsed()
-    );
     team.until_reason("job", "JobRunning").await;
     let counters = team.sim.counters();
     assert!(counters.password_failures <= 1, "{counters:?}");
     assert!(team.operator().is_running());
 }
 
+/// How soon a restored Secret is found is tested in virtual time, by
+/// `a_broken_secret_is_read_again_after_5_s_doubling_to_60_s` and
+/// `polls_resume_at_once_when_the_secret_is_readable` of the core. The bounds on reads here hold on a machine
+/// of any speed: they grow with the time that the test has taken.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restored_secret_is_found_soon_at_first_and_within_a_minute_later_by_one_read() {
+async fn a_restored_secret_is_found_by_few_reads_whatever_the_number_of_objects() {
     const OBJECTS: usize = 15;
     // 5 s doubling to 60 s: a quarter of a second to three.
     const SLOWER: f64 = 0.05;
@@ -107,15 +103,9 @@ async fn a_restored_secret_is_found_soon_at_first_and_within_a_minute_later_by_o
     let started = Instant::now();
     team.start_operator_as(launch, &[]);
     let read = |result: &str| format!("imageexport_secret_reads_total{{result=\"{result}\"}}");
-    let restore = async |secret: &str, within: Duration| {
+    let restore = async |secret: &str| {
         team.put_secret_key(secret, "clouds.yaml", team.clouds_yaml())
             .await;
-        let restored = Instant::now();
-        for name in names(secret) {
-            team.sim.polled(&key(&name), 1).await;
-        }
-        let took = restored.elapsed();
-        assert!(took <= within + SLACK, "{secret}: {took:?}");
         for name in names(secret) {
             team.until_reason(&name, "JobRunning").await;
         }
@@ -124,7 +114,7 @@ async fn a_restored_secret_is_found_soon_at_first_and_within_a_minute_later_by_o
     for name in names("gone") {
         team.until_reason(&name, "CredentialsNotFound").await;
     }
-    restore("gone", scaled(10)).await;
+    restore("gone").await;
     let usable = team.operator().metric(&read("usable")).await;
     let most = 1.0 + started.elapsed().as_secs_f64() / scaled(300).as_secs_f64();
     assert!(usable <= most, "{usable} reads");
@@ -137,7 +127,7 @@ async fn a_restored_secret_is_found_soon_at_first_and_within_a_minute_later_by_o
         reads <= 5.0 + (elapsed - 75.0).max(0.0) / 60.0,
         "{reads} in {elapsed} s"
     );
-    restore("broken", scaled(60)).await;
+    restore("broken").await;
     for secret in ["gone", "broken"] {
         for name in names(secret) {
             assert_eq!(team.writes(&name), 2, "{name}");
@@ -157,8 +147,8 @@ async fn a_thousand_objects_on_one_secret_cost_one_login_and_one_poll_each() {
             team.follow(Job::new(PROJECT, name.as_str())).await;
         })
         .await;
-    team.start_operator();
     let started = Instant::now();
+    team.start_operator();
     for name in &names {
         team.until_reason(name, "JobSucceeded").await;
     }

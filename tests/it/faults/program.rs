@@ -4,7 +4,6 @@ use crate::harness::{PROJECT, TOKEN, key};
 use flate2::{Compression, write::GzEncoder};
 use std::{
     io::Write,
-    net::TcpListener,
     path::Path,
     process::{Command, Output},
 };
@@ -88,9 +87,11 @@ fn a_gzip_bomb_does_no_harm_in_little_memory() {
 fn a_proxy_that_is_down_affects_only_hosts_behind_it() {
     let sim = simulator();
     sim.put_job(Job::new(PROJECT, "loopback"));
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+    // A port that is taken, so that nobody else gets it, and on which nobody listens.
+    let port = tokio::net::TcpSocket::new_v4().expect("a socket");
+    let loopback = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+    port.bind(loopback).expect("a port");
     let nobody = format!("http://{}", port.local_addr().expect("an address"));
-    drop(port);
 
     let output = query(&sim, "http://ims.example.com", "behind", &nobody, None);
     let said = classification(&output);

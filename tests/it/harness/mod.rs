@@ -24,8 +24,12 @@ use tokio::task::JoinHandle;
 
 /// Every duration of the operator is multiplied by this: 5 minutes become 6 seconds.
 pub const SCALE: f64 = 0.02;
-/// Longest wait for what has to happen.
-pub const PATIENCE: Duration = Duration::from_secs(45);
+/// The same for tests in which a grace has to pass, as that of `PollFailed` or `JobNotFound`. The operator
+/// starts its graces anew after a sleep of 10 s by its own time, so a busy machine must not delay it by as
+/// much: half a second here, a fifth of a second with [`SCALE`].
+pub const GRACE_SCALE: f64 = 0.05;
+/// Longest wait for what has to happen: much longer than any machine needs.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 pub const PROJECT: &str = "ac234de25c6741d2b1273da49eea1b9e";
 pub const TOKEN: &str = "canary-token-5d1f8c";
@@ -55,6 +59,7 @@ pub fn install(cluster: &Cluster) {
         .kubectl([
             "wait",
             "--for=condition=Established",
+            "--timeout=5m",
             "crd/imageexportjobs.imageexport.dev",
         ])
         .success()

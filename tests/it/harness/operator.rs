@@ -1,6 +1,6 @@
 //! The operator as a process.
 
-use super::{OPERATOR_NAMESPACE, PATIENCE, SCALE, eventually};
+use super::{GRACE_SCALE, OPERATOR_NAMESPACE, PATIENCE, SCALE, eventually};
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
@@ -35,6 +35,16 @@ pub struct Launch<'a> {
     pub log_level: &'a str,
     /// Factor of its durations.
     pub scale: f64,
+}
+
+impl Launch<'_> {
+    /// For tests in which a grace has to pass: [`GRACE_SCALE`].
+    pub fn for_graces() -> Self {
+        Self {
+            scale: GRACE_SCALE,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Launch<'_> {

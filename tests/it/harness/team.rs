@@ -1,6 +1,6 @@
 //! A namespace with everything that a test needs.
 
-use super::{Launch, Operator, PATIENCE, PROJECT, TOKEN, client, cluster, condition};
+use super::{Launch, Operator, PATIENCE, PROJECT, TOKEN, client, cluster, condition, eventually};
 use futures::StreamExt;
 use image_export_api::{
     ImageExportJob, ImageExportJobStatus, POLL_REQUEST_ANNOTATION, conditions::reasons::PENDING,
@@ -47,6 +47,13 @@ impl Team {
     pub async fn start(name: &str) -> Self {
         let mut team = Self::without_operator(name).await;
         team.start_operator();
+        team
+    }
+
+    /// The same for tests in which a grace has to pass.
+    pub async fn start_for_graces(name: &str) -> Self {
+        let mut team = Self::without_operator(name).await;
+        team.start_operator_as(Launch::for_graces(), &[]);
         team
     }
 
@@ -318,6 +325,19 @@ impl Team {
     pub async fn until_reason(&self, name: &str, reason: &str) -> ImageExportJobStatus {
         self.until(name, &format!("to be {reason}"), |status| {
             condition(status, "Ready").is_some_and(|ready| ready.reason == reason)
+        })
+        .await
+    }
+
+    /// The first status with this reason of `Ready`, once it was shown. A later one may have followed.
+    pub async fn first_with_reason(&self, name: &str, reason: &str) -> ImageExportJobStatus {
+        eventually(&format!("{name} to have been {reason}"), || {
+            self.versions(name)
+                .into_iter()
+                .filter_map(|object| object.status)
+                .find(|status| {
+                    condition(status, "Ready").is_some_and(|ready| ready.reason == reason)
+                })
         })
         .await
     }

@@ -2,13 +2,12 @@
 //! once; the tests of `table` examine the objects as they were read.
 
 use super::{judge, record::Record};
-use crate::harness::{Launch, PROJECT, Team, key, running};
+use crate::harness::{GRACE_SCALE, Launch, PATIENCE, PROJECT, Team, key, running};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::OnceLock,
     thread,
-    time::Duration,
 };
 use testbed::{
     ims::{Answer, Job},
@@ -22,11 +21,11 @@ const CHANGED: &str = "changed-after-success";
 /// An object of an operator that was started without `--allow-http`.
 const NOT_ALLOWED: &str = "endpoint-not-allowed";
 
-/// The longest grace, that of `JobNotFound`, is 5 minutes by the operator's time: 1.5 s here.
+/// The longest grace, that of `JobNotFound`, is 5 minutes by the operator's time: 15 s here.
 const LAUNCH: Launch<'static> = Launch {
     allow_http: true,
     log_level: "info",
-    scale: 0.005,
+    scale: GRACE_SCALE,
 };
 
 /// The `kubectl wait` commands of the documentation.
@@ -119,14 +118,9 @@ fn secret(name: &str) -> Value {
     json!({ "cloudCredentialsRef": { "secretName": name, "cloudName": "otc" } })
 }
 
-/// In the order of their creation: those that take long first. An answer that hangs keeps a reason
-/// that the next answer would end.
+/// Those that keep their reason.
 fn setups() -> Vec<Setup> {
     let job = |name: &str| Job::new(PROJECT, name);
-    let once = |name, preset, reason| Setup {
-        answers: vec![Answer::preset(preset), Answer::hang()],
-        ..answered(name, Answer::hang(), reason)
-    };
     vec![
         answered(
             "job-not-found-for-good",
@@ -206,6 +200,16 @@ fn setups() -> Vec<Setup> {
             simulated("suspended", job("suspended"), "Suspended"),
         ),
         simulated(CHANGED, job(CHANGED), "JobSucceeded"),
+    ]
+}
+
+/// Those that keep their reason while their next poll hangs: for 20 s by the clock.
+fn passing() -> Vec<Setup> {
+    let once = |name, preset, reason| Setup {
+        answers: vec![Answer::preset(preset), Answer::hang()],
+        ..answered(name, Answer::hang(), reason)
+    };
+    vec![
         answered("pending", Answer::hang(), "Pending"),
         once("image-id-pending", "success-no-image", "ImageIDPending"),
         once(
@@ -217,7 +221,7 @@ fn setups() -> Vec<Setup> {
 }
 
 async fn set_up() -> Fixtures {
-    // Building them may take minutes, and an object keeps its reason for seconds.
+    // Building them may take minutes, and some objects keep their reason for seconds.
     Judges::shared().expect("the tools");
     let mut team = Team::without_operator("table").await;
     let record = Record::of(&team);
@@ -227,17 +231,7 @@ async fn set_up() -> Fixtures {
         &team.clouds_yaml().replace("canary-token", "rejected-token"),
     );
     let setups = setups();
-    for setup in &setups {
-        let mut answers = setup.answers.clone();
-        if let Some(last) = answers.pop() {
-            team.sim.script(key(setup.name), answers);
-            team.sim.script_forever(key(setup.name), last);
-        }
-        if let Some(job) = &setup.job {
-            team.sim.put_job(job.clone());
-        }
-        team.create_with(setup.name, setup.spec.clone()).await;
-    }
+    create(&team, &setups).await;
     let mut strict = Team::without_operator("table-strict").await;
     let strict_record = Record::of(&strict);
     strict.create("created").await;
@@ -259,17 +253,18 @@ async fn set_up() -> Fixtures {
             .await;
     })
     .await;
-
-    let mut fixtures = read_all(&team);
-    for later in objects(&team) {
-        let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
-        let name = name(&later);
-        if version(&later) != version(&fixtures[name].object) {
-            fixtures.remove(name);
+    let passing = passing();
+    create(&team, &passing).await;
+    in_time(async {
+        for setup in &passing {
+            record.until_reason(setup.name, setup.reason).await;
         }
-    }
+    })
+    .await;
 
+    // While the operator is stopped, each object stays as it is.
     team.operator().pause();
+    let mut fixtures = read_all(&team);
     team.patch(CHANGED, json!({ "spec": { "suspend": true } }))
         .await;
     fixtures.insert(CHANGED.to_owned(), fixture(&team, CHANGED));
@@ -293,9 +288,24 @@ async fn set_up() -> Fixtures {
     }
 }
 
-/// Waits for at most 20 s: a reason that is not reached fails in its own tests alone.
+/// Gives up in the end: a reason that is not reached fails in its own tests alone.
 async fn in_time(work: impl Future) {
-    let _ = timeout(Duration::from_secs(20), work).await;
+    let _ = timeout(PATIENCE / 2, work).await;
+}
+
+/// Creates the objects, with the answers to their polls.
+async fn create(team: &Team, setups: &[Setup]) {
+    for setup in setups {
+        let mut answers = setup.answers.clone();
+        if let Some(last) = answers.pop() {
+            team.sim.script(key(setup.name), answers);
+            team.sim.script_forever(key(setup.name), last);
+        }
+        if let Some(job) = &setup.job {
+            team.sim.put_job(job.clone());
+        }
+        team.create_with(setup.name, setup.spec.clone()).await;
+    }
 }
 
 fn name(object: &Value) -> &str {

@@ -38,7 +38,7 @@ async fn a_wait_for_stalled_returns_for_a_stalled_object_and_not_for_a_suspended
         (
             name,
             what,
-            team.kubectl_wait(name, &[what, "--timeout=60s"]),
+            team.kubectl_wait(name, &[what, "--timeout=10m"]),
         )
     })
     .into();

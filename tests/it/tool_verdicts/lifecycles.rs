@@ -6,7 +6,7 @@ use super::{
     assert_valid, conditions, describe, judge,
     record::Record,
 };
-use crate::harness::{PROJECT, Team, key, running};
+use crate::harness::{GRACE_SCALE, PROJECT, Team, key, running};
 use image_export_api::ImageExportJob;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ fn answer(team: &Team, name: &str, preset: &str) {
     team.sim.script_forever(key(name), Answer::preset(preset));
 }
 
-/// The `deadlineSeconds` that an object exceeds in about this many seconds by the clock.
+/// The `deadlineSeconds` that an object exceeds in about this many seconds by the clock, with `GRACE_SCALE`.
 fn deadline_in(seconds: f64, object: &ImageExportJob) -> u32 {
     let created = object
         .metadata
@@ -27,7 +27,7 @@ fn deadline_in(seconds: f64, object: &ImageExportJob) -> u32 {
         .expect("a time")
         .0;
     let age = Timestamp::now().duration_since(created).as_secs_f64();
-    let scaled = ((age + seconds) / crate::harness::SCALE).ceil();
+    let scaled = ((age + seconds) / GRACE_SCALE).ceil();
     format!("{scaled}").parse().expect("a whole number")
 }
 
@@ -41,7 +41,7 @@ fn meanings(versions: &[Value]) -> Vec<Meaning> {
 #[tokio::test(flavor = "multi_thread")]
 async fn tools_read_every_version_right_while_a_job_fails_polls_is_suspended_is_late_and_succeeds()
 {
-    let team = Team::start("late-success").await;
+    let team = Team::start_for_graces("late-success").await;
     let record = Record::of(&team);
     answer(&team, "job", "init");
     let object = team.create("job").await;
