@@ -69,7 +69,7 @@ impl CheckedResolver {
     pub(super) fn new(allow_internal: bool) -> Self {
         Self {
             allow_internal,
-            proxies: proxy_hosts(),
+            proxies: proxy_hosts(|name| std::env::var(name).ok()),
         }
     }
 }
@@ -93,11 +93,12 @@ impl Resolve for CheckedResolver {
     }
 }
 
-fn proxy_hosts() -> HashSet<String> {
+/// The hosts of the proxies that the environment's variables name, with or without a scheme.
+fn proxy_hosts(variable: impl Fn(&str) -> Option<String>) -> HashSet<String> {
     ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
         .into_iter()
         .flat_map(|name| [name.to_owned(), name.to_lowercase()])
-        .filter_map(|name| std::env::var(name).ok())
+        .filter_map(|name| variable(&name))
         .filter_map(|proxy| {
             let url = Url::parse(&proxy)
                 .ok()
@@ -132,6 +133,21 @@ mod tests {
             proxies: ["localhost".to_owned()].into(),
         };
         assert!(resolve(resolver, "localhost").await.is_ok());
+    }
+
+    #[test]
+    fn the_proxies_of_the_environment_are_known_by_their_hosts() {
+        let hosts = proxy_hosts(|name| {
+            let proxy = match name {
+                "HTTP_PROXY" => "http://one:3128",
+                "https_proxy" => "two:3128",
+                "ALL_PROXY" => "user:password@three",
+                "all_proxy" => "",
+                _ => return None,
+            };
+            Some(proxy.to_owned())
+        });
+        assert_eq!(hosts, ["one", "two", "three"].map(str::to_owned).into());
     }
 
     #[test]

@@ -447,6 +447,16 @@ fn a_message_about_a_file_names_the_file() {
 }
 
 #[test]
+fn a_credential_names_its_project_and_the_file_of_its_certificates() {
+    let plain = credential(&otc(&[AUTH])).unwrap();
+    assert_eq!((plain.project_id(), plain.cacert_path()), (None, None));
+    let by_id = AUTH.replace("project_name: eu-de_x", "project_id: p1");
+    let with_path = credential(&otc(&[&by_id, "cacert: ' /etc/ca.pem '"])).unwrap();
+    assert_eq!(with_path.project_id(), Some("p1"));
+    assert_eq!(with_path.cacert_path(), Some("/etc/ca.pem"));
+}
+
+#[test]
 fn equal_content_has_an_equal_version() {
     let (one, same) = (
         credential(&otc(&[AUTH])).unwrap(),

@@ -5,12 +5,17 @@ use super::{
     fake_cloud::{Cloud, JOB, accept, client, client_with, query, respond, running},
     lab,
 };
-use crate::{CloudOptions, Credential};
+use crate::{CloudOptions, Credential, Observer, Operation};
 use axum::body::Body;
 use flate2::{Compression, write::GzEncoder};
 use futures::stream;
 use image_export_model::{ConfigurationReason, Failure, FailureKind, Observation, Outcome, Stage};
-use std::{convert::Infallible, io::Write, time::Duration};
+use std::{
+    convert::Infallible,
+    io::Write,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -115,6 +120,29 @@ async fn an_observation_reports_the_endpoint_and_its_retry_after() {
         assert_eq!(poll.request_id.as_deref(), Some("req-1"));
         assert_eq!((poll.requests, poll.signed_in), (1, true));
     }
+}
+
+/// Records the requests that are reported.
+#[derive(Debug, Default)]
+struct Recorded(Mutex<Vec<(&'static str, &'static str)>>);
+
+impl Observer for Recorded {
+    fn request(&self, operation: Operation, class: &'static str, _: Duration) {
+        self.0.lock().unwrap().push((operation.label(), class));
+    }
+}
+
+#[tokio::test]
+async fn each_request_is_reported_with_its_operation_and_class() {
+    let cloud = Cloud::start(accept, |_| respond(429, "")).await;
+    let recorded = Arc::new(Recorded::default());
+    let client = client_with(CloudOptions {
+        observer: recorded.clone(),
+        ..lab()
+    });
+    query(&client, &cloud.overridden()).await;
+    let requests = recorded.0.lock().unwrap().clone();
+    assert_eq!(requests, [("login", "success"), ("job_query", "throttled")]);
 }
 
 #[tokio::test]
