@@ -156,7 +156,7 @@ pub struct ImageExportJobStatus {
     pub observed_generation: Option<i64>,
 
     /// Status of the job as the cloud last reported it: INIT, RUNNING, SUCCESS or FAIL. Any other
-    /// status is shown as it came, cut to 64 characters.
+    /// status is shown as it came, without secrets and invisible characters, cut to 64 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub status: Option<String>,

@@ -1,14 +1,7 @@
 //! What is known about a job itself, as its object's status shows it.
 
-use image_export_model::JobState;
+use image_export_model::{JobState, TYPES_WITHOUT_IMAGE};
 use std::sync::Arc;
-
-/// Job types that carry no image id.
-const TYPES_WITHOUT_IMAGE: [&str; 3] = [
-    "imsAddImageMembersJob",
-    "imsDelImageMembersJob",
-    "imsUpdateImageMembersJob",
-];
 
 /// What is known about the job itself. Shared between evidence and snapshot while they agree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

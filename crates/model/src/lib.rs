@@ -8,5 +8,5 @@ mod observation;
 pub use ids::{CloudName, JobId, ProjectId, SecretName};
 pub use observation::{
     ConfigurationError, ConfigurationReason, Failure, FailureKind, JobAnswer, JobState,
-    Observation, Outcome, Stage,
+    Observation, Outcome, Stage, TYPES_WITHOUT_IMAGE,
 };

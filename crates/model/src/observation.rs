@@ -14,7 +14,7 @@ pub struct Observation {
     /// How the poll ended.
     pub outcome: Outcome,
     /// How long no poll is wanted: `Retry-After`, or the period named in the text of a throttling
-    /// error. Not yet bounded.
+    /// error. Not yet bounded. Without an endpoint it is the identity service that asks for it.
     pub retry_after: Option<Duration>,
     /// `host[:port]` of the endpoint that answered with any HTTP status; `None` where none did.
     pub endpoint: Option<Arc<str>>,
@@ -102,6 +102,13 @@ pub struct JobAnswer {
     pub end_time: Option<Timestamp>,
 }
 
+/// Job types whose answers carry no image id.
+pub const TYPES_WITHOUT_IMAGE: [&str; 3] = [
+    "imsAddImageMembersJob",
+    "imsDelImageMembersJob",
+    "imsUpdateImageMembersJob",
+];
+
 /// The `status` of a job, compared without case; `FAILED` is `FAIL`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobState {
@@ -113,7 +120,7 @@ pub enum JobState {
     Success,
     /// Ended badly.
     Fail,
-    /// A word nobody documented: trimmed, at most 64 characters. Never an end.
+    /// A word nobody documented: trimmed, at most 64 characters, and never one of the words above.
     Unrecognized(Arc<str>),
 }
 

@@ -5,7 +5,7 @@ use crate::wire::{
     text::Redactor,
     timestamp,
 };
-use image_export_model::{JobAnswer, JobId, JobState};
+use image_export_model::{JobAnswer, JobId, JobState, TYPES_WITHOUT_IMAGE};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -15,13 +15,6 @@ const MAX_ERROR_CODE_BYTES: usize = 64;
 const MAX_JOB_TYPE_BYTES: usize = 128;
 const MAX_STATUS_CHARS: usize = 64;
 const MAX_IMAGE_ID_BYTES: usize = 64;
-
-/// Job types whose answers carry no image id: whoever reads an answer tells them apart.
-const TYPES_WITHOUT_IMAGE: [&str; 3] = [
-    "imsAddImageMembersJob",
-    "imsDelImageMembersJob",
-    "imsUpdateImageMembersJob",
-];
 
 /// Why a 200 is not an answer about the job: half a sentence after "the answer of …".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
