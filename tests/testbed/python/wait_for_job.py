@@ -9,5 +9,5 @@ from otcextensions import sdk
 
 connection = openstack.connect(cloud="otc")
 sdk.register_otc_extensions(connection)
-job = connection.imsv1.wait_for_async_job(sys.argv[1], timeout=30, wait=0.2)
+job = connection.imsv1.wait_for_async_job(sys.argv[1], timeout=300, wait=0.2)
 print(json.dumps(job.to_dict(computed=False, original_names=True)))

@@ -186,7 +186,7 @@ impl Supervised {
 impl Drop for Supervised {
     fn drop(&mut self) {
         self.link.cut();
-        let _ = self.wait(Duration::from_secs(10));
+        let _ = self.wait(Duration::from_mins(1));
     }
 }
 

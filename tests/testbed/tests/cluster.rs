@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{eventually, is_alive, is_part, start_part};
-use std::{fs, path::Path, process::Command, thread, time::Duration};
+use common::{PATIENCE, eventually, is_alive, is_part, start_part};
+use std::{fs, path::Path, process::Command, thread};
 use testbed::kubernetes::{Binaries, Cluster, Lookup};
 
 #[test]
@@ -44,7 +44,7 @@ fn a_service_account_may_do_what_rbac_grants_it_and_nothing_else() {
         "--role=reader",
         "--serviceaccount=team:operator",
     ]);
-    assert!(eventually(Duration::from_secs(5), || {
+    assert!(eventually(|| {
         as_operator(&["get", "secrets"]).success().is_ok()
     }));
     let denied = as_operator(&["create", "configmap", "any"])
@@ -205,9 +205,7 @@ fn nothing_is_left_after_kill_9_of_the_process_that_started_a_cluster() {
     owner.wait().unwrap();
 
     assert!(
-        eventually(Duration::from_secs(10), || {
-            !programs.iter().any(|(pid, _)| is_alive(pid)) && !folder.exists()
-        }),
+        eventually(|| { !programs.iter().any(|(pid, _)| is_alive(pid)) && !folder.exists() }),
         "left: {:?} {:?}",
         processes_that_name(&folder.to_string_lossy()),
         folder
@@ -223,7 +221,7 @@ fn owner_of_a_cluster() {
     let cluster = Cluster::start().unwrap();
     let folder = cluster.admin_kubeconfig().parent().unwrap();
     println!("folder: {}", folder.display());
-    thread::sleep(Duration::from_secs(600));
+    thread::sleep(4 * PATIENCE);
 }
 
 /// Process id and name of all processes that have `text` in their command line.

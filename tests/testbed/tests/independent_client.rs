@@ -107,7 +107,7 @@ impl Cloud {
             stderr: stderr.clone(),
         };
         let client = Supervised::spawn(&command, output).unwrap();
-        let code = client.wait(Duration::from_secs(60));
+        let code = client.wait(Duration::from_secs(300));
         let text = |file| fs::read_to_string(file).unwrap();
         let (stdout, stderr) = (text(stdout), text(stderr));
         (code.expect(&stderr), stdout, stderr)

@@ -168,6 +168,7 @@ fn flux_waits_for_live_objects_until_they_are_ready_or_stalled_or_the_timeout() 
     run(&[
         "wait",
         "--for=condition=Established",
+        "--timeout=5m",
         "crd/imageexportjobs.imageexport.dev",
     ]);
     let objects = [
@@ -221,9 +222,9 @@ fn flux_waits_for_live_objects_until_they_are_ready_or_stalled_or_the_timeout() 
         let timeout = Duration::from_secs(seconds);
         judges().flux_wait(kubeconfig, "default", names, timeout)
     };
-    assert_eq!(wait(&["good"], 60).expect("an answer"), Ok(()));
+    assert_eq!(wait(&["good"], 300).expect("an answer"), Ok(()));
     assert_eq!(
-        wait(&["good", "bad"], 60).expect("an answer").unwrap_err(),
+        wait(&["good", "bad"], 300).expect("an answer").unwrap_err(),
         "failed early due to stalled resources: [ImageExportJob/default/bad status: 'Failed']"
     );
     assert_eq!(

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{eventually, is_alive, is_part, start_part};
+use common::{PATIENCE, eventually, is_alive, is_part, start_part};
 use reqwest::{Client, Response};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -82,15 +82,20 @@ async fn a_token_ends_with_its_lifetime_and_not_before() {
     let (user, project) = member(&keystone, "max", "short").await;
     let issued = Instant::now();
     let token = keystone.issue_token(&user, &project).await.unwrap();
-    assert_eq!(validate(&keystone, &token).await, 200);
     while validate(&keystone, &token).await == 200 {
-        assert!(issued.elapsed() < 6 * SECOND, "the token lives on");
+        assert!(issued.elapsed() < PATIENCE, "the token lives on");
         tokio::time::sleep(SECOND / 20).await;
     }
     // Issue and end are rounded to seconds.
     assert!(issued.elapsed() > 2 * SECOND, "{:?}", issued.elapsed());
-    let another = keystone.issue_token(&user, &project).await.unwrap();
-    assert_eq!(validate(&keystone, &another).await, 200);
+    // On a slow machine another one may have ended before it is validated.
+    loop {
+        let another = keystone.issue_token(&user, &project).await.unwrap();
+        if validate(&keystone, &another).await == 200 {
+            break;
+        }
+        assert!(issued.elapsed() < PATIENCE, "no token is valid");
+    }
 }
 
 #[tokio::test]
@@ -193,10 +198,7 @@ fn a_keystone_does_not_outlive_its_test_process_or_its_owner() {
     assert!(is_alive(&pid));
     parent.kill().unwrap();
     parent.wait().unwrap();
-    assert!(
-        eventually(5 * SECOND, || !is_alive(&pid)),
-        "{pid} outlived its parent"
-    );
+    assert!(eventually(|| !is_alive(&pid)), "{pid} outlived its parent");
 
     let keystone = Keystone::start(Config::default()).unwrap();
     let pid = keystone.pid().to_string();

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{eventually, is_alive, is_part, start_part};
+use common::{PATIENCE, eventually, is_alive, is_part, start_part};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -11,8 +11,6 @@ use std::{
     time::Duration,
 };
 use testbed::process::{Output, Supervised, last_lines};
-
-const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn no_child_survives_kill_9_of_its_parent() {
@@ -25,7 +23,7 @@ fn no_child_survives_kill_9_of_its_parent() {
     parent.wait().unwrap();
 
     assert!(
-        eventually(5 * SECOND, || !pids.iter().any(|pid| is_alive(pid))),
+        eventually(|| !pids.iter().any(|pid| is_alive(pid))),
         "{pids:?} outlived their parent"
     );
 }
@@ -47,7 +45,7 @@ fn parent_of_a_child_and_a_grandchild() {
     .unwrap();
     let grandchild = first_line(child.output().stdout());
     println!("pids: {} {grandchild}", child.pid());
-    thread::sleep(600 * SECOND);
+    thread::sleep(4 * PATIENCE);
 }
 
 #[test]
@@ -66,10 +64,10 @@ fn a_dropped_child_is_gone_at_once() {
 #[test]
 fn a_child_that_ends_by_itself_reports_its_code_and_takes_its_children_along() {
     let child = sh("ending", "sleep 1000 & echo $!; exit 7");
-    assert_eq!(child.wait(5 * SECOND), Some(7));
+    assert_eq!(child.wait(PATIENCE), Some(7));
     assert!(!child.is_running());
     let orphan = first_line(child.output().stdout());
-    assert!(eventually(5 * SECOND, || !is_alive(&orphan)));
+    assert!(eventually(|| !is_alive(&orphan)));
 }
 
 #[test]
@@ -88,8 +86,8 @@ fn a_supervisor_that_is_killed_takes_the_program_along() {
         .status()
         .unwrap();
     assert!(killed.success());
-    assert_eq!(child.wait(5 * SECOND), Some(137));
-    assert!(eventually(5 * SECOND, || !is_alive(&pid)));
+    assert_eq!(child.wait(PATIENCE), Some(137));
+    assert!(eventually(|| !is_alive(&pid)));
 }
 
 #[test]
@@ -101,14 +99,14 @@ fn signals_reach_the_program_itself() {
     first_line(polite.output().stdout());
     assert_eq!(polite.wait(Duration::from_millis(50)), None);
     polite.terminate();
-    assert_eq!(polite.wait(5 * SECOND), Some(3));
+    assert_eq!(polite.wait(PATIENCE), Some(3));
     assert_eq!(last_lines(polite.output().stdout(), 1), "bye");
 
     let killed = sh("killed", "trap '' TERM; echo ready; sleep 1000; sleep 1000");
     first_line(killed.output().stdout());
     killed.terminate();
     killed.kill();
-    assert_eq!(killed.wait(5 * SECOND), Some(137));
+    assert_eq!(killed.wait(PATIENCE), Some(137));
 }
 
 #[test]
@@ -125,7 +123,7 @@ fn the_command_is_run_as_given() {
         .env("GIVEN", "a value")
         .current_dir("/");
     let child = Supervised::spawn(&command, output.clone()).unwrap();
-    assert_eq!(child.wait(5 * SECOND), Some(0), "its stdin is not empty");
+    assert_eq!(child.wait(PATIENCE), Some(0), "its stdin is not empty");
     assert_eq!(
         fs::read_to_string(output.stdout()).unwrap(),
         "/|a value|two words $HOME '\n"
@@ -138,7 +136,7 @@ fn a_program_that_does_not_exist_is_named_in_the_log() {
     let log = folder("missing").join("log");
     let command = Command::new("/no/such/program");
     let child = Supervised::spawn(&command, Output::Merged(log.clone())).unwrap();
-    assert_eq!(child.wait(5 * SECOND), Some(127));
+    assert_eq!(child.wait(PATIENCE), Some(127));
     let log = last_lines(&log, 5);
     assert!(log.contains("/no/such/program"), "{log}");
 }
@@ -165,6 +163,6 @@ fn first_line(file: &Path) -> String {
         let text = fs::read_to_string(file).ok()?;
         Some(text.split_once('\n')?.0.to_owned())
     };
-    assert!(eventually(5 * SECOND, || line().is_some()));
+    assert!(eventually(|| line().is_some()));
     line().unwrap()
 }

@@ -301,8 +301,8 @@ pub fn check_decisions(world: &World) {
             }
             _ => {}
         }
-        // A sleep moves the wake of an object that shows DeadlineExceeded, to no effect.
-        let is_moved = world.has_slept && job.evidence.deadline_exceeded;
+        // A sleep moves the time at which a deadline is shown, and no timer with it.
+        let is_moved = world.has_slept && job.limits.deadline.is_some();
         if let Some(wake) = decision.wake.filter(|_| !is_moved) {
             let timer = job.timer.expect("a timer");
             assert!(timer <= wake, "wakes too late: {job:?}");

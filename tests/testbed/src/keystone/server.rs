@@ -17,7 +17,7 @@ use std::{
 };
 
 /// About 3 s on two idle cores; many testbeds may start at once on slower machines.
-const READY_TIMEOUT: Duration = Duration::from_mins(2);
+const READY_TIMEOUT: Duration = Duration::from_mins(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How to start a [`Keystone`].

@@ -25,7 +25,7 @@ use std::{
 };
 
 /// Ready after about 4 s on two idle cores; many testbeds may start at once on slower machines.
-const READY_TIMEOUT: Duration = Duration::from_mins(2);
+const READY_TIMEOUT: Duration = Duration::from_mins(10);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// A port that was free when the OS named it may be taken before the server listens on it.
@@ -149,8 +149,8 @@ impl Cluster {
         if let Some(server) = self.lock_server().take() {
             server.kill();
             server
-                .wait(Duration::from_secs(10))
-                .context("kube-apiserver did not end within 10 s of SIGKILL")?;
+                .wait(Duration::from_mins(5))
+                .context("kube-apiserver did not end within 5 min of SIGKILL")?;
         }
         Ok(())
     }

@@ -42,9 +42,12 @@ pub fn is_alive(pid: &str) -> bool {
     })
 }
 
-/// Waits up to `limit` for `condition`.
-pub fn eventually(limit: Duration, condition: impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
+/// Longest wait for what has to happen: much longer than any machine needs.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Waits for `condition`; whether it came true.
+pub fn eventually(condition: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
     while !condition() {
         if Instant::now() > deadline {
             return false;

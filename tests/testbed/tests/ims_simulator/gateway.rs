@@ -67,7 +67,8 @@ async fn a_quota_lets_so_many_queries_of_each_project_pass_per_period() {
     let other = Job::new("other-project", "j");
     let other_key = other.key();
     simulator.put_job(other);
-    let per = Duration::from_secs(2);
+    // Longer than this test.
+    let per = Duration::from_hours(1);
     simulator.set_quota(Quota { requests: 3, per });
     let mut statuses = Vec::new();
     for _ in 0..5 {
@@ -76,11 +77,19 @@ async fn a_quota_lets_so_many_queries_of_each_project_pass_per_period() {
     assert_eq!(statuses, [200, 200, 200, 429, 429]);
     assert_eq!(
         query(&simulator, &key).await.text().await.unwrap(),
-        r#"{"error_msg":"The throttling threshold has been reached: policy ip over ratelimit,limit:3,time:2 second","error_code":"APIGW.0308","request_id":"c50619de20b0e70590f57a99dbed044f"}"#
+        r#"{"error_msg":"The throttling threshold has been reached: policy ip over ratelimit,limit:3,time:3600 second","error_code":"APIGW.0308","request_id":"c50619de20b0e70590f57a99dbed044f"}"#
     );
     assert_eq!(query(&simulator, &other_key).await.status(), 200);
     assert_eq!(simulator.counters().throttled, 3);
-    tokio::time::sleep(per).await;
+
+    // One query uses up a short period; the next one passes when it is over.
+    let short = Duration::from_millis(300);
+    simulator.set_quota(Quota {
+        requests: 1,
+        per: short,
+    });
+    query(&simulator, &key).await;
+    tokio::time::sleep(short).await;
     assert_eq!(query(&simulator, &key).await.status(), 200);
 
     simulator.set_quota(Quota { requests: 0, per });

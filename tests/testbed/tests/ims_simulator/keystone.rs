@@ -87,9 +87,11 @@ async fn a_token_is_valid_for_its_project_until_keystone_rejects_it() {
 
 #[tokio::test]
 async fn while_keystone_is_unavailable_the_gateway_answers_503_and_accepts_fixed_tokens() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // A port that is taken, so that nobody else gets it, and on which nobody listens.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    let loopback = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+    nobody.bind(loopback).unwrap();
     let url = format!("http://{}/v3", nobody.local_addr().unwrap());
-    drop(nobody);
     let simulator = simulator_at(&url);
     simulator.add_token(crate::TOKEN, None);
     let key = crate::finished_job(&simulator);

@@ -204,10 +204,10 @@ fn wrong_password() -> Value {
 #[tokio::test]
 async fn the_sixth_wrong_password_in_a_row_locks_the_account_for_a_while() {
     let kay = || User::new("kay", "OTC0001", "correct horse").project(PROJECT, "eu-de");
-    let lasts = Duration::from_secs(2);
+    // Longer than this test.
     let simulator = Simulator::start(Config {
         users: vec![kay()],
-        account_lock: Some(lasts),
+        account_lock: Some(Duration::from_hours(1)),
         ..Config::default()
     })
     .unwrap();
@@ -235,13 +235,25 @@ async fn the_sixth_wrong_password_in_a_row_locks_the_account_for_a_while() {
         (counters.password_failures, counters.account_locks),
         (11, 1)
     );
-    tokio::time::sleep(lasts).await;
+    simulator.put_user(kay());
     log_in(&simulator).await;
+}
 
+#[tokio::test]
+async fn the_lock_of_an_account_ends_by_itself() {
+    let lasts = Duration::from_millis(200);
+    let kay = User::new("kay", "OTC0001", "correct horse").project(PROJECT, "eu-de");
+    let simulator = Simulator::start(Config {
+        users: vec![kay],
+        account_lock: Some(lasts),
+        ..Config::default()
+    })
+    .unwrap();
     for _ in 0..6 {
         post_login(&simulator, "", &wrong_password()).await;
     }
-    simulator.put_user(kay());
+    assert_eq!(simulator.counters().account_locks, 1);
+    tokio::time::sleep(lasts).await;
     log_in(&simulator).await;
 }
 
