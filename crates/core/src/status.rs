@@ -203,7 +203,7 @@ impl Snapshot {
             text: Text::Rendered(None),
             facts: Arc::new(facts(status)),
             generation: status.observed_generation?,
-            poll_request: text(&status.last_handled_poll_request),
+            poll_request: text(status.last_handled_poll_request.as_ref()),
             since: Since {
                 ready: since(ready)?,
                 succeeded: since(succeeded)?,
@@ -355,18 +355,18 @@ fn is_fresh(status: &ImageExportJobStatus) -> bool {
     same_owned_part(status, &defaults(generation))
 }
 
-fn text(field: &Option<String>) -> Option<Arc<str>> {
-    field.as_deref().map(Arc::from)
+fn text(field: Option<&String>) -> Option<Arc<str>> {
+    field.map(|text| text.as_str().into())
 }
 
 fn facts(status: &ImageExportJobStatus) -> Facts {
     let second = |time: &Option<Time>| time.as_ref().map(|time| time.0.as_second());
     Facts {
         job_status: status.status.as_deref().map(JobState::shown_as),
-        job_type: text(&status.job_type),
-        image_id: text(&status.image_id),
-        fail_reason: text(&status.fail_reason),
-        error_code: text(&status.error_code),
+        job_type: text(status.job_type.as_ref()),
+        image_id: text(status.image_id.as_ref()),
+        fail_reason: text(status.fail_reason.as_ref()),
+        error_code: text(status.error_code.as_ref()),
         progress: status.progress_percent.and_then(|p| p.try_into().ok()),
         start: second(&status.start_time),
         completion: second(&status.completion_time),

@@ -144,7 +144,7 @@ impl Invariants {
         object: &ImageExportJob,
         new: &ImageExportJobStatus,
         stored: &ImageExportJobStatus,
-        walls: impl Iterator<Item = i64> + Clone,
+        walls: &[i64],
         writer: usize,
     ) {
         let uid = object
@@ -173,7 +173,7 @@ impl Invariants {
         self.writers.insert(uid.to_owned(), writer);
         assert_eq!(new.observed_generation, object.metadata.generation);
         if !self.edited.remove(uid) {
-            check_transition_times(&old, new, &walls);
+            check_transition_times(&old, new, walls);
         }
         if stored != new {
             // If its reply is lost, a pruned status is not recognized, and replaced with new times.
@@ -244,11 +244,7 @@ fn check_status(job: &str, status: &ImageExportJobStatus) {
 
 /// Checks that a transition time changes if, and only if, the status of its condition changes.
 /// `walls`: the present, by the wall clock before and after each step of it.
-fn check_transition_times(
-    old: &ImageExportJobStatus,
-    new: &ImageExportJobStatus,
-    walls: &(impl Iterator<Item = i64> + Clone),
-) {
+fn check_transition_times(old: &ImageExportJobStatus, new: &ImageExportJobStatus, walls: &[i64]) {
     for now in &new.conditions {
         let Some(before) = condition(old, &now.type_) else {
             continue;
@@ -260,9 +256,9 @@ fn check_transition_times(
             );
         } else {
             let at: jiff::Timestamp = now.last_transition_time.parse().expect("a time");
-            let mut walls = walls.clone();
+            let mut walls = walls.iter();
             assert!(
-                walls.any(|wall| (wall - 60..=wall).contains(&at.as_second())),
+                walls.any(|wall| (wall - 60..=*wall).contains(&at.as_second())),
                 "{at}"
             );
         }

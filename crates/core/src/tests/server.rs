@@ -169,10 +169,10 @@ impl World {
         let walls = self.wall_steps.iter().map(|s| wall - self.wall_step + s);
         // What was sent before a sleep may land after it.
         let asleep = self.has_slept.then_some(wall - 3600);
-        let walls = walls.chain([wall]).chain(asleep);
+        let walls: Vec<i64> = walls.chain([wall]).chain(asleep).collect();
         let writer = self.process;
         self.invariants
-            .write_landed(object, &write.status, &stored, walls, writer);
+            .write_landed(object, &write.status, &stored, &walls, writer);
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         self.oracles.landed(uid, &write.status);
         object.status = Some(stored.clone());
