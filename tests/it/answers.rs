@@ -4,7 +4,7 @@
 use crate::harness::{PROJECT, Team, condition, in_progress, key, message, summary};
 use image_export_api::ImageExportJobStatus;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use testbed::ims::{Answer, Job};
+use testbed::ims::{Answer, Gate, Job};
 
 const IMAGE: &str = "e9e91bff-14b6-4a0b-8377-4ed0813e3360";
 const REASON: &str = "The OBS bucket does not exist.";
@@ -311,20 +311,34 @@ async fn a_missing_image_id_is_polled_for_and_then_reported_missing() {
     const PENDING: &str = "its image id is not known yet.";
     let mut team = Team::start("image-id").await;
     let none = || Answer::preset("success-no-image");
+    // The second poll is answered once the outcome of the first is shown.
+    let shown = Gate::new();
     // After two further attempts it is there.
     team.sim.put_job(Job::new(PROJECT, "late"));
-    team.sim.script(key("late"), [none(), none(), none()]);
-    // It never comes, whatever the further attempts bring.
-    team.sim.script_forever(key("never"), none());
     team.sim
-        .script_forever(key("twice"), Answer::preset("duplicate-keys"));
-    for (job, further) in [("broken", "unavailable"), ("lost", "job-not-found")] {
-        team.sim.script(key(job), [none()]);
-        team.sim.script_forever(key(job), Answer::preset(further));
+        .script(key("late"), [none(), none().held_by(&shown), none()]);
+    // It never comes, whatever the further attempts bring.
+    for (job, first, further) in [
+        ("never", "success-no-image", "success-no-image"),
+        ("twice", "duplicate-keys", "duplicate-keys"),
+        ("broken", "success-no-image", "unavailable"),
+        ("lost", "success-no-image", "job-not-found"),
+    ] {
+        let further = Answer::preset(further);
+        team.sim.script(
+            key(job),
+            [Answer::preset(first), further.clone().held_by(&shown)],
+        );
+        team.sim.script_forever(key(job), further);
     }
-    for job in ["late", "never", "twice", "broken", "lost"] {
+    let jobs = ["late", "never", "twice", "broken", "lost"];
+    for job in jobs {
         team.create(job).await;
     }
+    for job in jobs {
+        team.until_reason(job, "ImageIDPending").await;
+    }
+    shown.open();
 
     let status = team.until_reason("late", "JobSucceeded").await;
     assert!(status.image_id.is_some() && status.completion_time.is_some());
@@ -400,19 +414,39 @@ async fn a_missing_image_id_is_polled_for_and_then_reported_missing() {
 async fn an_end_is_an_end_and_running_does_not_become_init() {
     let team = Team::start("contradictions").await;
     let preset = Answer::preset;
+    // A poll that would end what is shown is answered once that is shown.
+    let [no_image, init, running] = [Gate::new(), Gate::new(), Gate::new()];
     team.sim.script(
         key("success"),
-        ["success-no-image", "running", "fail", "unknown-status"].map(preset),
+        [
+            preset("success-no-image"),
+            preset("running").held_by(&no_image),
+            preset("fail"),
+            preset("unknown-status"),
+        ],
     );
     team.sim.put_job(Job::new(PROJECT, "success"));
     team.sim.script_forever(key("fail"), preset("fail"));
     team.sim.script(
         key("backwards"),
-        ["init", "running", "init", "init"].map(preset),
+        [
+            preset("init"),
+            preset("running").held_by(&init),
+            preset("init").held_by(&running),
+            preset("init"),
+        ],
     );
     team.sim.put_job(Job::new(PROJECT, "backwards"));
     for job in ["success", "fail", "backwards"] {
         team.create(job).await;
+    }
+    for (job, reason, gate) in [
+        ("success", "ImageIDPending", no_image),
+        ("backwards", "JobInitializing", init),
+        ("backwards", "JobRunning", running),
+    ] {
+        team.until_reason(job, reason).await;
+        gate.open();
     }
 
     team.until_reason("success", "JobSucceeded").await;

@@ -217,8 +217,17 @@ async fn a_job_that_the_cloud_does_not_know_is_lost_only_after_a_grace() {
     team.create("never-seen").await;
 
     team.until_reason("blip", "JobRunning").await;
-    team.sim
-        .script(key("blip"), [Answer::preset("job-not-found")]);
+    // The poll after the blip is answered once the blip is shown.
+    let shown = Gate::new();
+    team.sim.script(
+        key("blip"),
+        [
+            Answer::preset("job-not-found"),
+            Answer::pass().held_by(&shown),
+        ],
+    );
+    team.until_reason("blip", "JobNotFound").await;
+    shown.open();
     team.until_reason("seen", "JobRunning").await;
     team.sim.remove_job(&key("seen"));
     for job in ["seen", "never-seen"] {

@@ -6,7 +6,7 @@ use crate::harness::{
     running, summary,
 };
 use std::time::Instant;
-use testbed::ims::{Answer, Credential, Job, Target, User};
+use testbed::ims::{Answer, Credential, Gate, Job, Target, User};
 
 const DOMAIN: &str = "OTC00000000001000000101";
 const OTHER_PROJECT: &str = "0123456789abcdef0123456789abcdef";
@@ -237,8 +237,15 @@ async fn an_outage_of_the_identity_service_affects_only_objects_without_a_token(
     follow("in").await;
     team.until_reason("in", "JobRunning").await;
 
-    team.sim
-        .script(Target::Login, [Answer::preset("iam-forbidden")]);
+    // The second login is answered once the outcome of the first is shown.
+    let shown = Gate::new();
+    team.sim.script(
+        Target::Login,
+        [
+            Answer::preset("iam-forbidden"),
+            Answer::pass().held_by(&shown),
+        ],
+    );
     follow("denied").await;
     let status = team.until_reason("denied", "AccessDenied").await;
     assert_eq!(summary(&status), in_progress("AccessDenied"));
@@ -252,6 +259,7 @@ async fn an_outage_of_the_identity_service_affects_only_objects_without_a_token(
             me("denied")
         )
     );
+    shown.open();
     team.until_reason("denied", "JobRunning").await;
 
     team.sim

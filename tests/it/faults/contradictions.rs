@@ -16,14 +16,27 @@ fn time(text: &str) -> Timestamp {
     text.parse().expect("a time stamp")
 }
 
+/// Creates the object `whole`, whose job succeeds, and `no-image`, whose job does so without an image id and
+/// gets the `further` answer once that is shown.
+async fn success_and_then(team: &Team, further: &str) {
+    let shown = Gate::new();
+    for (job, first) in [("whole", "success"), ("no-image", "success-no-image")] {
+        let further = Answer::preset(further);
+        team.sim.script(
+            key(job),
+            [Answer::preset(first), further.clone().held_by(&shown)],
+        );
+        team.sim.script_forever(key(job), further);
+        team.create(job).await;
+    }
+    team.until_reason("no-image", "ImageIDPending").await;
+    shown.open();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_success_running_changes_nothing() {
     let mut team = Team::start("running-after-success").await;
-    for (job, first) in [("whole", "success"), ("no-image", "success-no-image")] {
-        team.sim.script(key(job), [Answer::preset(first)]);
-        team.sim.script_forever(key(job), Answer::preset("running"));
-        team.create(job).await;
-    }
+    success_and_then(&team, "running").await;
     team.until_reason("whole", "JobSucceeded").await;
     let status = team.until_reason("no-image", "ImageIDMissing").await;
     assert_eq!(status.status.as_deref(), Some("SUCCESS"));
@@ -49,11 +62,7 @@ async fn after_a_success_running_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_success_a_fail_changes_nothing() {
     let team = Team::start("fail-after-success").await;
-    for (job, first) in [("whole", "success"), ("no-image", "success-no-image")] {
-        team.sim.script(key(job), [Answer::preset(first)]);
-        team.sim.script_forever(key(job), Answer::preset("fail"));
-        team.create(job).await;
-    }
+    success_and_then(&team, "fail").await;
     let status = team.until_reason("no-image", "ImageIDMissing").await;
     assert_eq!(status.status.as_deref(), Some("SUCCESS"));
     assert_eq!((status.fail_reason, status.error_code), (None, None));
