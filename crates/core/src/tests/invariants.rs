@@ -154,7 +154,7 @@ impl Invariants {
         object: &ImageExportJob,
         new: &ImageExportJobStatus,
         stored: &ImageExportJobStatus,
-        walls: impl Iterator<Item = i64> + Clone,
+        walls: &(impl Iterator<Item = i64> + Clone),
         writer: usize,
     ) {
         let uid = object
@@ -183,7 +183,7 @@ impl Invariants {
         self.writers.insert(uid.to_owned(), writer);
         assert_eq!(new.observed_generation, object.metadata.generation);
         if !self.edited.remove(uid) {
-            check_transition_times(&old, new, &walls);
+            check_transition_times(&old, new, walls);
         }
         if stored != new {
             // If its reply is lost, a pruned status is not recognized, and replaced with new times.

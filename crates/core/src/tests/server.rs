@@ -172,7 +172,7 @@ impl World {
         let walls = walls.chain([wall]).chain(asleep);
         let writer = self.process;
         self.invariants
-            .write_landed(object, &write.status, &stored, walls, writer);
+            .write_landed(object, &write.status, &stored, &walls, writer);
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         self.oracles.landed(uid, &write.status);
         object.status = Some(stored.clone());
