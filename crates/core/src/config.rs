@@ -29,9 +29,11 @@ pub struct Config {
     /// Shortest time between two scheduled polls of one object.
     pub min_poll_gap: Duration,
 
-    /// Time without any answer after which a new object shows `Pending`. A timer that fires later than this
-    /// shows that the process has slept.
+    /// Time without any answer after which a new object shows `Pending`.
     pub pending_grace: Duration,
+    /// A timer that fires later than this shows that the process has slept. That of the machine, so it is
+    /// not scaled.
+    pub sleep_threshold: Duration,
     /// A run of failures becomes `PollFailed` when it is this long …
     pub failure_grace: Duration,
     /// … and has this many polls.
@@ -74,6 +76,11 @@ pub struct Config {
     pub confirm_after: Duration,
     /// How long a status that the API server rejected is left alone.
     pub rejected_write_delay: Duration,
+    /// So many repairs of one status are made at once. Then somebody else insists, and each waits 1 s,
+    /// doubling …
+    pub repairs_at_once: u8,
+    /// … to this. As long without an edit, and they are made at once again.
+    pub repair_delay_max: Duration,
     /// Longest pause of all writes while the API server is in trouble; starts at 1 s and doubles.
     pub write_pause_max: Duration,
 
@@ -100,6 +107,7 @@ impl Default for Config {
             first_poll_spread: secs(2),
             min_poll_gap: secs(1),
             pending_grace: secs(10),
+            sleep_threshold: secs(10),
             failure_grace: secs(120),
             failure_polls: 3,
             throttling_grace: secs(900),
@@ -119,6 +127,8 @@ impl Default for Config {
             conflicts_before_json_patch: 3,
             confirm_after: secs(5),
             rejected_write_delay: secs(60),
+            repairs_at_once: 5,
+            repair_delay_max: secs(60),
             write_pause_max: secs(30),
             credential_refresh: secs(300),
             credential_retry_min: secs(5),
@@ -152,6 +162,7 @@ impl Config {
             &mut self.pause_min,
             &mut self.confirm_after,
             &mut self.rejected_write_delay,
+            &mut self.repair_delay_max,
             &mut self.write_pause_max,
             &mut self.credential_refresh,
             &mut self.credential_retry_min,
@@ -191,6 +202,7 @@ mod tests {
         assert_eq!(config.first_poll_spread, secs(2));
         assert_eq!(config.min_poll_gap, secs(1));
         assert_eq!(config.pending_grace, secs(10));
+        assert_eq!(config.sleep_threshold, secs(10));
         assert_eq!(
             (config.failure_polls, config.failure_grace),
             (3, secs(2 * 60))
@@ -221,6 +233,10 @@ mod tests {
         assert_eq!(config.conflicts_before_json_patch, 3);
         assert_eq!(config.confirm_after, secs(5));
         assert_eq!(config.rejected_write_delay, secs(60));
+        assert_eq!(
+            (config.repairs_at_once, config.repair_delay_max),
+            (5, secs(60))
+        );
         assert_eq!(config.write_pause_max, secs(30));
         assert_eq!(config.credential_refresh, secs(5 * 60));
         assert_eq!(
@@ -236,5 +252,6 @@ mod tests {
         assert_eq!(config.poll_period, secs(3));
         assert!((config.quota_rate - 100.0).abs() < 1e-9);
         assert_eq!(config.not_found_polls, 5);
+        assert_eq!(config.sleep_threshold, secs(10));
     }
 }

@@ -45,6 +45,7 @@ pub fn decide(config: &Config, job: &Job, now: Moment) -> Decision {
     let wake = [
         poll_at,
         change_at,
+        job.sync.repair_at(),
         job.pending_at,
         job.limits.deadline(start).filter(|_| is_open),
         job.limits
@@ -73,7 +74,7 @@ fn next_change(job: &Job, phase: Option<Phase>, now: Moment) -> Option<Priority>
         ChangeStage::Rejected { .. } | ChangeStage::Idle | ChangeStage::Queued(_) => {}
     }
     if let Some(phase) = phase
-        && job.sync.needs(&job.snapshot(phase, now.wall))
+        && job.sync.needs(now.at, &job.snapshot(phase, now.wall))
     {
         return Some(phase.row().priority);
     }

@@ -338,7 +338,8 @@ impl Evidence {
                 facts.image_id.clone_from(&answer.image_id);
                 let ended = *self.ended.get_or_insert_with(end);
                 if facts.is_complete() || self.image_id_given_up {
-                    facts.completion.get_or_insert(ended);
+                    // The begin may have become known after the end.
+                    facts.completion.get_or_insert(ended.max(start));
                 }
             }
             JobState::Fail => {
@@ -387,7 +388,8 @@ impl Evidence {
             self.image_id_given_up = true;
             let ended = self.ended.unwrap_or(now.wall);
             let facts = Arc::make_mut(&mut self.facts);
-            facts.completion.get_or_insert(ended);
+            let start = facts.start.unwrap_or_default();
+            facts.completion.get_or_insert(ended.max(start));
         }
         self.image_id_attempts = self.image_id_attempts.saturating_add(1);
     }

@@ -168,7 +168,7 @@ pub fn apply_content(state: &mut State, now: Moment, key: JobKey, object: &Image
         }
     } else {
         let before = acknowledged_phase(job);
-        match job.apply_status(status) {
+        match job.apply_status(&state.config, now.at, status) {
             StatusChange::None => {}
             StatusChange::Edited => state.counters.repairs += 1,
             StatusChange::Confirmed => state.publish_phase(key, before),

@@ -161,8 +161,13 @@ impl Job {
     }
 
     /// Applies the status of a newer version. Returns how it was taken.
-    pub fn apply_status(&mut self, status: Option<&ImageExportJobStatus>) -> StatusChange {
-        self.sync.apply_status(status, self.id.as_str())
+    pub fn apply_status(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        status: Option<&ImageExportJobStatus>,
+    ) -> StatusChange {
+        self.sync.apply_status(config, at, status, self.id.as_str())
     }
 
     /// Applies those limits of a spec that are numbers alone.

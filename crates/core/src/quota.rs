@@ -322,6 +322,16 @@ impl Quotas {
         self.wakes.first().map(|(at, _)| *at)
     }
 
+    /// Drops buckets that nobody uses at the end of their pauses.
+    pub fn end_pauses(&mut self, at: Duration) {
+        let ended = self.wakes.iter().take_while(|(due, _)| *due <= at);
+        let unused = |key: &BucketKey| self.buckets[*key].is_unused();
+        let ended: Vec<BucketKey> = ended.map(|(_, key)| *key).filter(unused).collect();
+        for key in ended {
+            self.dispose_unused(at, key);
+        }
+    }
+
     /// The next poll that may be sent now, with the bucket that is charged for it.
     pub fn next_poll(&mut self, config: &Config, at: Duration) -> Option<(Waiting, BucketKey)> {
         while let Some(&(due, key)) = self.wakes.first().filter(|(due, _)| *due <= at) {

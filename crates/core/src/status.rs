@@ -344,6 +344,24 @@ pub fn same_owned_part(a: &ImageExportJobStatus, b: &ImageExportJobStatus) -> bo
         && a.last_handled_poll_request == b.last_handled_poll_request
 }
 
+/// Whether a stored status comes from writing another one, of which the API server has left out fields that
+/// an older CRD does not know: both have the same conditions `Ready` and `Succeeded`, since the same time.
+#[must_use]
+pub fn comes_from(stored: &ImageExportJobStatus, written: &ImageExportJobStatus) -> bool {
+    let shown = |status: &ImageExportJobStatus| {
+        let main = owned(status).take(2);
+        let main = main.map(|c| {
+            (
+                c.status.clone(),
+                c.reason.clone(),
+                c.last_transition_time.clone(),
+            )
+        });
+        (status.observed_generation, main.collect::<Vec<_>>())
+    };
+    shown(stored) == shown(written)
+}
+
 fn is_fresh(status: &ImageExportJobStatus) -> bool {
     let defaults = |generation| ImageExportJobStatus {
         observed_generation: generation,

@@ -9,7 +9,7 @@ use crate::{
     effects::{Precondition, WriteResult},
     evidence::Evidence,
     phase::Priority,
-    status::{Parsed, Snapshot, looks_finished, same_owned_part, shown_end, unowned},
+    status::{Parsed, Snapshot, comes_from, looks_finished, same_owned_part, shown_end, unowned},
     version,
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::Condition};
@@ -126,6 +126,16 @@ pub struct Sync {
     is_fresh: bool,
     /// Consecutive writes that were answered with a 500.
     consecutive_errors: u8,
+    /// Edits of what is ours; mostly none.
+    edits: Option<Box<Edits>>,
+}
+
+/// Edits of what is ours that followed one another.
+#[derive(Debug, Default)]
+struct Edits {
+    count: u8,
+    /// The repair of the latest is not sent before.
+    repair_at: Duration,
 }
 
 impl Sync {
@@ -143,6 +153,7 @@ impl Sync {
             deletion_conflicts: 0,
             is_fresh: false,
             consecutive_errors: 0,
+            edits: None,
         }
     }
 
@@ -269,6 +280,8 @@ impl Sync {
     /// replaced.
     pub fn apply_status(
         &mut self,
+        config: &Config,
+        at: Duration,
         status: Option<&ImageExportJobStatus>,
         job: &str,
     ) -> StatusChange {
@@ -288,6 +301,15 @@ impl Sync {
             return StatusChange::Confirmed;
         }
         let boxed = status.cloned().map(Box::new);
+        // An older CRD may have left out a field: written once more, the reply shows what is left of it.
+        let pruned = |sent: &&Arc<Snapshot>| {
+            status.is_some_and(|status| comes_from(status, &sent.render(job, self.unowned())))
+        };
+        if let Some(sent) = self.unconfirmed.iter().rev().find(pruned).cloned() {
+            self.remote = Remote::Edited(sent, boxed);
+            self.unconfirmed.clear();
+            return StatusChange::Confirmed;
+        }
         let Some(snapshot) = acknowledged else {
             match &mut self.remote {
                 Remote::Untrusted(held) if status.is_some_and(looks_finished) => *held = boxed,
@@ -305,18 +327,48 @@ impl Sync {
             return StatusChange::None;
         }
         self.remote = Remote::Edited(snapshot, boxed);
+        self.plan_repair(config, at);
         StatusChange::Edited
     }
 
-    /// Whether the API server's status has to be replaced by `desired`.
+    /// Somebody who edits the status again and again is not answered at the same rate.
+    fn plan_repair(&mut self, config: &Config, at: Duration) {
+        let edits = self.edits.get_or_insert_default();
+        if at >= edits.repair_at + config.repair_delay_max {
+            edits.count = 0;
+        }
+        edits.count = edits.count.saturating_add(1);
+        edits.repair_at = at;
+        if let Some(doublings) = edits.count.checked_sub(config.repairs_at_once + 1) {
+            let wait = config.pause_min.saturating_mul(1 << doublings.min(16));
+            edits.repair_at += wait.min(config.repair_delay_max);
+        }
+    }
+
+    /// When an edit is to be repaired, if there is one.
     #[must_use]
-    pub fn needs(&self, desired: &Snapshot) -> bool {
+    pub fn repair_at(&self) -> Option<Duration> {
+        let is_edited = matches!(self.remote, Remote::Edited(..));
+        is_edited.then(|| {
+            self.edits
+                .as_ref()
+                .map_or(Duration::ZERO, |edits| edits.repair_at)
+        })
+    }
+
+    /// Whether the API server's status has to be replaced by `desired` now.
+    #[must_use]
+    pub fn needs(&self, at: Duration, desired: &Snapshot) -> bool {
+        let is_news = |snapshot: &Snapshot| {
+            snapshot.generation != desired.generation || !snapshot.content_eq(desired)
+        };
         match &self.remote {
             Remote::Untrusted(_) => false,
-            Remote::NotOurs(_) | Remote::Edited(..) => true,
-            Remote::Acknowledged(snapshot) | Remote::Altered(snapshot, _) => {
-                snapshot.generation != desired.generation || !snapshot.content_eq(desired)
+            Remote::NotOurs(_) => true,
+            Remote::Edited(snapshot, _) => {
+                self.repair_at().is_some_and(|due| due <= at) || is_news(snapshot)
             }
+            Remote::Acknowledged(snapshot) | Remote::Altered(snapshot, _) => is_news(snapshot),
         }
     }
 

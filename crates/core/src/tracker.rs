@@ -73,6 +73,7 @@ impl Tracker {
     pub fn handle(&mut self, now: Now, input: Input, output: &mut Output) {
         let now = self.moment(now);
         // What was due before the input comes first.
+        self.state.quotas.end_pauses(now.at);
         self.fire_timers(now);
         self.apply(now, input);
         self.decide_dirty(now);
@@ -203,13 +204,13 @@ impl Tracker {
     fn fire_timers(&mut self, now: Moment) {
         let has_slept = self
             .next_wake()
-            .is_some_and(|due| now.at > due + self.state.config.pending_grace);
+            .is_some_and(|due| now.at > due + self.state.config.sleep_threshold);
         let state = &mut self.state;
         if has_slept {
-            state
-                .jobs
-                .iter_mut()
-                .for_each(|(_, job)| job.apply_sleep(now));
+            for (key, job) in state.jobs.iter_mut() {
+                job.apply_sleep(now);
+                state.dirty.push(key);
+            }
         }
         while let Some((due, key)) = state.timers.pop_due(now.at) {
             let Some(job) = state.jobs.get_mut(key).filter(|job| job.timer == Some(due)) else {

@@ -35,6 +35,7 @@ pub struct Invariants {
     repeats: HashMap<String, u32>,
     pub wall_has_stepped: bool,
     ticks: (u64, usize),
+    sent: (u64, usize),
 }
 
 /// What is in flight, and for which uid.
@@ -101,6 +102,15 @@ impl Invariants {
         }
         self.ticks.1 += 1;
         assert!(self.ticks.1 <= limit, "busy loop in second {second}");
+    }
+
+    /// A status, a read or a deletion was sent: the API server is not kept busy.
+    pub fn sent_to_server(&mut self, second: u64) {
+        if self.sent.0 != second {
+            self.sent = (second, 0);
+        }
+        self.sent.1 += 1;
+        assert!(self.sent.1 <= 200, "busy loop in second {second}");
     }
 
     pub fn poll_sent(&mut self, sequence: u64, uid: &str) {

@@ -2,7 +2,7 @@
 
 use super::{
     invariants::condition,
-    samples::{object, success},
+    samples::{object, secs, success},
     world::World,
 };
 use image_export_api::{
@@ -306,4 +306,57 @@ fn changes_by_others_are_no_edits_where_an_older_crd_prunes_a_field() {
     world.run(1);
     assert_eq!(world.status("x").status.as_deref(), Some("RUNNING"));
     assert_eq!(world.writes.len(), 2);
+}
+
+#[test]
+fn somebody_who_insists_on_another_status_is_answered_ever_more_slowly() {
+    let mut world = world_at_rest(false);
+    let edit: fn(&mut ImageExportJobStatus) = |s| s.status = Some("SUCCESS".into());
+    let began = world.now;
+    while world.now < began + secs(600) {
+        if world.status("x").status.as_deref() == Some("RUNNING") {
+            world.edit("x", edit);
+        }
+        world.run_until(world.now + super::samples::millis(20));
+    }
+    // 5 at once, then after 1, 2, 4 … 60 s.
+    let repairs = world.writes.len() - 1;
+    assert!((15..=25).contains(&repairs), "{repairs}");
+    // What the cloud reports is written at once all the same.
+    world.reports("x", super::samples::fail());
+    world.run(31);
+    assert_eq!(world.reason("x"), "JobFailed");
+    // After a while without an edit, the next one is repaired at once.
+    world.run(130);
+    world.edit("x", edit);
+    world.run(1);
+    assert_eq!(world.status("x").status.as_deref(), Some("FAIL"));
+}
+
+#[test]
+fn a_lost_reply_is_no_edit_where_an_older_crd_prunes_a_field() {
+    let mut world = World::new();
+    world.prune = |s| s.job_type = None;
+    world.reports_from(secs(40), "x", success());
+    let mut writes = 0;
+    world.fate = Box::new(move |_| {
+        writes += 1;
+        if writes == 2 {
+            super::world::Fate::LandsWithoutReply
+        } else {
+            super::world::Fate::Lands
+        }
+    });
+    world.create(object("x"));
+    world.run(600);
+    assert_eq!(world.reason("x"), "JobSucceeded");
+    assert_eq!(world.writes.len(), 3, "RUNNING, SUCCESS, and once more");
+    let turned = |n: usize| {
+        world.writes[n].status.conditions[1]
+            .last_transition_time
+            .clone()
+    };
+    assert_eq!(turned(1), turned(2));
+    assert_eq!(world.census().counters.repairs, 0);
+    assert_eq!(world.reasons_of_events(), ["JobSucceeded"]);
 }

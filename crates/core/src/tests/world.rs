@@ -391,6 +391,13 @@ impl World {
     }
 
     fn perform(&mut self, effect: Effect) {
+        let is_change = !matches!(effect, Effect::Poll(_) | Effect::ReadCredential(_));
+        // Two leaders write against one another for as long as both believe that they lead.
+        let peer = self.peer.as_ref();
+        let is_contested = peer.is_some_and(|peer| peer.tracker.state.leading);
+        if is_change && self.check_decisions && !is_contested {
+            self.invariants.sent_to_server(self.now.as_secs());
+        }
         match effect {
             Effect::Poll(poll) => {
                 let uid = self.uid_of(poll.ticket.job);
