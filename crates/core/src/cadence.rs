@@ -83,6 +83,17 @@ mod tests {
     }
 
     #[test]
+    fn another_version_of_the_operator_finds_the_same_instants() {
+        let seed = seed("7c9e6679-7425-40de-944b-e07fc1f90ae7");
+        assert_eq!(seed, 0x1f4c_72f8_750a_c22b);
+        let drawn = draw(seed, 1, 300 * SEC);
+        assert!(
+            (drawn.as_secs_f64() - 272.426_964_955).abs() < 1e-6,
+            "{drawn:?}"
+        );
+    }
+
+    #[test]
     fn phases_are_spread_evenly() {
         let mut slots = [0u32; 30];
         for n in 0..30_000 {

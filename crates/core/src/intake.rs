@@ -163,9 +163,6 @@ pub fn apply_content(state: &mut State, now: Moment, key: JobKey, object: &Image
     if !state.leading && !job.sync.holds(status, job.id.as_str()) {
         // The status is the leader's to write, and to be believed.
         job.adopt(&state.config, now, status);
-        if job.is_active() && job.polling.stage == PollStage::Off {
-            job.want_poll(Due::Since(now.at));
-        }
     } else {
         let before = acknowledged_phase(job);
         match job.apply_status(&state.config, now.at, status) {

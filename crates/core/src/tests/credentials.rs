@@ -359,3 +359,29 @@ fn a_rejection_of_what_was_rotated_meanwhile_is_not_shown_and_the_job_is_polled_
     assert_eq!(world.census().counters.dropped_answers, 2);
     assert_eq!(world.census().credentials["usable"], 1);
 }
+
+#[test]
+fn a_rotation_causes_a_poll_where_polls_fail_and_nowhere_else() {
+    for (report, is_polled) in [
+        (running(), false),
+        (super::samples::unavailable(), true),
+        (misconfigured(ConfigurationReason::RequestRejected), true),
+    ] {
+        let mut world = World::with(Config {
+            credential_refresh: secs(7),
+            ..Config::default()
+        });
+        let mut rare = super::samples::object("x");
+        rare.spec.poll_period_seconds = Some(86_400);
+        world.create(rare);
+        world.run(2);
+        world.reports("x", report.clone());
+        world.request_poll("x", "1");
+        // Long enough for a long backoff.
+        world.run(3000);
+        let polls = world.polls.len();
+        world.secrets.insert("otc".into(), Ok(2));
+        world.run(8);
+        assert_eq!(world.polls.len() > polls, is_polled, "{report:?}");
+    }
+}

@@ -564,3 +564,22 @@ fn an_object_that_is_being_deleted_is_not_polled() {
         (polls, "JobRunning")
     );
 }
+
+#[test]
+fn a_change_of_the_period_polls_no_object_at_once() {
+    let mut world = World::new();
+    world.check_decisions = false;
+    for n in 0..100 {
+        world.create(object(&format!("x{n}")));
+    }
+    world.run(65);
+    let changed = world.now;
+    for n in 0..100 {
+        world.change(&format!("x{n}"), |x| x.spec.poll_period_seconds = Some(20));
+    }
+    world.run(30);
+    let early = |poll: &&super::world::PollLog| poll.at < changed + millis(990);
+    let polls = &world.polls[world.polls.partition_point(|poll| poll.at <= changed)..];
+    assert!(polls.iter().filter(early).count() == 0);
+    assert!(polls.len() >= 100, "each is polled in its new period");
+}
