@@ -21,6 +21,9 @@ use image_export_model::Outcome;
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+/// Every effect is answered within this time, unless the process sleeps.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A look at the whole, for gauges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
@@ -43,6 +46,8 @@ pub struct Tracker {
     pub(crate) state: State,
     /// Added to [`Now::mono`], gives the time on the steady clock.
     clock_offset: Duration,
+    /// When the latest input was handled.
+    handled_at: Duration,
 }
 
 impl Tracker {
@@ -58,6 +63,7 @@ impl Tracker {
         Self {
             state: State::new(config, at),
             clock_offset,
+            handled_at: at,
         }
     }
 
@@ -202,9 +208,10 @@ impl Tracker {
 
     /// Marks the objects whose timer fires, and queues the reads of Secrets that are due.
     fn fire_timers(&mut self, now: Moment) {
-        let has_slept = self
-            .next_wake()
-            .is_some_and(|due| now.at > due + self.state.config.sleep_threshold);
+        // Where nothing is due, replies are awaited, which take less than a minute.
+        let due = self.next_wake().unwrap_or(self.handled_at + REPLY_TIMEOUT);
+        let has_slept = now.at > due + self.state.config.sleep_threshold;
+        self.handled_at = now.at;
         let state = &mut self.state;
         if has_slept {
             for (key, job) in state.jobs.iter_mut() {
@@ -366,6 +373,8 @@ fn send_poll(state: &mut State, now: Moment, key: JobKey, bucket: BucketKey) {
     };
     job.polling.stage = PollStage::InFlight(sequence);
     job.polling.wanted = None;
+    // Also where its answer is dropped.
+    job.polling.image_id_at = now.at + state.config.image_id_period;
     let request = PollRequest {
         ticket: PollTicket {
             job: key,

@@ -494,3 +494,22 @@ fn throttling_without_a_retry_after_pauses_the_bucket_for_a_second() {
     );
     assert_eq!(world.census().paused_buckets, 0);
 }
+
+#[test]
+fn rotated_credentials_pause_no_other_before_they_are_accepted() {
+    let mut world = World::with(Config {
+        credential_refresh: secs(7),
+        ..Config::default()
+    });
+    world.create(object_of("a", "one", "project"));
+    world.create(object_of("b", "two", "project"));
+    world.run(60);
+    assert_eq!(buckets(&world, &["a", "b"]).len(), 1);
+    world.secrets.insert("one".into(), Ok(2));
+    world.run(8);
+    world.reports("a", throttled(Some(secs(600))));
+    world.run(35);
+    let polls = world.polls_of("b").len();
+    world.run(300);
+    assert_eq!(world.polls_of("b").len(), polls + 10);
+}

@@ -501,3 +501,23 @@ fn conditions_owned_by_others_survive_a_restart() {
     assert_eq!(world.status("success"), &before);
     assert_eq!(world.writes.len(), writes);
 }
+
+#[test]
+fn trouble_before_a_restart_does_not_outlast_a_long_period() {
+    for reason in [
+        ConfigurationReason::RequestRejected,
+        ConfigurationReason::AccessDenied,
+        ConfigurationReason::EndpointInvalid,
+    ] {
+        let mut world = World::new();
+        world.reports("x", misconfigured(reason));
+        let mut rare = object("x");
+        rare.spec.poll_period_seconds = Some(86_400);
+        world.create(rare);
+        world.run(60);
+        world.reports("x", running());
+        world.restart();
+        world.run(301);
+        assert_eq!(world.reason("x"), "JobRunning", "{reason:?}");
+    }
+}
