@@ -37,7 +37,6 @@ fn config() -> ProptestConfig {
     let wanted = std::env::var("RANDOM_CASES").ok();
     let config = ProptestConfig {
         cases: 1500,
-        rng_seed: RngSeed::Fixed(20_261_128),
         failure_persistence: None,
         ..ProptestConfig::default()
     };
