@@ -475,3 +475,46 @@ fn a_reply_after_leadership_was_lost_confirms_the_write() {
         "the write is known to have landed"
     );
 }
+
+#[test]
+fn each_eighth_attempt_under_conflicts_has_the_resource_version_again() {
+    let mut world = world_writing();
+    let mut forms = Vec::new();
+    for _ in 0..20 {
+        let write = world.take_write();
+        forms.push(matches!(
+            write.precondition,
+            Precondition::ResourceVersion(_)
+        ));
+        world.touch("x");
+        world.reply(&write, WriteResult::Conflict);
+        world.run(1);
+    }
+    let with_version = (0..20).filter(|n| forms[*n]);
+    assert_eq!(with_version.collect::<Vec<_>>(), [0, 1, 2, 7, 15]);
+}
+
+#[test]
+fn the_census_counts_what_is_in_flight() {
+    let mut world = World::with(unlimited_quota());
+    world.held.polls = true;
+    world.held.writes = true;
+    world.create_all(["a", "b", "c"]);
+    world.run(3);
+    assert_eq!(
+        (
+            world.census().polls_in_flight,
+            world.census().writes_in_flight
+        ),
+        (3, 0)
+    );
+    let poll = world.open_polls.remove(0);
+    world.answer(&poll, running());
+    assert_eq!(
+        (
+            world.census().polls_in_flight,
+            world.census().writes_in_flight
+        ),
+        (2, 1)
+    );
+}
