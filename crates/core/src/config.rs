@@ -14,7 +14,8 @@ pub struct Config {
     pub poll_period: Duration,
     /// Length of a second of the spec's `…Seconds` fields.
     pub spec_second: Duration,
-    /// Shortest period of slow phases: configuration errors, `JobNotFound`, `DeadlineExceeded`. Also the patience with an unobserved job whose deadline has passed.
+    /// Shortest period of slow phases: configuration errors, `JobNotFound`, `DeadlineExceeded`. Also the
+    /// patience with an unobserved job whose deadline has passed.
     pub slow_period: Duration,
     /// Period while a 404 is within its grace; overrides `pollPeriodSeconds`.
     pub not_found_period: Duration,
