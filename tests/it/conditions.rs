@@ -3,7 +3,7 @@
 use image_export_api::ImageExportJob;
 use image_export_core::{
     phase::{Activity, Pace, Phase, Truth},
-    status::{Parsed, Snapshot, unowned},
+    status::{Snapshot, unowned},
 };
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -114,15 +114,15 @@ fn the_objects_that_argo_cds_script_is_tested_with_are_what_the_operator_writes(
         let yaml = fs::read_to_string(&path).expect("readable");
         let object: ImageExportJob = serde_saphyr::from_str(&yaml).expect("an object");
         let job = object.spec.job_id.as_str();
-        match Snapshot::parse(object.status.as_ref(), job) {
-            Parsed::Ours(snapshot) => {
-                let unowned = unowned(object.status.as_ref()).unwrap_or_default();
-                let rendered = snapshot.render(job, &unowned);
-                assert_eq!(Some(rendered), object.status, "{}", path.display());
-                written += 1;
-            }
-            Parsed::Fresh => assert!(path.ends_with("created.yaml"), "{}", path.display()),
-            Parsed::NotOurs => panic!("not the operator's: {}", path.display()),
+        let parse = |status| Snapshot::parse(status, job);
+        if let Some(snapshot) = object.status.as_ref().and_then(parse) {
+            let unowned = unowned(object.status.as_ref()).unwrap_or_default();
+            let rendered = snapshot.render(job, &unowned);
+            assert_eq!(Some(rendered), object.status, "{}", path.display());
+            written += 1;
+        } else {
+            // Never written.
+            assert!(path.ends_with("created.yaml"), "{}", path.display());
         }
     }
     assert_eq!(written, 17);

@@ -329,8 +329,7 @@ impl Evidence {
         if facts.start.is_none() {
             facts.start = sane(answer.begin_time);
         }
-        let start = facts.start.unwrap_or_default();
-        let end = || sane(answer.end_time).unwrap_or(now.wall).max(start);
+        let end = || sane(answer.end_time).unwrap_or(now.wall);
         match answer.state {
             JobState::Success => {
                 // Only where the cloud reports progress at all; what it reports at an end may be anything.
@@ -338,14 +337,13 @@ impl Evidence {
                 facts.image_id.clone_from(&answer.image_id);
                 let ended = *self.ended.get_or_insert_with(end);
                 if facts.is_complete() || self.image_id_given_up {
-                    // The begin may have become known after the end.
-                    facts.completion.get_or_insert(ended.max(start));
+                    facts.complete(ended);
                 }
             }
             JobState::Fail => {
                 facts.fail_reason.clone_from(&answer.fail_reason);
                 facts.error_code.clone_from(&answer.error_code);
-                facts.completion = Some(end());
+                facts.complete(end());
             }
             JobState::Init | JobState::Running | JobState::Unrecognized(_) => {
                 let is_written_anyway = facts.job_status != self.facts.job_status;
@@ -387,9 +385,7 @@ impl Evidence {
         if self.image_id_attempts >= config.image_id_attempts {
             self.image_id_given_up = true;
             let ended = self.ended.unwrap_or(now.wall);
-            let facts = Arc::make_mut(&mut self.facts);
-            let start = facts.start.unwrap_or_default();
-            facts.completion.get_or_insert(ended.max(start));
+            Arc::make_mut(&mut self.facts).complete(ended);
         }
         self.image_id_attempts = self.image_id_attempts.saturating_add(1);
     }

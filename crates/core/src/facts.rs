@@ -31,6 +31,12 @@ impl Facts {
         let has_no_image = |job_type: &str| TYPES_WITHOUT_IMAGE.contains(&job_type);
         self.image_id.is_some() || self.job_type.as_deref().is_some_and(has_no_image)
     }
+
+    /// The job ended at this second, but not before it began.
+    pub fn complete(&mut self, ended: i64) {
+        let start = self.start.unwrap_or(i64::MIN);
+        self.completion.get_or_insert(ended.max(start));
+    }
 }
 
 /// What a message names as the cause.

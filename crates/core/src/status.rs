@@ -59,17 +59,6 @@ pub struct Snapshot {
     pub since: Since,
 }
 
-/// How a status reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Parsed {
-    /// Never written: nothing but the CRD's defaults, and conditions owned by others.
-    Fresh,
-    /// Ours: it renders to itself, whatever the wording of its messages.
-    Ours(Snapshot),
-    /// Not ours, or edited.
-    NotOurs,
-}
-
 impl Snapshot {
     /// The status, followed by the conditions owned by others.
     #[must_use]
@@ -163,30 +152,26 @@ impl Snapshot {
         }
     }
 
-    /// Reads a status back.
+    /// Reads a status back. `None`: it was never written, or is not ours, or was edited, since it does not
+    /// render to itself, whatever the wording of its messages.
     #[must_use]
-    pub fn parse(status: Option<&ImageExportJobStatus>, job: &str) -> Parsed {
-        let Some(status) = status.filter(|status| !is_fresh(status)) else {
-            return Parsed::Fresh;
-        };
-        let Some(snapshot) = Self::read(status).filter(Self::is_consistent) else {
-            return Parsed::NotOurs;
-        };
+    pub fn parse(status: &ImageExportJobStatus, job: &str) -> Option<Self> {
+        let snapshot = Self::read(status).filter(Self::is_consistent)?;
         let mut rendered = snapshot.render(job, &[]);
         if same_owned_part(&rendered, status) {
-            return Parsed::Ours(snapshot);
+            return Some(snapshot);
         }
         for (ours, stored) in rendered.conditions.iter_mut().zip(owned(status)) {
             ours.message.clone_from(&stored.message);
         }
         if !same_owned_part(&rendered, status) {
-            return Parsed::NotOurs;
+            return None;
         }
         let text = Text::Stored {
             messages: owned(status).map(|c| c.message.as_str().into()).collect(),
             has_detail: snapshot.has_detail(status),
         };
-        Parsed::Ours(Self { text, ..snapshot })
+        Some(Self { text, ..snapshot })
     }
 
     fn read(status: &ImageExportJobStatus) -> Option<Self> {
@@ -360,17 +345,6 @@ pub fn comes_from(stored: &ImageExportJobStatus, written: &ImageExportJobStatus)
         (status.observed_generation, main.collect::<Vec<_>>())
     };
     shown(stored) == shown(written)
-}
-
-fn is_fresh(status: &ImageExportJobStatus) -> bool {
-    let defaults = |generation| ImageExportJobStatus {
-        observed_generation: generation,
-        ..ImageExportJobStatus::default()
-    };
-    let generation = status
-        .observed_generation
-        .filter(|generation| *generation < 0);
-    same_owned_part(status, &defaults(generation))
 }
 
 fn text(field: Option<&String>) -> Option<Arc<str>> {

@@ -9,7 +9,7 @@ use crate::{
     effects::{Precondition, WriteResult},
     evidence::Evidence,
     phase::Priority,
-    status::{Parsed, Snapshot, comes_from, looks_finished, same_owned_part, shown_end, unowned},
+    status::{Snapshot, comes_from, looks_finished, same_owned_part, shown_end, unowned},
     version,
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::Condition};
@@ -166,10 +166,10 @@ impl Sync {
         self.unowned = unowned(status);
         self.unconfirmed.clear();
         let boxed = status.cloned().map(Box::new);
-        self.remote = match Snapshot::parse(status, job) {
-            Parsed::Ours(snapshot) => self.acknowledged_as(&Arc::new(snapshot), status, job),
-            Parsed::NotOurs if status.is_some_and(looks_finished) => Remote::Untrusted(boxed),
-            Parsed::NotOurs | Parsed::Fresh => Remote::NotOurs(boxed),
+        self.remote = match status.and_then(|status| Snapshot::parse(status, job)) {
+            Some(snapshot) => self.acknowledged_as(&Arc::new(snapshot), status, job),
+            None if status.is_some_and(looks_finished) => Remote::Untrusted(boxed),
+            None => Remote::NotOurs(boxed),
         };
         self.acknowledged().cloned()
     }

@@ -6,7 +6,7 @@ use crate::{
     decide::decide,
     job::PollStage,
     phase::Priority,
-    status::{Parsed, Snapshot, unowned},
+    status::{Snapshot, unowned},
     sync::ChangeStage,
     time::Due,
 };
@@ -241,7 +241,7 @@ fn check_status(job: &str, status: &ImageExportJobStatus) {
             assert!(condition.message.len() <= 1024 && condition.message.contains(job));
         }
     }
-    let Parsed::Ours(snapshot) = Snapshot::parse(Some(status), job) else {
+    let Some(snapshot) = Snapshot::parse(status, job) else {
         panic!("a written status does not parse: {status:?}");
     };
     let unowned = unowned(Some(status)).unwrap_or_default();

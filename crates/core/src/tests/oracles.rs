@@ -2,7 +2,7 @@
 //! soon as the process acts against it. [`World`](super::world::World) calls them at each step.
 
 use crate::{
-    Config, Input, Output, PollRequest, PollTicket, Tracker,
+    Config, Deletion, FetchResult, Input, Output, PollRequest, PollTicket, Tracker, WriteResult,
     intake::INVALID_OBJECT,
     job::{Job, PollStage},
     keys::GroupKey,
@@ -60,6 +60,8 @@ struct Memory {
     has_run: HashSet<Arc<str>>,
     /// Since when each object is observed without a gap, and whether it was suspended.
     observed: HashMap<Arc<str>, (Duration, bool)>,
+    /// Objects that were not read since a change of them met a conflict.
+    unread: HashSet<Arc<str>>,
     /// Objects that show `PollFailed` or `JobNotFound` for good.
     troubled: [HashSet<Arc<str>>; 2],
 }
@@ -70,6 +72,8 @@ pub struct Oracles {
     processes: [Memory; 2],
     /// Reasons that the API server has shown of each uid, without repetitions.
     shown: HashMap<String, Vec<String>>,
+    /// How often the API server has stored a status of each uid.
+    writes: HashMap<String, usize>,
     /// The latest Event of each process about each uid, and how many reasons were shown by then.
     events: [HashMap<String, (&'static str, usize)>; 2],
 }
@@ -130,6 +134,16 @@ impl Oracles {
                 if before != Some(*version) {
                     memory.accepted.retain(|(of, _), _| of != secret);
                 }
+            }
+            Input::Wrote(ticket, WriteResult::Conflict) => {
+                let job = tracker.state.jobs.get(ticket.job);
+                memory.unread.extend(job.map(|job| job.uid.clone()));
+            }
+            Input::Fetched(ticket, FetchResult::Found(_)) => {
+                let job = tracker.state.jobs.get(ticket.job);
+                memory
+                    .unread
+                    .retain(|uid| job.is_none_or(|job| job.uid != *uid));
             }
             Input::Polled(ticket, seen) => memory.answered(now, config, tracker, ticket, seen),
             _ => {}
@@ -193,12 +207,27 @@ impl Oracles {
 
     /// The API server has stored a status.
     pub fn landed(&mut self, uid: &str, status: &ImageExportJobStatus) {
+        *self.writes.entry(uid.to_owned()).or_default() += 1;
         let ready = status.conditions.iter().find(|c| c.type_ == types::READY);
         let reason = &ready.expect("written statuses have it").reason;
         let shown = self.shown.entry(uid.to_owned()).or_default();
         if shown.last() != Some(reason) {
             shown.push(reason.clone());
         }
+    }
+
+    /// A deletion is sent by a process.
+    pub fn deletion_sent(&self, process: usize, deletion: &Deletion) {
+        let is_read = !self.processes[process].unread.contains(&deletion.uid);
+        assert!(
+            deletion.version.is_some() || is_read,
+            "not read: {deletion:?}"
+        );
+    }
+
+    /// How often the status of one object was written at most.
+    pub fn most_writes(&self) -> usize {
+        self.writes.values().copied().max().unwrap_or_default()
     }
 
     /// Others than the operator changed the status: what was shown may be shown anew.
@@ -269,7 +298,7 @@ impl Memory {
         let state = &tracker.state;
         let bucket = format!("{:?}", ticket.bucket);
         if let Some(drained) = self.drained.get_mut(&bucket) {
-            drained.refunds += u32::from(seen.requests == 0);
+            drained.refunds += u32::from(seen.requests == 0 && now >= drained.until);
         }
         let job = state.jobs.get(ticket.job);
         let job = job.filter(|job| job.secret == ticket.secret);
@@ -328,6 +357,7 @@ impl Memory {
         self.requests.retain(|uid| !is_gone(uid));
         self.observed.retain(|uid, _| !is_gone(uid));
         self.awaited.retain(|uid, _| !is_gone(uid));
+        self.unread.retain(|uid| !is_gone(uid));
     }
 
     fn note(&mut self, now: Duration, config: &Config, job: &Job, leading: bool) {

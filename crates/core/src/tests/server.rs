@@ -179,6 +179,7 @@ impl World {
         self.version += 1;
         object.metadata.resource_version = Some(self.version.to_string());
         self.landed += 1;
+        self.landed_last = self.now;
         if self.keep_log {
             self.writes.push(WriteLog {
                 at: self.now,

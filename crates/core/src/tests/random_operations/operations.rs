@@ -100,6 +100,12 @@ pub enum Op {
         process: usize,
         landed: bool,
     },
+    /// The leader crashes; while all its polls are in flight together, the cloud throttles this job, and
+    /// the logins of the others fail or, if `accepted`, their polls are answered.
+    ThrottledTogether {
+        throttled: usize,
+        accepted: bool,
+    },
     /// The machine sleeps for so many seconds.
     Sleep(u64),
     /// The wall clock is set by so many seconds.
@@ -194,6 +200,8 @@ fn cluster() -> impl Strategy<Value = Op> {
         1 => (1..8000u64).prop_map(Op::SlowWrites),
         1 => process().prop_map(Op::Stop),
         2 => (process(), any::<bool>()).prop_map(|(process, landed)| Op::Crash { process, landed }),
+        1 => (name(), any::<bool>())
+            .prop_map(|(throttled, accepted)| Op::ThrottledTogether { throttled, accepted }),
         1 => Just(Op::Sleep(3600)),
         1 => prop_oneof![Just(-3600), Just(3600), -90..90i64].prop_map(Op::StepWall),
     ]
@@ -292,7 +300,11 @@ pub fn state(state: usize) -> (Observation, bool) {
 }
 
 /// How many faults [`fault`] knows.
-pub const FAULTS: usize = 15;
+const FAULTS: usize = 15;
+/// The one that throttles for 20 s.
+pub const THROTTLED: usize = 4;
+/// The one whose login fails, so that no request is sent.
+pub const NO_REQUEST: usize = 12;
 
 /// Whether the cloud answers so about a job that has ended.
 pub fn is_of_ended(what: usize) -> bool {
@@ -305,7 +317,7 @@ pub fn fault(what: usize) -> Observation {
         1 => not_found(),
         2 => unavailable(),
         3 => time_out(),
-        4 => throttled(Some(secs(20))),
+        THROTTLED => throttled(Some(secs(20))),
         5 => throttled(None),
         6 => throttled(Some(secs(5000))),
         7 => unavailable_for(secs(40)),
@@ -313,8 +325,7 @@ pub fn fault(what: usize) -> Observation {
         9 => misconfigured(ConfigurationReason::AccessDenied),
         10 => misconfigured(ConfigurationReason::CredentialsInvalid),
         11 => misconfigured(ConfigurationReason::EndpointInvalid),
-        // The login fails, so that no request is sent.
-        12 => Observation {
+        NO_REQUEST => Observation {
             requests: 0,
             endpoint: None,
             ..unavailable_login()

@@ -9,8 +9,8 @@ use super::{
         world::{Fate, World},
     },
     operations::{
-        EDITS, NAMES, Op, PRUNED, SECRETS, fault, is_of_ended, put_conditions, reorder, state,
-        toggle_condition,
+        EDITS, NAMES, NO_REQUEST, Op, PRUNED, SECRETS, THROTTLED, fault, is_of_ended,
+        put_conditions, reorder, state, toggle_condition,
     },
 };
 use crate::{CredentialError, Input};
@@ -270,6 +270,10 @@ impl Scenario {
             Op::SlowAnswers(time) => self.world.poll_time = millis(time),
             Op::SlowReads(time) => self.world.read_time = millis(time),
             Op::SlowWrites(time) => self.world.write_time = millis(time),
+            Op::ThrottledTogether {
+                throttled,
+                accepted,
+            } => self.throttle_together(throttled, accepted),
             Op::Sleep(time) => self.world.sleep(secs(time)),
             Op::StepWall(seconds) => self.world.step_wall(seconds),
             Op::Run(seconds) => self.world.run(seconds),
@@ -317,6 +321,28 @@ impl Scenario {
             }
             _ => {}
         }
+    }
+
+    fn throttle_together(&mut self, throttled: usize, accepted: bool) {
+        if accepted {
+            let leading = self.world.tracker.state.leading;
+            self.world.restart_as(leading);
+        }
+        let before = self.world.poll_time;
+        self.world.poll_time = secs(8);
+        for n in (0..NAMES.len())
+            .filter(|n| self.exists(*n))
+            .collect::<Vec<_>>()
+        {
+            self.world.request_poll(NAMES[n].0, "together");
+        }
+        self.world.run(6);
+        self.faults = NAMES.map(|_| (!accepted).then_some(NO_REQUEST));
+        self.faults[throttled] = Some(THROTTLED);
+        (0..NAMES.len()).for_each(|n| self.report(n));
+        self.world.run(8);
+        self.world.poll_time = before;
+        self.world.run(30);
     }
 
     fn set_undecodable(&mut self, n: usize, on: bool) {

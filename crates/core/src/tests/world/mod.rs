@@ -1,12 +1,11 @@
 //! Everything around the tracker, in virtual time: a versioned API server with its watch, a scripted
 //! cloud, Secrets. By default each effect is answered after a short time. A test that holds effects
 //! (see [`Held`]) answers them itself.
-//!
-//! A second operator process may run on the same API server and cloud. One of the two is in turn: its tracker
-//! is [`World::tracker`], and [`World::turn_to`] exchanges them.
+
+mod processes;
 
 use super::{
-    invariants::{self, InFlight, Invariants},
+    invariants::{self, Invariants},
     oracles::Oracles,
     samples::{HOST, beginning, running, secs},
 };
@@ -19,6 +18,7 @@ use crate::{
 use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::types};
 use image_export_model::Observation;
 use jiff::SignedDuration;
+use processes::Peer;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -72,13 +72,6 @@ pub enum Due {
     Fetch(FetchTicket, ObjectKey),
     /// Others change a label.
     Touch(ObjectKey),
-}
-
-/// The operator process that is not in turn.
-struct Peer {
-    tracker: Tracker,
-    in_flight: [InFlight; 2],
-    watch_at: Duration,
 }
 
 /// Effects that wait for the test to answer them.
@@ -154,6 +147,8 @@ pub struct World {
     /// Keeps writes and events; large runs only count them.
     pub keep_log: bool,
     pub landed: usize,
+    /// When a status landed last.
+    pub landed_last: Duration,
     /// Checks all objects after each step; large runs skip this.
     pub check_decisions: bool,
     output: Output,
@@ -222,6 +217,7 @@ impl World {
             fetches: Vec::new(),
             keep_log: true,
             landed: 0,
+            landed_last: Duration::ZERO,
             check_decisions: true,
             output: Output::default(),
         }
@@ -325,52 +321,6 @@ impl World {
         self.turn_to(turn);
     }
 
-    /// The watch of the process in turn shows nothing for a while, then everything.
-    pub fn delay_watch(&mut self, wait: Duration) {
-        self.watch_at = self.watch_at.max(self.now + wait);
-        for due in self.take_due(|due| matches!(due, Due::Watch(..))) {
-            self.at(self.watch_at, due);
-        }
-    }
-
-    /// Takes out, in order, what would happen to the process in turn.
-    fn take_due(&mut self, is_taken: impl Fn(&Due) -> bool) -> Vec<Due> {
-        let process = self.process;
-        let taken = self
-            .due
-            .extract_if(.., |_, (of, due)| *of == process && is_taken(due));
-        taken.map(|(_, (_, due))| due).collect()
-    }
-
-    /// Starts a second operator process, which does not lead.
-    pub fn start_peer(&mut self) {
-        let turn = self.process;
-        assert!(self.peer.is_none() && turn == 0);
-        self.peer = Some(Box::new(Peer {
-            tracker: Tracker::new(self.config.clone(), self.present()),
-            in_flight: Default::default(),
-            watch_at: Duration::ZERO,
-        }));
-        self.turn_to(1);
-        self.list();
-        self.turn_to(turn);
-    }
-
-    /// Whether there is this process. Then it is the one in turn.
-    pub fn turn_to(&mut self, process: usize) -> bool {
-        if self.process == process {
-            return true;
-        }
-        let Some(peer) = &mut self.peer else {
-            return false;
-        };
-        self.process = process;
-        std::mem::swap(&mut self.tracker, &mut peer.tracker);
-        std::mem::swap(&mut self.watch_at, &mut peer.watch_at);
-        self.invariants.exchange(&mut peer.in_flight);
-        true
-    }
-
     /// The whole machine sleeps.
     pub fn sleep(&mut self, time: Duration) {
         self.now += time;
@@ -446,6 +396,9 @@ impl World {
             Effect::Delete(deletion) => {
                 let uid = self.uid_of(deletion.ticket.job);
                 self.invariants.change_sent(deletion.ticket.sequence, &uid);
+                if self.check_decisions {
+                    self.oracles.deletion_sent(self.process, &deletion);
+                }
                 self.deletions.push(self.now);
                 self.churn(&deletion.key);
                 if self.held.deletions {
@@ -485,14 +438,6 @@ impl World {
     fn host_of(&self, secret: &str) -> Arc<str> {
         let host = self.hosts.get(secret).cloned();
         host.unwrap_or_else(|| HOST.into())
-    }
-
-    /// Which process has something to do next, and when.
-    fn next_tick(&mut self) -> Option<(Duration, usize)> {
-        let own = self.tracker.next_deadline().map(|at| (at, self.process));
-        let peer = self.peer.as_ref().and_then(|p| p.tracker.next_deadline());
-        let peer = peer.map(|at| (at, 1 - self.process));
-        own.into_iter().chain(peer).min()
     }
 
     /// Runs everything that is due until this time.
@@ -602,48 +547,6 @@ impl World {
         let secret = self.secrets.get(reference.cloud.secret_name.as_str());
         let result = secret.cloned().unwrap_or(Ok(1));
         self.feed(Input::CredentialRead(reference.clone(), result));
-    }
-
-    /// The watch breaks off: its pending events are lost, and a new list replaces them.
-    pub fn lose_watch(&mut self) {
-        self.take_due(|due| matches!(due, Due::Watch(..)));
-        self.watch_at = Duration::ZERO;
-        self.list();
-    }
-
-    /// Everything that the process in turn sent to the API server lands, but no reply comes back.
-    pub fn cut_replies(&mut self) {
-        for due in self.take_due(|due| matches!(due, Due::Land(..) | Due::Remove(..))) {
-            match due {
-                Due::Land(write, _) => _ = self.land(&write),
-                Due::Remove(deletion, _) => _ = self.remove(&deletion),
-                _ => {}
-            }
-        }
-    }
-
-    /// The process in turn crashes and a new one starts, which leads: everything in flight is lost. Writes
-    /// that have landed stay.
-    pub fn restart(&mut self) {
-        self.restart_as(true);
-    }
-
-    /// The same, with or without leadership.
-    pub fn restart_as(&mut self, leading: bool) {
-        let process = self.process;
-        self.take_due(|_| true);
-        self.watch_at = Duration::ZERO;
-        self.oracles.restarted(process);
-        self.open_polls.clear();
-        self.open_writes.clear();
-        self.open_deletions.clear();
-        self.open_watch.clear();
-        self.open_reads.clear();
-        self.open_fetches.clear();
-        self.invariants.restarted(process);
-        self.tracker = Tracker::new(self.config.clone(), self.present());
-        self.list();
-        self.feed(Input::Leading(leading));
     }
 
     pub fn polls_of(&self, name: &str) -> Vec<Duration> {
