@@ -354,51 +354,28 @@ mod tests {
     const UNREAD: &str = "polled, 0 requests: its credentials are being read again after 0 s";
 
     #[tokio::test(start_paused = true)]
-    async fn each_call_to_the_api_server_has_15_seconds_and_ends_by_one_input() {
-        let (inputs, metrics) = inputs(Reply::Never).await;
-        let fetched = &inputs[3];
-        assert!(
-            fetched.starts_with("Fetched(") && fetched.ends_with(", Failed) after 15 s"),
-            "{fetched}"
-        );
-        assert_eq!(
-            [&inputs[..3], &inputs[4..]].concat(),
-            [
-                "not read, Timeout: no result within 15 s after 15 s",
+    async fn each_call_that_hangs_for_15_seconds_or_panics_ends_by_one_input() {
+        let timeout = "Timeout: no result within 15 s";
+        let panic = "Internal: the operator hit an internal error; see its log";
+        for (reply, unread, seconds, panics) in
+            [(Reply::Never, timeout, 15, 0), (Reply::Panic, panic, 0, 4)]
+        {
+            let (mut inputs, metrics) = inputs(reply).await;
+            let fetched = inputs.remove(3);
+            let failed = format!(", Failed) after {seconds} s");
+            let is_failure = fetched.starts_with("Fetched(") && fetched.ends_with(&failed);
+            assert!(is_failure, "{fetched}");
+            let unknown = format!("Unknown after {seconds} s");
+            let expected = [
+                &format!("not read, {unread} after {seconds} s"),
                 UNREAD,
-                "Unknown after 15 s",
-                "Unknown after 15 s",
-            ]
-        );
-        assert!(
-            metrics
-                .encode()
-                .contains("imageexport_task_panics_total 0\n")
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_panic_of_a_task_ends_by_one_input_and_is_counted() {
-        let (inputs, metrics) = inputs(Reply::Panic).await;
-        let fetched = &inputs[3];
-        assert!(
-            fetched.starts_with("Fetched(") && fetched.ends_with(", Failed) after 0 s"),
-            "{fetched}"
-        );
-        assert_eq!(
-            [&inputs[..3], &inputs[4..]].concat(),
-            [
-                "not read, Internal: the operator hit an internal error; see its log after 0 s",
-                UNREAD,
-                "Unknown after 0 s",
-                "Unknown after 0 s",
-            ]
-        );
-        assert!(
-            metrics
-                .encode()
-                .contains("imageexport_task_panics_total 4\n")
-        );
+                &unknown,
+                &unknown,
+            ];
+            assert_eq!(inputs, expected);
+            let counted = format!("imageexport_task_panics_total {panics}\n");
+            assert!(metrics.encode().contains(&counted));
+        }
     }
 
     #[tokio::test(start_paused = true)]

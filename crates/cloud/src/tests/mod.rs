@@ -8,6 +8,8 @@ mod error_table;
 mod fake_cloud;
 mod job;
 mod login;
+mod login_pacing;
+mod login_secrets;
 mod tls;
 mod transport;
 
@@ -17,12 +19,24 @@ use crate::{
     config::{CloudEntry, Endpoint},
     wire::text::Redactor,
 };
-use image_export_model::ConfigurationError;
+use image_export_model::{ConfigurationError, Observation, Outcome};
 use secrecy::SecretString;
 use std::{sync::Arc, time::Duration};
 
 /// Stands wherever a secret stands; it must come out nowhere.
 pub(super) const CANARY: &str = "canary-7f3a";
+
+/// The error of a poll that was not possible. It names no secret.
+fn error_of(observation: &Observation) -> &ConfigurationError {
+    let Outcome::Misconfigured(error) = &observation.outcome else {
+        panic!("{observation:?}")
+    };
+    assert!(
+        !error.message.contains(CANARY) && !error.message.contains("token-"),
+        "{error:?}"
+    );
+    error
+}
 
 fn place() -> Place {
     Place::KeyOf("Secret team-a/otc".to_owned())

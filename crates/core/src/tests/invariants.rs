@@ -175,7 +175,7 @@ impl Invariants {
         // A pruned status whose reply is lost is not recognized, and written again.
         let repeats = self.repeats.entry(uid.to_owned()).or_default();
         *repeats = if changes { 0 } else { *repeats + 1 };
-        let is_lost = stored != new && *repeats <= 6;
+        let is_lost = stored != new && *repeats <= 20;
         assert!(
             changes || is_contested || is_lost,
             "a write that changes nothing: {new:?}"
@@ -308,7 +308,7 @@ pub fn check_decisions(world: &World) {
             _ => {}
         }
         // A sleep moves the time at which a deadline is shown, and no timer with it.
-        let is_moved = world.has_slept && job.limits.deadline.is_some();
+        let is_moved = !world.slept.is_empty() && job.limits.deadline.is_some();
         if let Some(wake) = decision.wake.filter(|_| !is_moved) {
             let timer = job.timer.expect("a timer");
             assert!(timer <= wake, "wakes too late: {job:?}");

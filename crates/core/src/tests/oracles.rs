@@ -358,6 +358,8 @@ impl Memory {
         self.observed.retain(|uid, _| !is_gone(uid));
         self.awaited.retain(|uid, _| !is_gone(uid));
         self.unread.retain(|uid| !is_gone(uid));
+        // A late version of a deleted object can bring back what its record has shown first.
+        self.has_run.retain(|uid| !is_gone(uid));
     }
 
     fn note(&mut self, now: Duration, config: &Config, job: &Job, leading: bool) {

@@ -168,7 +168,7 @@ impl World {
         (self.prune)(&mut stored);
         let walls = self.wall_steps.iter().map(|s| wall - self.wall_step + s);
         // What was sent before a sleep may land after it.
-        let asleep = self.has_slept.then_some(wall - 3600);
+        let asleep = self.slept.iter().map(|before| wall - before);
         let walls: Vec<i64> = walls.chain([wall]).chain(asleep).collect();
         let writer = self.process;
         self.invariants

@@ -115,7 +115,8 @@ pub struct World {
     watch_at: Duration,
     /// All values that `wall_step` had.
     pub wall_steps: Vec<i64>,
-    pub has_slept: bool,
+    /// How long the machine has slept since each time before a sleep, in seconds.
+    pub slept: Vec<i64>,
     pub oracles: Oracles,
     /// Objects that are there but do not decode.
     pub undecodable: BTreeSet<ObjectKey>,
@@ -191,7 +192,7 @@ impl World {
             peer: None,
             watch_at: Duration::ZERO,
             wall_steps: vec![0],
-            has_slept: false,
+            slept: Vec::new(),
             oracles: Oracles::default(),
             undecodable: BTreeSet::new(),
             churning: BTreeSet::new(),
@@ -324,7 +325,9 @@ impl World {
     /// The whole machine sleeps.
     pub fn sleep(&mut self, time: Duration) {
         self.now += time;
-        self.has_slept = true;
+        let seconds = i64::try_from(time.as_secs()).expect("tests are short");
+        self.slept.iter_mut().for_each(|slept| *slept += seconds);
+        self.slept.push(seconds);
         self.oracles.slept(self.now);
     }
 

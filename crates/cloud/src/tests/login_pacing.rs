@@ -1,0 +1,234 @@
+//! How many logins are sent, and when: one for many objects, none before its time.
+
+use super::{
+    error_of,
+    fake_cloud::{
+        Cloud, JOB, PROJECT, accept, client, client_with, granted, query, query_in, respond,
+        running,
+    },
+    lab,
+};
+use crate::{CloudOptions, Pacing};
+use futures::future::join_all;
+use image_export_model::{ConfigurationReason, FailureKind, Outcome, Stage};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Pauses that no slow machine outlasts.
+fn slow_pacing() -> Pacing {
+    Pacing {
+        login_retry_min: Duration::from_secs(300),
+        login_retry_max: Duration::from_secs(300),
+        ..Pacing::default()
+    }
+}
+
+#[tokio::test]
+async fn many_objects_on_one_credential_cause_one_login() {
+    let cloud = Cloud::start(accept, |_| running()).await;
+    let (client, credential) = (client(), cloud.overridden());
+    let polls = join_all((0..100).map(|_| query(&client, &credential))).await;
+    for poll in polls {
+        assert_eq!(
+            (poll.outcome.category(), poll.requests),
+            ("answered", 1),
+            "{poll:?}"
+        );
+    }
+    assert_eq!(cloud.logins().len(), 1);
+    assert_eq!(cloud.queries().len(), 100);
+}
+
+#[tokio::test]
+async fn many_objects_on_a_broken_credential_share_one_failed_login() {
+    let cloud = Cloud::start(|_| respond(401, "{}"), |_| running()).await;
+    let (client, credential) = (client(), cloud.overridden());
+    for _ in 0..3 {
+        let polls = join_all((0..100).map(|_| query(&client, &credential))).await;
+        for poll in polls {
+            assert_eq!(
+                error_of(&poll).reason,
+                ConfigurationReason::CredentialsInvalid
+            );
+            assert_eq!((poll.requests, poll.endpoint), (0, None));
+        }
+    }
+    assert_eq!(cloud.logins().len(), 1);
+    assert_eq!(cloud.queries().len(), 0);
+}
+
+/// One job of a credential is always rejected, beside others that are accepted.
+#[tokio::test]
+async fn a_job_that_is_always_rejected_does_not_cause_a_login_for_each_poll() {
+    let answer = |query: &super::fake_cloud::Seen| {
+        if query.uri.path().ends_with(JOB) {
+            respond(401, r#"{"error_code":"APIGW.0307"}"#)
+        } else {
+            let good = json!({"job_id": "good", "status": "RUNNING"});
+            respond(200, good.to_string())
+        }
+    };
+    let cloud = Cloud::start(accept, answer).await;
+    let (client, credential) = (client(), cloud.overridden());
+    for _ in 0..20 {
+        let bad = query(&client, &credential).await;
+        let message = &error_of(&bad).message;
+        assert!(message.contains("and a fresh one as well"), "{message}");
+        let good = client
+            .query(
+                &credential,
+                &PROJECT.parse().unwrap(),
+                &"good".parse().unwrap(),
+            )
+            .await;
+        assert_eq!((good.outcome.category(), good.requests), ("answered", 1));
+    }
+    assert_eq!(cloud.logins().len(), 2);
+}
+
+/// A login that is throttled for `seconds`, the others accepted.
+fn throttled_login(number: usize, seconds: Option<&str>) -> axum::http::Response<axum::body::Body> {
+    let mut response = respond(429, "");
+    if let Some(seconds) = seconds {
+        let seconds = seconds.parse().unwrap();
+        response.headers_mut().insert("retry-after", seconds);
+    }
+    if number == 1 {
+        accept(number)
+    } else {
+        response
+    }
+}
+
+#[tokio::test]
+async fn no_login_of_a_credential_is_sent_before_the_retry_after_of_the_identity_service() {
+    for seconds in [Some("600"), None] {
+        // The first token is rejected; whoever else needs one has to wait.
+        let cloud = Cloud::start(
+            move |n| throttled_login(n, seconds),
+            |_| {
+                let mut response = respond(401, "");
+                let headers = response.headers_mut();
+                headers.insert("retry-after", "7".parse().unwrap());
+                response
+            },
+        )
+        .await;
+        let client = client_with(CloudOptions {
+            pacing: slow_pacing().into(),
+            ..lab()
+        });
+        let credential = cloud.overridden();
+        let first = query(&client, &credential).await;
+        let message = "limits the rate of logins (429)";
+        let mut polls = vec![(first, 1, message)];
+        for project in [PROJECT, "p2", "p3", PROJECT, "p2"] {
+            let message = match project {
+                PROJECT => message,
+                _ => "permits no login for now",
+            };
+            let requests = u32::from(project == PROJECT);
+            polls.push((
+                query_in(&client, &credential, project).await,
+                requests,
+                message,
+            ));
+        }
+        for (poll, requests, message) in polls {
+            let Outcome::Failed(failure) = &poll.outcome else {
+                panic!("{poll:?}")
+            };
+            assert_eq!(
+                (failure.stage, failure.kind),
+                (Stage::Login, FailureKind::Http)
+            );
+            assert!(failure.message.ends_with(message), "{failure:?}");
+            assert_eq!((poll.requests, &poll.endpoint), (requests, &None));
+            // What is left of it; an answer that names none has none itself.
+            let wait = poll.retry_after.map(|wait| wait.as_secs_f32().ceil());
+            let is_right = match (seconds, message) {
+                (Some(_), _) => wait.is_some_and(|wait| wait <= 600.0),
+                (None, "permits no login for now") => wait.is_some_and(|wait| wait <= 300.0),
+                _ => wait.is_none(),
+            };
+            assert!(is_right, "{poll:?}");
+        }
+        assert_eq!(cloud.logins().len(), 2);
+
+        let other = cloud.overridden();
+        query(&client, &other).await;
+        assert_eq!(cloud.logins().len(), 3, "another credential may log in");
+    }
+}
+
+#[tokio::test]
+async fn rejected_logins_open_the_circuit_of_their_user_and_failed_ones_do_not() {
+    for (status, sent, open) in [(401, 3, 1), (403, 5, 0), (500, 5, 0), (503, 5, 0)] {
+        let cloud = Cloud::start(move |_| respond(status, ""), |_| running()).await;
+        let (client, credential) = (client(), cloud.overridden());
+        let mut last = None;
+        for project in ["p1", "p2", "p3", "p4", "p5"] {
+            last = Some(query_in(&client, &credential, project).await);
+        }
+        assert_eq!((cloud.logins().len(), client.open_breakers()), (sent, open));
+        if open == 1 {
+            let message = &error_of(&last.unwrap()).message.to_string();
+            let words = "rejected this user's logins 3 times in a row (401), with cloud \"otc\"";
+            assert!(
+                message.contains(words) && message.contains("every 5 min"),
+                "{message}"
+            );
+        }
+    }
+}
+
+/// Logins that waited for others of the same user to end are not sent either.
+#[tokio::test]
+async fn a_throttled_login_stops_those_that_wait_behind_it() {
+    let login = |_| throttled_login(0, Some("600"));
+    let cloud = Cloud::start(login, |_| running()).await;
+    let (client, credential) = (client(), cloud.overridden());
+    let projects: Vec<_> = (0..20).map(|n| format!("p{n}")).collect();
+    let polls = projects
+        .iter()
+        .map(|project| query_in(&client, &credential, project));
+    for poll in join_all(polls).await {
+        assert_eq!(poll.outcome.category(), "http_error");
+    }
+    assert_eq!(cloud.logins().len(), 3, "as many as may fail at once");
+}
+
+/// `auth::tokens` has the tests of half-life, in virtual time.
+#[tokio::test]
+async fn an_expired_token_is_replaced_and_a_failed_login_not_repeated_at_once() {
+    let login = |n| match n {
+        1 => granted(n, PROJECT, Duration::from_secs(1), &Value::Null),
+        _ => respond(503, ""),
+    };
+    let cloud = Cloud::start(login, |_| running()).await;
+    let client = client_with(CloudOptions {
+        pacing: slow_pacing().into(),
+        ..lab()
+    });
+    let credential = cloud.overridden();
+    let first = query(&client, &credential).await;
+    assert_eq!(first.outcome.category(), "answered");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for _ in 0..2 {
+        let expired = query(&client, &credential).await;
+        assert_eq!(expired.outcome.category(), "http_error");
+        assert_eq!(cloud.logins().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_throttled_login_is_transient_whatever_its_status() {
+    for status in [400, 401, 403, 429] {
+        let body =
+            r#"{"error_code":"APIGW.0308","error_msg":"over ratelimit,limit:5,time:1 minute"}"#;
+        let cloud = Cloud::start(move |_| respond(status, body), |_| running()).await;
+        let poll = query(&client(), &cloud.overridden()).await;
+        assert_eq!(poll.outcome.category(), "http_error", "{status}: {poll:?}");
+        assert_eq!(poll.retry_after, Some(Duration::from_secs(60)));
+    }
+}
