@@ -66,7 +66,13 @@ pub(super) async fn read(
             Some(known) if known.version() == version => known,
             _ => cloud_client
                 .credential(&file, cloud)
-                .map(Arc::new)
+                .map(|credential| {
+                    let ignored = credential.ignored_keys();
+                    if !ignored.is_empty() {
+                        tracing::debug!(secret = %place, cloud, ?ignored, "keys that are not read");
+                    }
+                    Arc::new(credential)
+                })
                 .map_err(CredentialError::Misconfigured)?,
         };
         store.put(reference.clone(), credential);

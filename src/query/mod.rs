@@ -80,6 +80,9 @@ pub async fn run(client: CloudClient, query: Query, wait: bool) -> Result<Report
     let file = CloudsFile::open(query.file)?;
     let cloud = which_cloud(&client, &file, query.cloud)?;
     let credential = file.credential(&client, &cloud)?;
+    if let Ok(credential) = &credential {
+        warn_of_ignored_keys(&file, &cloud, credential.ignored_keys());
+    }
     let project = match (query.project, credential) {
         (Some(named), _) => named,
         (None, Ok(credential)) => credential
@@ -101,6 +104,14 @@ pub async fn run(client: CloudClient, query: Query, wait: bool) -> Result<Report
     };
     let finished = LocalRuntime::run(&target, wait).await;
     Ok(Report::new(target.project, target.job, finished))
+}
+
+/// Names on standard error what has no effect: it may be a misspelt key.
+fn warn_of_ignored_keys(file: &CloudsFile, cloud: &CloudName, keys: &[String]) {
+    if !keys.is_empty() {
+        let keys = keys.join(", ");
+        eprintln!("Note: these keys of cloud \"{cloud}\" in {file} are not read: {keys}");
+    }
 }
 
 /// The named cloud, else the only one.

@@ -147,6 +147,23 @@ fn an_outcome_ends_the_program_with_its_exit_code() {
 }
 
 #[test]
+fn keys_that_are_not_read_are_named_on_standard_error() {
+    let workspace = Workspace::new("ignored");
+    let yaml = workspace.cloud("otc", PASSWORD);
+    let yaml = yaml.replace("{auth: {", "{networks: [], auth: {system_scope: all, ");
+    let file = workspace.write("clouds.yaml", &format!("clouds: {{{yaml}}}"));
+    workspace.sim.put_job(Job::new(PROJECT, "j1"));
+    let completed = workspace.query_job("j1", &["-o", "json"]);
+    assert_eq!(completed.code(), 0);
+    assert_eq!(completed.json()["status"]["status"], "SUCCESS");
+    let name = file.file_name().expect("a name").display();
+    let note = format!(
+        "Note: these keys of cloud \"otc\" in {name} are not read: networks, auth.system_scope\n"
+    );
+    assert_eq!(completed.errors(), note);
+}
+
+#[test]
 fn errors_of_the_file_or_the_command_are_printed_on_standard_error() {
     let workspace = Workspace::new("wrong");
     let two = format!(

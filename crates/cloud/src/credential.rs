@@ -49,6 +49,12 @@ impl Credential {
         self.entry.project_id()
     }
 
+    /// The keys of the entry that have no meaning here, without secrets.
+    #[must_use]
+    pub fn ignored_keys(&self) -> &[String] {
+        &self.entry.ignored
+    }
+
     /// The file of certificates that the entry names. Parsing does not read it: whoever can reads it and
     /// gives its content as [`CloudsFile::cacert`].
     #[must_use]

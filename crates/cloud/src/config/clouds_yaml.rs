@@ -1,23 +1,30 @@
 //! `clouds.yaml` as users of `OpenStack` tools have it: from YAML to the raw values of one entry.
-//! [`super::entry`] gives them their meaning.
+//! [`super::fields`] has their names, [`super::entry`] gives them their meaning.
 //!
-//! Unknown keys are ignored, as are other entries. No message repeats a value: any of them may be
-//! a secret in the wrong place, so the YAML library's own error texts are not used either.
+//! Other entries are skipped, whatever mistakes they hold, as long as the document is YAML at all. No message
+//! repeats a value: any of them may be a secret in the wrong place, so the YAML library's own error texts are not
+//! used either.
 
-use super::Place;
+use super::{
+    Place,
+    fields::{self, Field},
+};
 use crate::{outcome::configuration_error, wire::text::Redactor};
 use image_export_model::{ConfigurationError, ConfigurationReason};
 use secrecy::SecretString;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use std::{fmt, marker::PhantomData};
+use serde_saphyr::{DuplicateKeyPolicy, Spanned, Tagged};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-/// Longest name of a cloud in a message.
+/// Longest name of a cloud, key or tag in a message.
 const MAX_NAME_CHARS: usize = 64;
 /// How many of the clouds that are there a message names.
 const MAX_NAMED_CLOUDS: usize = 5;
+/// How many ignored keys are remembered.
+const MAX_IGNORED: usize = 32;
 
 /// Reads entry `cloud` of `yaml`, the document at `place`.
 pub(crate) fn read(
@@ -46,7 +53,7 @@ pub(crate) fn read(
 }
 
 /// Entry `cloud` of `yaml`, if it is there, and the names of the others, in their order; `None` without
-/// `clouds`. An error in another entry does not matter.
+/// `clouds`.
 type Clouds = Option<(Option<Option<RawCloud>>, Vec<String>)>;
 
 fn clouds(yaml: &str, cloud: &str) -> Result<Clouds, serde_saphyr::Error> {
@@ -65,12 +72,13 @@ fn clouds(yaml: &str, cloud: &str) -> Result<Clouds, serde_saphyr::Error> {
 }
 
 /// Permits thousands of clouds, and no aliases of aliases of aliases, with which a few lines unfold to
-/// millions.
+/// millions. Repeated keys are judged here, as those of other entries do not matter.
 fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         with_snippet: false,
         budget: serde_saphyr::budget! { max_nodes: 100_000, max_events: 200_000 },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 10_000 },
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
     }
 }
 
@@ -94,7 +102,9 @@ fn unreadable(error: &serde_saphyr::Error) -> String {
         .map_or_else(String::new, |location| {
             format!(" at line {}, column {}", location.line(), location.column())
         });
-    format!("is not valid YAML, or has a list or map where text belongs{position}")
+    format!(
+        "is not valid YAML, or has a repeated key, or a text, list or map where another of these belongs{position}"
+    )
 }
 
 fn no_such_cloud(place: &Place, cloud: &str, others: &[String]) -> String {
@@ -116,85 +126,234 @@ fn no_such_cloud(place: &Place, cloud: &str, others: &[String]) -> String {
 }
 
 /// The values of one entry as they are written.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(crate) struct RawCloud {
-    pub(crate) auth_type: Option<String>,
-    pub(crate) auth: Option<RawAuth>,
-    pub(crate) region_name: Option<String>,
-    pub(crate) interface: Option<String>,
-    pub(crate) cacert: Option<String>,
-    pub(crate) verify: Option<String>,
-    pub(crate) image_endpoint_override: Option<String>,
-    /// Not of `OpenStack`: which path the job query has, as `--job-path` names it.
-    pub(crate) image_job_path: Option<String>,
-    // Some files have these beside `auth`, others inside it. `serde(flatten)` does not fit: it reads
-    // through a buffer, which takes `123` for a number where it is a name.
-    #[serde(alias = "access_key")]
-    pub(crate) ak: Option<String>,
-    #[serde(alias = "secret_key")]
-    pub(crate) sk: Option<Secret>,
-    pub(crate) security_token: Option<Secret>,
-    pub(crate) agency_name: Option<String>,
-    pub(crate) agency_domain_name: Option<String>,
-    pub(crate) agency_domain_id: Option<String>,
-    pub(crate) delegated_project: Option<String>,
+    values: BTreeMap<Field, (Precedence, String)>,
+    /// All secrets of the entry, whichever of them it uses.
+    secrets: Vec<SecretString>,
+    /// Keys without a meaning here.
+    ignored: Vec<String>,
+    /// The first value with a tag that only another tool understands.
+    tagged: Option<TaggedValue>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct RawAuth {
-    pub(crate) auth_url: Option<String>,
-    pub(crate) username: Option<String>,
-    pub(crate) user_id: Option<String>,
-    pub(crate) password: Option<Secret>,
-    pub(crate) token: Option<Secret>,
-    pub(crate) application_credential_id: Option<String>,
-    pub(crate) application_credential_name: Option<String>,
-    pub(crate) application_credential_secret: Option<Secret>,
-    pub(crate) user_domain_name: Option<String>,
-    pub(crate) user_domain_id: Option<String>,
-    pub(crate) domain_name: Option<String>,
-    pub(crate) domain_id: Option<String>,
-    pub(crate) project_name: Option<String>,
-    pub(crate) project_id: Option<String>,
-    pub(crate) project_domain_name: Option<String>,
-    pub(crate) project_domain_id: Option<String>,
-    #[serde(alias = "access_key")]
-    pub(crate) ak: Option<String>,
-    #[serde(alias = "secret_key")]
-    pub(crate) sk: Option<Secret>,
-    pub(crate) security_token: Option<Secret>,
-    pub(crate) agency_name: Option<String>,
-    pub(crate) agency_domain_name: Option<String>,
-    pub(crate) agency_domain_id: Option<String>,
-    pub(crate) delegated_project: Option<String>,
+type Precedence = (usize, usize);
+
+/// A value such as `!vault …`, which stands for another one.
+pub(crate) struct TaggedValue {
+    pub(crate) field: Field,
+    pub(crate) tag: String,
+    pub(crate) line: u64,
 }
 
 impl RawCloud {
-    /// All secrets of the entry, whichever of them it uses.
-    pub(crate) fn secrets(&self) -> impl Iterator<Item = &SecretString> {
-        let beside = [&self.sk, &self.security_token];
-        let inside = self.auth.iter().flat_map(|auth| {
-            [
-                &auth.password,
-                &auth.token,
-                &auth.application_credential_secret,
-                &auth.sk,
-                &auth.security_token,
-            ]
-        });
-        let secrets = beside.into_iter().chain(inside).flatten();
-        secrets.map(|secret| &secret.0)
+    /// Takes out a value, without surrounding space; empty counts as absent.
+    pub(crate) fn text(&mut self, field: Field) -> Option<String> {
+        let text = self.exact(field)?.trim().to_owned();
+        Some(text).filter(|text| !text.is_empty())
+    }
+
+    /// Takes out a secret exactly as written; blank counts as absent.
+    pub(crate) fn secret(&mut self, field: Field) -> Option<SecretString> {
+        let secret = self.exact(field)?;
+        (!secret.trim().is_empty()).then(|| secret.into())
+    }
+
+    fn exact(&mut self, field: Field) -> Option<String> {
+        self.values.remove(&field).map(|(_, value)| value)
+    }
+
+    /// Whether there is a value that is not blank.
+    pub(crate) fn has(&self, field: Field) -> bool {
+        let value = self.values.get(&field);
+        value.is_some_and(|(_, value)| !value.trim().is_empty())
+    }
+
+    pub(crate) fn redactor(&self) -> Redactor {
+        Redactor::new(&self.secrets)
+    }
+
+    pub(crate) fn tagged(&self) -> Option<&TaggedValue> {
+        self.tagged.as_ref()
+    }
+
+    /// The keys without a meaning here, as messages show them.
+    pub(crate) fn ignored(&self, redactor: &Redactor) -> Vec<String> {
+        let shown = |key: &String| redactor.clean_name(key, MAX_NAME_CHARS);
+        self.ignored.iter().map(shown).collect()
+    }
+
+    /// Reads the value of `key`, inside of `auth` or beside it.
+    fn read_value<'de, A: MapAccess<'de>>(
+        &mut self,
+        map: &mut A,
+        key: Spanned<String>,
+        is_inside: bool,
+    ) -> Result<(), A::Error> {
+        let (line, key) = (key.referenced.line(), key.value.as_str());
+        let Some((row, precedence)) = fields::find(key, is_inside) else {
+            map.next_value::<IgnoredAny>()?;
+            if self.ignored.len() < MAX_IGNORED {
+                let prefix = if is_inside { "auth." } else { "" };
+                self.ignored.push(format!("{prefix}{key}"));
+            }
+            return Ok(());
+        };
+        let Tagged(value, tag) = if row.field == Field::RegionName {
+            let Tagged(first, tag) = map.next_value::<Tagged<FirstRegion>>()?;
+            Tagged(first.0, tag)
+        } else {
+            map.next_value()?
+        };
+        let Some(value) = value else {
+            return Ok(());
+        };
+        if row.is_secret {
+            self.secrets.push(value.as_str().into());
+        }
+        if let Some(tag) = tag.filter(|tag| !is_plain(tag)) {
+            self.tagged.get_or_insert(TaggedValue {
+                field: row.field,
+                tag: tag.replace("tag:yaml.org,2002:", "!!"),
+                line,
+            });
+        }
+        let present = self.values.get(&row.field);
+        if present.is_some_and(|(other, _)| *other == precedence) {
+            return Err(A::Error::custom("repeated"));
+        }
+        // A blank value counts only where there is no other.
+        let counts = |(at, value): &(Precedence, String)| (!value.trim().is_empty(), *at);
+        let read = (precedence, value);
+        if present.is_none_or(|present| counts(present) < counts(&read)) {
+            self.values.insert(row.field, read);
+        }
+        Ok(())
     }
 }
 
-/// A string that no debug form shows.
-pub(crate) struct Secret(pub(crate) SecretString);
+/// Whether a tag only says what kind of scalar a value is.
+fn is_plain(tag: &str) -> bool {
+    let name = tag
+        .strip_prefix("tag:yaml.org,2002:")
+        .or_else(|| tag.strip_prefix("!!"));
+    matches!(
+        name,
+        Some("str" | "int" | "float" | "bool" | "null" | "timestamp")
+    ) || tag == "!"
+}
 
-impl<'de> Deserialize<'de> for Secret {
+impl<'de> Deserialize<'de> for RawCloud {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self(text.into()))
+        let mut raw = Self::default();
+        deserializer.deserialize_map(Fields {
+            raw: &mut raw,
+            is_inside: false,
+        })?;
+        Ok(raw)
+    }
+}
+
+/// Reads the fields of an entry, or of its `auth`.
+struct Fields<'a> {
+    raw: &'a mut RawCloud,
+    is_inside: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Fields<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    /// `auth:` with nothing behind it.
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut has_auth = false;
+        while let Some(key) = map.next_key::<Spanned<String>>()? {
+            if key.value == "auth" && !self.is_inside {
+                if std::mem::replace(&mut has_auth, true) {
+                    return Err(A::Error::custom("repeated"));
+                }
+                map.next_value_seed(Fields {
+                    raw: self.raw,
+                    is_inside: true,
+                })?;
+            } else {
+                self.raw.read_value(&mut map, key, self.is_inside)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A region: a text, the first of several with commas between them, or the first of a list, each of which may be
+/// a map with a `name`.
+struct FirstRegion(Option<String>);
+
+impl<'de> Deserialize<'de> for FirstRegion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FirstRegionVisitor)
+    }
+}
+
+struct FirstRegionVisitor;
+
+impl<'de> Visitor<'de> for FirstRegionVisitor {
+    type Value = FirstRegion;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a region")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<FirstRegion, E> {
+        Ok(FirstRegion(text.split(',').next().map(str::to_owned)))
+    }
+
+    fn visit_none<E>(self) -> Result<FirstRegion, E> {
+        Ok(FirstRegion(None))
+    }
+
+    fn visit_unit<E>(self) -> Result<FirstRegion, E> {
+        Ok(FirstRegion(None))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<FirstRegion, A::Error> {
+        let first = list.next_element::<FirstRegion>()?;
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(first.unwrap_or(FirstRegion(None)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FirstRegion, A::Error> {
+        let mut name = None;
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "name" {
+                name = map.next_value::<Option<String>>()?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(FirstRegion(name))
     }
 }
 
@@ -223,11 +382,13 @@ impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for Pick<'_, S> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut picked, mut others) = (None, Vec::new());
         while let Some(key) = map.next_key::<String>()? {
-            if key == self.key {
-                picked = Some(map.next_value_seed(self.seed)?);
-            } else {
+            if key != self.key {
                 map.next_value::<IgnoredAny>()?;
                 others.push(key);
+            } else if picked.is_some() {
+                return Err(A::Error::custom("repeated"));
+            } else {
+                picked = Some(map.next_value_seed(self.seed)?);
             }
         }
         Ok((picked, others))

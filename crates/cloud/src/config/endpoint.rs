@@ -40,7 +40,11 @@ impl FromStr for JobPath {
 
 /// A base URL that passed the checks: http(s), a host, no user info, query or fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Endpoint(Url);
+pub(crate) struct Endpoint {
+    url: Url,
+    /// Nobody named it: it follows from the region.
+    is_derived: bool,
+}
 
 /// Why a URL is not accepted. The URL itself is not repeated: it may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,7 +115,10 @@ impl Endpoint {
         }
         url.set_query(None);
         url.set_fragment(None);
-        Ok(Self(url))
+        Ok(Self {
+            url,
+            is_derived: false,
+        })
     }
 
     /// An identity service: the path ends in `/v3`, whether the user wrote that or not.
@@ -142,9 +149,19 @@ impl Endpoint {
         Ok(endpoint)
     }
 
+    #[cfg(test)]
+    pub(crate) fn as_str(&self) -> &str {
+        self.url.as_str()
+    }
+
     /// `host[:port]`, the port only where it is not the scheme's own.
     pub(crate) fn host(&self) -> &str {
-        self.0.authority()
+        self.url.authority()
+    }
+
+    /// Whether nobody named it: it follows from the region.
+    pub(crate) fn is_derived(&self) -> bool {
+        self.is_derived
     }
 
     /// [`Self::host`] without secrets, as messages and the log name it.
@@ -162,7 +179,7 @@ impl Endpoint {
         policy: &EndpointPolicy,
     ) -> Option<Result<Self, InvalidUrl>> {
         let host = match auth_url {
-            Some(auth_url) => auth_url.0.host_str()?,
+            Some(auth_url) => auth_url.url.host_str()?,
             None => "iam.otc.t-systems.com",
         };
         let domain = host
@@ -174,7 +191,13 @@ impl Endpoint {
             .unwrap_or(domain);
         let is_label = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         let sound = !region.is_empty() && region.bytes().all(is_label);
-        sound.then(|| Self::parse(&format!("https://ims.{region}.{domain}"), policy))
+        sound.then(|| {
+            let endpoint = Self::parse(&format!("https://ims.{region}.{domain}"), policy)?;
+            Ok(Self {
+                is_derived: true,
+                ..endpoint
+            })
+        })
     }
 
     /// The URL of the job query.
@@ -198,29 +221,29 @@ impl Endpoint {
     fn join(&self, segments: &[&str]) -> Url {
         let mut joined = self.clone();
         joined.extend(segments);
-        joined.0
+        joined.url
     }
 
     fn last_segment(&self) -> Option<&str> {
-        self.0.path_segments()?.next_back()
+        self.url.path_segments()?.next_back()
     }
 
     // http(s) URLs always have a path to change; for others these do nothing.
     fn extend(&mut self, segments: &[&str]) {
-        if let Ok(mut path) = self.0.path_segments_mut() {
+        if let Ok(mut path) = self.url.path_segments_mut() {
             path.pop_if_empty().extend(segments);
         }
     }
 
     fn pop(&mut self) {
-        if let Ok(mut path) = self.0.path_segments_mut() {
+        if let Ok(mut path) = self.url.path_segments_mut() {
             path.pop();
         }
     }
 
     fn pop_trailing_slashes(&mut self) {
-        let path = self.0.path().trim_end_matches('/').to_owned();
-        self.0.set_path(&path);
+        let path = self.url.path().trim_end_matches('/').to_owned();
+        self.url.set_path(&path);
     }
 }
 

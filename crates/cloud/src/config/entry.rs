@@ -3,8 +3,9 @@
 
 use super::{
     Auth, CloudsFile, Endpoint, EndpointPolicy, EntityRef, JobPath, MAX_TOKEN_BYTES, Place,
-    clouds_yaml::{self, RawCloud},
+    clouds_yaml::{self, RawCloud, TaggedValue},
     endpoint::InvalidUrl,
+    fields::Field,
 };
 use crate::{http::Trust, outcome::configuration_error, wire::text::Redactor};
 use image_export_model::{ConfigurationError, ConfigurationReason};
@@ -13,6 +14,22 @@ use secrecy::{ExposeSecret, SecretString};
 
 /// Distinguishes certificates from the path of their file.
 const PEM: &str = "-----BEGIN";
+/// OTC's own examples write `https://iam.{region_name}.otc.t-systems.com/v3`.
+const PLACEHOLDER: &str = "{region_name}";
+
+/// The profiles of openstacksdk for Open Telekom Cloud, with their `auth_url` and their first region.
+const PROFILES: [(&str, &str, &str); 2] = [
+    (
+        "otc",
+        "https://iam.{region_name}.otc.t-systems.com/v3",
+        "eu-de",
+    ),
+    (
+        "otc-swiss",
+        "https://iam-pub.eu-ch2.sc.otc.t-systems.com/v3",
+        "eu-ch2",
+    ),
+];
 
 /// A checked cloud entry.
 #[derive(Clone, Debug)]
@@ -35,6 +52,8 @@ pub(crate) struct CloudEntry {
     pub(crate) cacert_path: Option<String>,
     /// Knows the entry's own secrets, used or not.
     pub(crate) redactor: Redactor,
+    /// Its keys that have no meaning here, as messages show them.
+    pub(crate) ignored: Vec<String>,
 }
 
 impl CloudEntry {
@@ -51,7 +70,7 @@ impl CloudEntry {
             )
         })?;
         let raw = clouds_yaml::read(yaml, cloud, file.place)?;
-        let redactor = Redactor::new(raw.secrets());
+        let redactor = raw.redactor();
         let parser = Parser {
             cloud: &clouds_yaml::shown(cloud, &redactor),
             place: file.place,
@@ -86,6 +105,7 @@ pub(super) struct Parser<'a> {
 /// Where the services of an entry are.
 pub(super) struct Endpoints {
     pub(super) auth_url: Option<Endpoint>,
+    /// That of the image service.
     pub(super) region: Option<String>,
     pub(super) image: Option<Endpoint>,
 }
@@ -96,57 +116,77 @@ impl Parser<'_> {
         mut raw: RawCloud,
         cacert: Option<&[u8]>,
     ) -> Result<CloudEntry, ConfigurationError> {
-        let mut raw_auth = raw.auth.take().unwrap_or_default();
-        let job_path = text(raw.image_job_path.take())
+        let ignored = raw.ignored(self.redactor);
+        if let Some(tagged) = raw.tagged() {
+            return Err(self.tagged(tagged));
+        }
+        let job_path = raw
+            .text(Field::ImageJobPath)
             .map(|name| {
                 let parsed = name.parse();
-                parsed.map_err(|known| self.wrong("image_job_path", &format!("is {known}")))
+                parsed.map_err(|known| self.wrong(Field::ImageJobPath, &format!("is {known}")))
             })
             .transpose()?;
-        let region = text(raw.region_name.take());
-        let endpoints = Endpoints {
-            image: text(raw.image_endpoint_override.take())
-                .map(|url| {
-                    let endpoint = Endpoint::image(&url, None, self.policy);
-                    self.endpoint("image_endpoint_override", endpoint)
-                })
-                .transpose()?,
-            auth_url: text(raw_auth.auth_url.take())
-                .map(|url| self.auth_url(&url, region.as_deref()))
-                .transpose()?,
-            region,
+        let profile = raw.text(Field::Profile);
+        let profile = PROFILES
+            .iter()
+            .find(|(name, ..)| profile.as_deref() == Some(name));
+        let region = raw.text(Field::RegionName);
+        let region = region.or_else(|| profile.map(|(.., region)| (*region).to_owned()));
+        let auth_url = raw.text(Field::AuthUrl);
+        let auth_url = auth_url.or_else(|| profile.map(|(_, url, _)| (*url).to_owned()));
+        let endpoint = |field, url: &str, parse: &dyn Fn(&str) -> Result<Endpoint, InvalidUrl>| {
+            let url = match &region {
+                Some(region) => url.replace(PLACEHOLDER, region),
+                None if url.contains(PLACEHOLDER) => return Err(self.missing(Field::RegionName)),
+                None => url.to_owned(),
+            };
+            self.endpoint(field, parse(&url))
         };
-        let (auth, project) = self.auth(&mut raw, &mut raw_auth, &endpoints)?;
+        let image = |url: &str| Endpoint::image(url, None, self.policy);
+        let keystone = |url: &str| Endpoint::keystone(url, self.policy);
+        let endpoints = Endpoints {
+            image: raw
+                .text(Field::ImageEndpoint)
+                .map(|url| endpoint(Field::ImageEndpoint, &url, &image))
+                .transpose()?,
+            auth_url: auth_url
+                .map(|url| endpoint(Field::AuthUrl, &url, &keystone))
+                .transpose()?,
+            region: raw.text(Field::ImageRegionName).or_else(|| region.clone()),
+        };
+        let (auth, project) = self.auth(&mut raw, &endpoints)?;
         // A path is skipped: whoever can read it gives its content, which goes before what is here.
-        let (pem, cacert_path) = match text(raw.cacert) {
+        let (pem, cacert_path) = match raw.text(Field::CaCert) {
             Some(text) if text.contains(PEM) => (Some(text), None),
             path => (None, path),
         };
+        // Some providers of Secrets write a blank key where there is nothing.
+        let cacert = cacert.filter(|pem| !pem.trim_ascii().is_empty());
         let pem = cacert.or(pem.as_deref().map(str::as_bytes));
         Ok(CloudEntry {
-            trust: self.trust(pem, accept_any(raw.verify))?,
+            trust: self.trust(pem, accepts_any(&mut raw))?,
             place: self.place.clone(),
             cloud: self.cloud.to_owned(),
             redactor: self.redactor.clone(),
             auth,
             project,
             region: endpoints.region,
-            interface: interface(raw.interface),
+            interface: interface(raw.text(Field::Interface)),
             image_endpoint: endpoints.image,
             job_path,
             cacert_path,
+            ignored,
         })
     }
 
-    /// OTC's own examples write `https://iam.{region_name}.otc.t-systems.com/v3`.
-    fn auth_url(&self, url: &str, region: Option<&str>) -> Result<Endpoint, ConfigurationError> {
-        const PLACEHOLDER: &str = "{region_name}";
-        let url = match region {
-            Some(region) => url.replace(PLACEHOLDER, region),
-            None if url.contains(PLACEHOLDER) => return Err(self.missing("region_name")),
-            None => url.to_owned(),
-        };
-        self.endpoint("auth.auth_url", Endpoint::keystone(&url, self.policy))
+    fn tagged(&self, value: &TaggedValue) -> ConfigurationError {
+        let tag = clouds_yaml::shown(&value.tag, self.redactor);
+        let problem = format!(
+            "has the YAML tag {tag} at line {}, with which another tool would replace the value; write the value itself",
+            value.line
+        );
+        self.wrong(value.field, &problem)
     }
 
     fn trust(&self, pem: Option<&[u8]>, accept_any: bool) -> Result<Trust, ConfigurationError> {
@@ -170,39 +210,38 @@ impl Parser<'_> {
     /// The endpoint that `field` names.
     pub(super) fn endpoint(
         &self,
-        field: &str,
+        field: Field,
         endpoint: Result<Endpoint, InvalidUrl>,
     ) -> Result<Endpoint, ConfigurationError> {
-        endpoint
-            .map_err(|invalid| invalid.into_error(&self.field(field), self.place, self.redactor))
+        endpoint.map_err(|invalid| invalid.into_error(&self.path(field), self.place, self.redactor))
     }
 
     /// A token goes into a header, which cannot hold line breaks and the like.
     pub(super) fn header_safe(
         &self,
-        name: &str,
+        field: Field,
         token: &SecretString,
     ) -> Result<SecretString, ConfigurationError> {
         let token = token.expose_secret().trim();
         if token.len() > MAX_TOKEN_BYTES || !token.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(self.wrong(
-                name,
+                field,
                 "is not a token: it is longer than 32 KiB or holds spaces or other characters that no token has",
             ));
         }
         Ok(token.into())
     }
 
-    pub(super) fn missing(&self, name: &str) -> ConfigurationError {
-        self.wrong(name, "is missing or empty")
+    pub(super) fn missing(&self, field: Field) -> ConfigurationError {
+        self.wrong(field, "is missing or empty")
     }
 
-    pub(super) fn wrong(&self, name: &str, problem: &str) -> ConfigurationError {
-        self.invalid(&format!("{} {problem}", self.field(name)))
+    pub(super) fn wrong(&self, field: Field, problem: &str) -> ConfigurationError {
+        self.invalid(&format!("{} {problem}", self.path(field)))
     }
 
-    fn field(&self, name: &str) -> String {
-        format!("clouds.{}.{name}", self.cloud)
+    fn path(&self, field: Field) -> String {
+        format!("clouds.{}.{}", self.cloud, field.path())
     }
 
     pub(super) fn invalid(&self, problem: &str) -> ConfigurationError {
@@ -213,24 +252,22 @@ impl Parser<'_> {
     }
 }
 
-/// A value without surrounding space; empty counts as absent.
-pub(super) fn text(value: Option<String>) -> Option<String> {
-    value
-        .map(|text| text.trim().to_owned())
-        .filter(|text| !text.is_empty())
-}
-
 /// `public`, also for the older spelling `publicURL`.
 fn interface(raw: Option<String>) -> String {
-    let interface = text(raw).map_or_else(|| "public".to_owned(), |text| text.to_ascii_lowercase());
+    let interface = raw.map_or_else(|| "public".to_owned(), |text| text.to_ascii_lowercase());
     interface
         .strip_suffix("url")
         .map(str::to_owned)
         .unwrap_or(interface)
 }
 
-/// Only a plain no disables the check of certificates; some files have a path here.
-fn accept_any(verify: Option<String>) -> bool {
-    let verify = text(verify).unwrap_or_default().to_ascii_lowercase();
-    matches!(verify.as_str(), "false" | "no" | "off" | "0")
+/// Only a plain yes to `insecure` or no to `verify` disables the check of certificates; some files have a path
+/// in `verify`.
+fn accepts_any(raw: &mut RawCloud) -> bool {
+    let mut is = |field, words: [&str; 4]| {
+        let value = raw.text(field).unwrap_or_default().to_ascii_lowercase();
+        words.contains(&value.as_str())
+    };
+    let is_insecure = is(Field::Insecure, ["true", "yes", "on", "1"]);
+    is(Field::Verify, ["false", "no", "off", "0"]) || is_insecure
 }

@@ -4,8 +4,9 @@
 use super::{
     Agency, ApplicationCredentialRef, Auth, DomainRef, Endpoint, EntityRef, Identity, Keys,
     KeystoneLogin,
-    clouds_yaml::{RawAuth, RawCloud, Secret},
-    entry::{Endpoints, Parser, text},
+    clouds_yaml::RawCloud,
+    entry::{Endpoints, Parser},
+    fields::Field,
 };
 use image_export_model::ConfigurationError;
 use secrecy::{ExposeSecret, SecretString};
@@ -24,57 +25,39 @@ impl Parser<'_> {
     pub(super) fn auth(
         &self,
         raw: &mut RawCloud,
-        auth: &mut RawAuth,
         endpoints: &Endpoints,
     ) -> Result<(Auth, Option<EntityRef>), ConfigurationError> {
-        let user_domain = domain(auth.user_domain_id.take(), auth.user_domain_name.take())
-            .or_else(|| domain(auth.domain_id.take(), auth.domain_name.take()));
-        let project_domain = domain(
-            auth.project_domain_id.take(),
-            auth.project_domain_name.take(),
-        );
-        let project = self.entity(
-            auth.project_id.take(),
-            auth.project_name.take(),
-            project_domain.or_else(|| user_domain.clone()),
-            "auth.project_domain_name",
-        )?;
-        let method = self.method(text(raw.auth_type.take()).as_deref())?;
-        let keys = self.keys(raw, auth)?;
-        let agency = self.agency(raw, auth, project.as_ref())?;
-
-        // Keys often stand beside a password: other services of the same cloud take only them.
-        let only_keys = keys.is_some() && auth.password.is_none() && auth.token.is_none();
-        let method = method.unwrap_or(if only_keys {
-            Method::Keys
-        } else {
-            Method::Password
-        });
+        let method = self.method(raw)?;
         if method == Method::Keys {
-            let keys = keys.ok_or_else(|| self.missing("ak"))?;
-            if agency.is_some() {
-                return Err(self.invalid(
-                    "an agency can be assumed with a password, token or application credential, not with ak and sk",
-                ));
-            }
-            let endpoint = match &endpoints.image {
-                Some(endpoint) => endpoint.clone(),
-                None => self.regional(endpoints, project.as_ref())?,
-            };
-            return Ok((Auth::Keys { keys, endpoint }, project));
+            return self.with_keys(raw, endpoints);
         }
+        let any_domain = domain(raw, Field::DomainId, Field::DomainName);
+        let default = domain(raw, Field::DefaultDomainId, Field::DefaultDomainName);
+        let user_domain = domain(raw, Field::UserDomainId, Field::UserDomainName)
+            .or_else(|| any_domain.clone())
+            .or_else(|| default.clone());
+        let project_domain = domain(raw, Field::ProjectDomainId, Field::ProjectDomainName)
+            .or(any_domain)
+            .or_else(|| user_domain.clone());
+        let project = self.entity(
+            raw.text(Field::ProjectId),
+            raw.text(Field::ProjectName),
+            project_domain,
+            Field::ProjectDomainName,
+        )?;
+        let agency = self.agency(raw, project.as_ref())?;
         if method == Method::Token
             && agency.is_none()
             && let Some(endpoint) = endpoints.image.clone()
         {
-            let token = self.token(auth)?;
+            let token = self.token(raw)?;
             return Ok((Auth::Token { token, endpoint }, project));
         }
         let auth_url = endpoints
             .auth_url
             .clone()
-            .ok_or_else(|| self.missing("auth.auth_url"))?;
-        let identity = self.identity(method, auth, user_domain)?;
+            .ok_or_else(|| self.missing(Field::AuthUrl))?;
+        let identity = self.identity(method, raw, user_domain)?;
         let (agency, project) = match agency {
             None => (None, project),
             Some((agency, delegated)) => (Some(agency), delegated),
@@ -93,62 +76,89 @@ impl Parser<'_> {
         id: Option<String>,
         name: Option<String>,
         domain: Option<DomainRef>,
-        domain_field: &str,
+        domain_field: Field,
     ) -> Result<Option<EntityRef>, ConfigurationError> {
-        if let Some(id) = text(id) {
+        if let Some(id) = id {
             return Ok(Some(EntityRef::Id(id)));
         }
-        let Some(name) = text(name) else {
+        let Some(name) = name else {
             return Ok(None);
         };
         let domain = domain.ok_or_else(|| self.missing(domain_field))?;
         Ok(Some(EntityRef::Name { name, domain }))
     }
 
-    fn method(&self, auth_type: Option<&str>) -> Result<Option<Method>, ConfigurationError> {
-        match auth_type {
-            None => Ok(None),
-            Some("password" | "v3password") => Ok(Some(Method::Password)),
-            Some("token" | "v3token") => Ok(Some(Method::Token)),
-            Some("v3applicationcredential" | "application_credential") => {
-                Ok(Some(Method::ApplicationCredential))
+    /// Without `auth_type`, the method for which there is a secret. Keys often stand beside a password: other
+    /// services of the same cloud take only them.
+    fn method(&self, raw: &mut RawCloud) -> Result<Method, ConfigurationError> {
+        let has_keys = raw.has(Field::AccessKey) || raw.has(Field::SecretKey);
+        match raw.text(Field::AuthType).as_deref() {
+            None if raw.has(Field::Password) => Ok(Method::Password),
+            None if raw.has(Field::Token) => Ok(Method::Token),
+            None if raw.has(Field::ApplicationCredentialSecret) => {
+                Ok(Method::ApplicationCredential)
             }
-            Some("aksk") => Ok(Some(Method::Keys)),
+            None if has_keys => Ok(Method::Keys),
+            None | Some("password" | "v3password") => Ok(Method::Password),
+            Some("token" | "v3token") => Ok(Method::Token),
+            Some("v3applicationcredential" | "application_credential") => {
+                Ok(Method::ApplicationCredential)
+            }
+            Some("aksk") => Ok(Method::Keys),
             Some(_) => Err(self.wrong(
-                "auth_type",
+                Field::AuthType,
                 "is not supported; write password, token, v3applicationcredential or aksk",
             )),
         }
     }
 
+    /// Access keys know no logins, so a project's domain does not matter, and its name only for the region.
+    fn with_keys(
+        &self,
+        raw: &mut RawCloud,
+        endpoints: &Endpoints,
+    ) -> Result<(Auth, Option<EntityRef>), ConfigurationError> {
+        let keys = self.keys(raw)?;
+        if raw.has(Field::AgencyName) {
+            return Err(self.invalid(
+                "an agency can be assumed with a password, token or application credential, not with ak and sk",
+            ));
+        }
+        let name = raw.text(Field::ProjectName);
+        let endpoint = match &endpoints.image {
+            Some(endpoint) => endpoint.clone(),
+            None => self.regional(endpoints, name.as_deref())?,
+        };
+        let project = raw.text(Field::ProjectId).map(EntityRef::Id);
+        Ok((Auth::Keys { keys, endpoint }, project))
+    }
+
     fn identity(
         &self,
         method: Method,
-        auth: &mut RawAuth,
+        raw: &mut RawCloud,
         user_domain: Option<DomainRef>,
     ) -> Result<Identity, ConfigurationError> {
         match method {
             Method::Password | Method::Keys => Ok(Identity::Password {
-                user: self.user(auth, user_domain)?,
-                password: secret(auth.password.take())
-                    .ok_or_else(|| self.missing("auth.password"))?,
+                user: self.user(raw, user_domain)?,
+                password: self.secret(raw, Field::Password)?,
             }),
-            Method::Token => Ok(Identity::Token(self.token(auth)?)),
+            Method::Token => Ok(Identity::Token(self.token(raw)?)),
             Method::ApplicationCredential => {
-                let id = text(auth.application_credential_id.take());
-                let name = text(auth.application_credential_name.take());
+                let id = raw.text(Field::ApplicationCredentialId);
+                let name = raw.text(Field::ApplicationCredentialName);
                 let credential = match (id, name) {
                     (Some(id), _) => ApplicationCredentialRef::Id(id),
                     (None, Some(name)) => ApplicationCredentialRef::Name {
                         name,
-                        user: self.user(auth, user_domain)?,
+                        user: self.user(raw, user_domain)?,
                     },
-                    (None, None) => return Err(self.missing("auth.application_credential_id")),
+                    (None, None) => return Err(self.missing(Field::ApplicationCredentialId)),
                 };
                 Ok(Identity::ApplicationCredential {
                     credential,
-                    secret: secret(auth.application_credential_secret.take())
-                        .ok_or_else(|| self.missing("auth.application_credential_secret"))?,
+                    secret: self.secret(raw, Field::ApplicationCredentialSecret)?,
                 })
             }
         }
@@ -156,46 +166,39 @@ impl Parser<'_> {
 
     fn user(
         &self,
-        auth: &mut RawAuth,
+        raw: &mut RawCloud,
         domain: Option<DomainRef>,
     ) -> Result<EntityRef, ConfigurationError> {
-        let (id, name) = (auth.user_id.take(), auth.username.take());
-        self.entity(id, name, domain, "auth.user_domain_name")?
-            .ok_or_else(|| self.missing("auth.username"))
+        let (id, name) = (raw.text(Field::UserId), raw.text(Field::Username));
+        self.entity(id, name, domain, Field::UserDomainName)?
+            .ok_or_else(|| self.missing(Field::Username))
     }
 
-    fn token(&self, auth: &mut RawAuth) -> Result<SecretString, ConfigurationError> {
-        let token = secret(auth.token.take()).ok_or_else(|| self.missing("auth.token"))?;
-        self.header_safe("auth.token", &token)
+    fn secret(&self, raw: &mut RawCloud, field: Field) -> Result<SecretString, ConfigurationError> {
+        raw.secret(field).ok_or_else(|| self.missing(field))
     }
 
-    /// Access key and secret key, where there are any; one without the other is an error.
-    fn keys(
-        &self,
-        raw: &mut RawCloud,
-        auth: &mut RawAuth,
-    ) -> Result<Option<Keys>, ConfigurationError> {
-        let access = text(raw.ak.take()).or_else(|| text(auth.ak.take()));
-        let secret_key = secret(raw.sk.take()).or_else(|| secret(auth.sk.take()));
-        let security_token =
-            secret(raw.security_token.take()).or_else(|| secret(auth.security_token.take()));
-        let (access, secret_key) = match (access, secret_key) {
-            (None, None) => return Ok(None),
-            (Some(_), None) => return Err(self.missing("sk")),
-            (None, Some(_)) => return Err(self.missing("ak")),
-            (Some(access), Some(secret_key)) => (access, secret_key),
-        };
+    fn token(&self, raw: &mut RawCloud) -> Result<SecretString, ConfigurationError> {
+        let token = self.secret(raw, Field::Token)?;
+        self.header_safe(Field::Token, &token)
+    }
+
+    fn keys(&self, raw: &mut RawCloud) -> Result<Keys, ConfigurationError> {
+        let access = raw.text(Field::AccessKey);
+        let access = access.ok_or_else(|| self.missing(Field::AccessKey))?;
+        let secret_key = self.secret(raw, Field::SecretKey)?;
         if access.len() > 128 || !access.bytes().all(|b| b.is_ascii_alphanumeric()) {
             let problem = "is not an access key: those are letters and digits";
-            return Err(self.wrong("ak", problem));
+            return Err(self.wrong(Field::AccessKey, problem));
         }
-        Ok(Some(Keys {
+        let security_token = raw.secret(Field::SecurityToken);
+        Ok(Keys {
             access,
             secret: secret_key.expose_secret().trim().into(),
             security_token: security_token
-                .map(|token| self.header_safe("security_token", &token))
+                .map(|token| self.header_safe(Field::SecurityToken, &token))
                 .transpose()?,
-        }))
+        })
     }
 
     /// The agency, and the project that is delegated by it. Both are in the domain of the agency's owner;
@@ -203,22 +206,14 @@ impl Parser<'_> {
     fn agency(
         &self,
         raw: &mut RawCloud,
-        auth: &mut RawAuth,
         own_project: Option<&EntityRef>,
     ) -> Result<Option<(Agency, Option<EntityRef>)>, ConfigurationError> {
-        let either =
-            |beside: Option<String>, inside: Option<String>| text(beside).or_else(|| text(inside));
-        let Some(name) = either(raw.agency_name.take(), auth.agency_name.take()) else {
+        let Some(name) = raw.text(Field::AgencyName) else {
             return Ok(None);
         };
-        let id = either(raw.agency_domain_id.take(), auth.agency_domain_id.take());
-        let domain_name = either(
-            raw.agency_domain_name.take(),
-            auth.agency_domain_name.take(),
-        );
-        let domain = domain(id, domain_name).ok_or_else(|| self.missing("agency_domain_name"))?;
-        let delegated = raw.delegated_project.take();
-        let delegated = text(delegated.or(auth.delegated_project.take()));
+        let domain = domain(raw, Field::AgencyDomainId, Field::AgencyDomainName)
+            .ok_or_else(|| self.missing(Field::AgencyDomainName))?;
+        let delegated = raw.text(Field::DelegatedProject);
         let project = delegated.map(|name| EntityRef::Name {
             name,
             domain: domain.clone(),
@@ -235,32 +230,21 @@ impl Parser<'_> {
     fn regional(
         &self,
         endpoints: &Endpoints,
-        project: Option<&EntityRef>,
+        project_name: Option<&str>,
     ) -> Result<Endpoint, ConfigurationError> {
-        let of_project = match project {
-            Some(EntityRef::Name { name, .. }) => name.split('_').next(),
-            _ => None,
-        };
+        let of_project = project_name.and_then(|name| name.split('_').next());
         let region = endpoints
             .region
             .as_deref()
             .or(of_project)
-            .ok_or_else(|| self.missing("region_name"))?;
+            .ok_or_else(|| self.missing(Field::RegionName))?;
         let endpoint = Endpoint::image_service(endpoints.auth_url.as_ref(), region, self.policy)
-            .ok_or_else(|| self.missing("image_endpoint_override"))?;
-        self.endpoint("region_name", endpoint)
+            .ok_or_else(|| self.missing(Field::ImageEndpoint))?;
+        self.endpoint(Field::RegionName, endpoint)
     }
 }
 
-/// A secret exactly as written; blank counts as absent.
-fn secret(value: Option<Secret>) -> Option<SecretString> {
-    value
-        .map(|secret| secret.0)
-        .filter(|secret| !secret.expose_secret().trim().is_empty())
-}
-
-fn domain(id: Option<String>, name: Option<String>) -> Option<DomainRef> {
-    text(id)
-        .map(DomainRef::Id)
-        .or_else(|| text(name).map(DomainRef::Name))
+fn domain(raw: &mut RawCloud, id: Field, name: Field) -> Option<DomainRef> {
+    let (id, name) = (raw.text(id), raw.text(name));
+    id.map(DomainRef::Id).or_else(|| name.map(DomainRef::Name))
 }

@@ -5,6 +5,7 @@ pub(crate) mod auth;
 pub(crate) mod clouds_yaml;
 pub(crate) mod endpoint;
 pub(crate) mod entry;
+pub(crate) mod fields;
 mod login;
 pub(crate) mod policy;
 

@@ -18,6 +18,9 @@ use std::{error::Error, io};
 pub(crate) enum NoAnswer {
     #[error("{1}")]
     Failed(FailureKind, String),
+    /// DNS knows no address of the host.
+    #[error("cannot be resolved to an address")]
+    Unresolved,
     /// The host's addresses are not permitted.
     #[error("{InternalAddress}, which is never contacted")]
     NotAllowed,
@@ -27,6 +30,9 @@ impl NoAnswer {
     pub(super) fn new(error: &reqwest::Error, options: &CloudOptions) -> Self {
         if find::<InternalAddress>(error).is_some() {
             return Self::NotAllowed;
+        }
+        if error.is_dns() {
+            return Self::Unresolved;
         }
         let (kind, text) = if error.is_timeout() && error.is_connect() {
             let seconds = options.connect_timeout.as_secs_f32();
@@ -49,15 +55,14 @@ impl NoAnswer {
         let text = format!("{host} {self}");
         match self {
             Self::Failed(kind, _) => failed(stage, kind, text),
+            Self::Unresolved => failed(stage, Network, text),
             Self::NotAllowed => misconfigured(ConfigurationReason::EndpointNotAllowed, text),
         }
     }
 }
 
 fn network_text(error: &reqwest::Error) -> String {
-    if error.is_dns() {
-        "cannot be resolved to an address".to_owned()
-    } else if let Some(tls) = find::<rustls::Error>(error) {
+    if let Some(tls) = find::<rustls::Error>(error) {
         format!("cannot be trusted: {}", tls_text(tls))
     } else if let Some(io) = find::<io::Error>(error) {
         format!("cannot be reached: {}", io.kind())
@@ -88,6 +93,12 @@ fn tls_text(error: &rustls::Error) -> &'static str {
         Tls::InvalidCertificate(
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
         ) => "its certificate is for another host name",
+        // The library has no variant for it.
+        Tls::InvalidCertificate(Certificate::Other(other))
+            if other.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            "its certificate is that of an authority (CA:TRUE), which no server may present; give the server one that this authority signs"
+        }
         Tls::InvalidCertificate(_) => "its certificate is not valid",
         _ => "the TLS handshake failed",
     }

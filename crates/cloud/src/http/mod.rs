@@ -12,6 +12,7 @@ pub(crate) use clients::{Clients, Trust};
 pub(crate) use error::NoAnswer;
 
 use crate::CloudOptions;
+use image_export_model::FailureKind;
 use reqwest::{
     Client, RequestBuilder,
     header::{HeaderMap, HeaderValue},
@@ -174,6 +175,7 @@ impl Http {
 fn class(result: &Result<Answer, NoAnswer>) -> &'static str {
     match result {
         Err(NoAnswer::Failed(kind, _)) => kind.category(),
+        Err(NoAnswer::Unresolved) => FailureKind::Network.category(),
         Err(NoAnswer::NotAllowed) => "not_allowed",
         Ok(answer) => match answer.status {
             200..=299 => "success",
@@ -228,7 +230,7 @@ mod tests {
             }
         }
         assert_eq!(class(&Err(NoAnswer::NotAllowed)), "not_allowed");
-        let kind = image_export_model::FailureKind::Timeout;
+        let kind = FailureKind::Timeout;
         assert_eq!(
             class(&Err(NoAnswer::Failed(kind, String::new()))),
             "timeout"

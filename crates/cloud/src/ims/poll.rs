@@ -13,7 +13,7 @@ use crate::{
         tokens::{NoToken, Session, Slot},
     },
     config::{Auth, CloudEntry, Endpoint, Identity, Keys, KeystoneLogin},
-    http::{Attempts, Http, Operation, Route},
+    http::{Attempts, Http, NoAnswer, Operation, Route},
     outcome::{failed, misconfigured},
     wire::text::Redactor,
 };
@@ -301,9 +301,16 @@ impl<'a> Poll<'a> {
             let request = client.get(url.clone()).header(ACCEPT, "application/json");
             authorise(request, &url)
         });
-        let answer = answer
-            .await
-            .map_err(|error| error.outcome(Stage::Query, &host))?;
+        let answer = answer.await.map_err(|error| match error {
+            NoAnswer::Unresolved if endpoint.is_derived() => failed(
+                Stage::Query,
+                FailureKind::Network,
+                format!(
+                    "{host} {error}; it follows from the region: correct that, or set image_endpoint_override"
+                ),
+            ),
+            error => error.outcome(Stage::Query, &host),
+        })?;
         self.endpoint = Some(host.as_str().into());
 
         let parsed = answer::parse(&host, &answer, self.job_id, redactor);

@@ -287,8 +287,12 @@ fn certificates_come_from_the_key_cacert_or_stand_in_the_entry() {
     assert!(parse(&of_no_use, None).unwrap().clients.is_none());
     let unverified = format!("clouds: {{otc: {{{lines}, verify: false}}}}");
     assert!(parse(&unverified, None).unwrap().clients.is_some());
+    // As some providers of Secrets write what is absent.
+    for blank in ["", "\n", " \r\n"] {
+        let credential = parse(&plain, Some(blank)).unwrap();
+        assert!(credential.clients.is_none(), "{blank:?}");
+    }
     for wrong in [
-        "",
         "not a certificate",
         "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----",
     ] {

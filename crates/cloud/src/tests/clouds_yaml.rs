@@ -3,7 +3,10 @@
 use super::{CANARY, credential, grant, parse, place, strict};
 use crate::{
     CloudsFile, Credential, JobPath, Place,
-    config::{Auth, CloudEntry, DomainRef, EntityRef, Identity, KeystoneLogin},
+    config::{
+        Auth, CloudEntry, DomainRef, EntityRef, Identity, KeystoneLogin,
+        fields::{Position, SPELLINGS},
+    },
 };
 use image_export_model::ConfigurationReason::{
     self, CredentialsInvalid, CredentialsNotFound, EndpointInvalid, EndpointNotAllowed,
@@ -499,4 +502,88 @@ proptest::proptest! {
         let _ = super::entry(&bytes);
         let _ = super::entry(format!("clouds:\n  otc: {text}").as_bytes());
     }
+}
+
+#[test]
+fn the_documented_fields_are_those_that_are_read() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/clouds-yaml.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let documented: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    assert_eq!(documented.len(), SPELLINGS.len());
+    for (row, line) in SPELLINGS.iter().zip(documented) {
+        let (own, others) = match row.names {
+            ["region_name", _] => ("region_name", vec!["`regions`".to_owned()]),
+            ["interface", others @ ..] => (
+                "interface",
+                others.iter().map(|n| format!("`{n}`")).collect(),
+            ),
+            [others @ .., own] => (*own, others.iter().map(|n| format!("`{n}`")).collect()),
+            [] => panic!("a field has a name"),
+        };
+        let others = others.join(", ");
+        let place = match row.position {
+            Position::Beside => "beside `auth`",
+            Position::InsideFirst => "inside, else beside",
+            Position::BesideFirst => "beside, else inside",
+        };
+        let start = format!("| `{own}` | {others} | {place} | ").replace("|  |", "| |");
+        assert!(line.starts_with(&start), "{line}\n{start}");
+        assert!(line.len() > start.len() + 10, "no meaning: {line}");
+    }
+}
+
+#[test]
+fn keys_without_a_meaning_are_named_and_secrets_in_them_are_not() {
+    let credential = credential(&otc(&[
+        "networks: []",
+        "canary-7f3a: x",
+        "auth: {auth_url: https://iam.example.com, user_id: u, password: canary-7f3a, scope: y}",
+        "user_nam: z",
+    ]))
+    .unwrap();
+    let ignored = ["networks", "[redacted]", "auth.scope", "user_nam"];
+    assert_eq!(credential.ignored_keys(), ignored);
+}
+
+#[test]
+fn a_value_with_a_tag_of_another_tool_is_refused_by_key_tag_and_line() {
+    for (value, tag) in [
+        ("!vault |\n        $ANSIBLE_VAULT;1.1", "!vault"),
+        ("!include password.txt", "!include"),
+        ("!!binary cGFzc3dvcmQ=", "!!binary"),
+        ("!<tag:example.com,2000:x> y", "tag:example.com,2000:x"),
+    ] {
+        let lines = [
+            "auth:",
+            "  auth_url: https://iam.example.com",
+            "  user_id: u",
+        ];
+        let yaml = otc(&lines) + "      password: " + value + "\n";
+        let error = credential(&yaml).unwrap_err();
+        assert_eq!(error.reason, CredentialsInvalid);
+        let expected = format!("clouds.otc.auth.password has the YAML tag {tag} at line 6, with");
+        assert!(error.message.contains(&expected), "{}", error.message);
+    }
+    for value in ["!!str p", "! p", "!!int 12", "!!float 1.5"] {
+        let auth =
+            format!("auth: {{auth_url: https://iam.example.com, user_id: u, password: {value}}}");
+        assert!(credential(&otc(&[&auth])).is_ok(), "{value}");
+    }
+}
+
+#[test]
+fn an_access_key_needs_no_domain_of_its_project() {
+    let entry = entry(&otc(&[
+        "auth_type: aksk",
+        "auth: {auth_url: https://iam.eu-nl.otc.t-systems.com/v3, project_name: eu-nl_x, ak: AK, sk: s}",
+    ]));
+    let Auth::Keys { endpoint, .. } = entry.auth else {
+        panic!("not an access key")
+    };
+    assert_eq!(endpoint.host(), "ims.eu-nl.otc.t-systems.com");
+    assert!(endpoint.is_derived());
+    assert_eq!(entry.project, None);
 }

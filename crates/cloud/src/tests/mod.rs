@@ -3,6 +3,7 @@
 
 mod auth;
 mod clouds_yaml;
+mod clouds_yaml_readings;
 mod corpus;
 mod error_table;
 mod fake_cloud;

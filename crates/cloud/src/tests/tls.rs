@@ -56,6 +56,19 @@ impl Authority {
     }
 }
 
+/// A certificate of an authority that a server presents as its own, and its PEM.
+fn self_signed_authority(name: &str) -> (Identity, String) {
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let identity = Identity {
+        chain: vec![certificate.der().clone()],
+        key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+    };
+    (identity, certificate.pem())
+}
+
 /// Serves each TLS connection with `serve`; returns the port.
 async fn start<F>(
     identity: Identity,
@@ -136,10 +149,16 @@ async fn certificates_that_cannot_be_trusted_are_told_apart() {
         params.not_after = date_time_ymd(3001, 1, 1);
     });
     let foreign = authority.certifies("ims.example.com", |_| {});
+    let (own, own_pem) = self_signed_authority("127.0.0.1");
     for (identity, cacert, expected) in [
         (expired, Some(&*pem), "certificate has expired"),
         (early, Some(&*pem), "not valid yet"),
         (foreign, Some(&*pem), "for another host name"),
+        (
+            own,
+            Some(&own_pem),
+            "that of an authority (CA:TRUE), which no server may present; give the server one",
+        ),
         (
             good,
             None,
