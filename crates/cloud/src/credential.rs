@@ -59,6 +59,7 @@ impl Credential {
     /// gives its content as [`CloudsFile::cacert`].
     #[must_use]
     pub fn cacert_path(&self) -> Option<&str> {
-        self.entry.cacert_path.as_deref()
+        let path = self.entry.cacert_path.as_deref();
+        path.filter(|_| !self.entry.trust.accept_any)
     }
 }

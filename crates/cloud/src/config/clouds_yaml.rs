@@ -7,7 +7,7 @@
 
 use super::{
     Place,
-    fields::{self, Field},
+    fields::{self, Field, SPELLINGS},
 };
 use crate::{outcome::configuration_error, wire::text::Redactor};
 use image_export_model::{ConfigurationError, ConfigurationReason};
@@ -169,6 +169,23 @@ impl RawCloud {
         value.is_some_and(|(_, value)| !value.trim().is_empty())
     }
 
+    /// A secret's field with such a value.
+    pub(crate) fn find_secret(&self, is: impl Fn(&str) -> bool) -> Option<Field> {
+        let is_secret = |field: &Field| SPELLINGS[*field as usize].is_secret;
+        let mut secrets = self.values.iter().filter(|(field, _)| is_secret(field));
+        let found = secrets.find(|(_, (_, value))| is(value.trim_start()));
+        found.map(|(field, _)| *field)
+    }
+
+    /// The text before the first `_` of the project's name, which is its region; that of a delegated project
+    /// goes first.
+    pub(crate) fn region_of_project(&self) -> Option<String> {
+        let named = |field| self.values.get(&field).map(|(_, name)| name.trim());
+        let project = named(Field::DelegatedProject).or_else(|| named(Field::ProjectName))?;
+        let region = project.split('_').next()?;
+        (!region.is_empty()).then(|| region.to_owned())
+    }
+
     pub(crate) fn redactor(&self) -> Redactor {
         Redactor::new(&self.secrets)
     }
@@ -187,7 +204,7 @@ impl RawCloud {
     fn read_value<'de, A: MapAccess<'de>>(
         &mut self,
         map: &mut A,
-        key: Spanned<String>,
+        key: &Spanned<String>,
         is_inside: bool,
     ) -> Result<(), A::Error> {
         let (line, key) = (key.referenced.line(), key.value.as_str());
@@ -232,15 +249,9 @@ impl RawCloud {
     }
 }
 
-/// Whether a tag only says what kind of scalar a value is.
+/// Whether a tag only says that a value is text.
 fn is_plain(tag: &str) -> bool {
-    let name = tag
-        .strip_prefix("tag:yaml.org,2002:")
-        .or_else(|| tag.strip_prefix("!!"));
-    matches!(
-        name,
-        Some("str" | "int" | "float" | "bool" | "null" | "timestamp")
-    ) || tag == "!"
+    ["!", "!!str", "tag:yaml.org,2002:str"].contains(&tag)
 }
 
 impl<'de> Deserialize<'de> for RawCloud {
@@ -300,7 +311,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
                     is_inside: true,
                 })?;
             } else {
-                self.raw.read_value(&mut map, key, self.is_inside)?;
+                self.raw.read_value(&mut map, &key, self.is_inside)?;
             }
         }
         Ok(())
@@ -381,10 +392,11 @@ impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for Pick<'_, S> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut picked, mut others) = (None, Vec::new());
-        while let Some(key) = map.next_key::<String>()? {
-            if key != self.key {
+        // A key may be null.
+        while let Some(key) = map.next_key::<Option<String>>()? {
+            if key.as_deref() != Some(self.key) {
                 map.next_value::<IgnoredAny>()?;
-                others.push(key);
+                others.extend(key);
             } else if picked.is_some() {
                 return Err(A::Error::custom("repeated"));
             } else {

@@ -10,12 +10,27 @@ use super::{
 use crate::{http::Trust, outcome::configuration_error, wire::text::Redactor};
 use image_export_model::{ConfigurationError, ConfigurationReason};
 use reqwest::Certificate;
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use secrecy::{ExposeSecret, SecretString};
 
+const NOT_PEM: &str = "is not a list of certificates in PEM, each between lines -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----";
 /// Distinguishes certificates from the path of their file.
 const PEM: &str = "-----BEGIN";
 /// OTC's own examples write `https://iam.{region_name}.otc.t-systems.com/v3`.
 const PLACEHOLDER: &str = "{region_name}";
+
+/// What keystoneauth replaces at the end of a URL by the project, which is not part of an endpoint here.
+const PROJECT_PLACEHOLDERS: [&str; 4] = [
+    "/%(project_id)s",
+    "/$(project_id)s",
+    "/%(tenant_id)s",
+    "/$(tenant_id)s",
+];
+/// How cipher text of Ansible Vault and SOPS begins.
+const CIPHERS: [&str; 2] = ["$ANSIBLE_VAULT;", "ENC[AES256_GCM,"];
 
 /// The profiles of openstacksdk for Open Telekom Cloud, with their `auth_url` and their first region.
 const PROFILES: [(&str, &str, &str); 2] = [
@@ -116,9 +131,14 @@ impl Parser<'_> {
         mut raw: RawCloud,
         cacert: Option<&[u8]>,
     ) -> Result<CloudEntry, ConfigurationError> {
-        let ignored = raw.ignored(self.redactor);
+        let mut ignored = raw.ignored(self.redactor);
         if let Some(tagged) = raw.tagged() {
             return Err(self.tagged(tagged));
+        }
+        if let Some(field) = raw.find_secret(|secret| CIPHERS.iter().any(|c| secret.starts_with(c)))
+        {
+            let problem = "is cipher text; write the value itself";
+            return Err(self.wrong(field, problem));
         }
         let job_path = raw
             .text(Field::ImageJobPath)
@@ -135,13 +155,23 @@ impl Parser<'_> {
         let region = region.or_else(|| profile.map(|(.., region)| (*region).to_owned()));
         let auth_url = raw.text(Field::AuthUrl);
         let auth_url = auth_url.or_else(|| profile.map(|(_, url, _)| (*url).to_owned()));
+        let of_project = raw.region_of_project();
+        let region_in_urls = region.as_deref().or(of_project.as_deref());
         let endpoint = |field, url: &str, parse: &dyn Fn(&str) -> Result<Endpoint, InvalidUrl>| {
-            let url = match &region {
+            let url = match region_in_urls {
                 Some(region) => url.replace(PLACEHOLDER, region),
                 None if url.contains(PLACEHOLDER) => return Err(self.missing(Field::RegionName)),
                 None => url.to_owned(),
             };
-            self.endpoint(field, parse(&url))
+            let url = PROJECT_PLACEHOLDERS
+                .iter()
+                .find_map(|project| url.strip_suffix(project))
+                .unwrap_or(&url);
+            if url.contains(['{', '}']) || url.contains("%(") || url.contains("$(") {
+                let problem = "holds a placeholder; only {region_name} is replaced";
+                return Err(self.wrong(field, problem));
+            }
+            self.endpoint(field, parse(url))
         };
         let image = |url: &str| Endpoint::image(url, None, self.policy);
         let keystone = |url: &str| Endpoint::keystone(url, self.policy);
@@ -161,6 +191,9 @@ impl Parser<'_> {
             Some(text) if text.contains(PEM) => (Some(text), None),
             path => (None, path),
         };
+        if cacert_path.is_some() && matches!(self.place, Place::KeyOf(_)) {
+            ignored.push("cacert (a path)".to_owned());
+        }
         // Some providers of Secrets write a blank key where there is nothing.
         let cacert = cacert.filter(|pem| !pem.trim_ascii().is_empty());
         let pem = cacert.or(pem.as_deref().map(str::as_bytes));
@@ -190,17 +223,26 @@ impl Parser<'_> {
     }
 
     fn trust(&self, pem: Option<&[u8]>, accept_any: bool) -> Result<Trust, ConfigurationError> {
-        let authorities = match pem.map(Certificate::from_pem_bundle) {
-            None => Vec::new(),
-            Some(Ok(certificates)) if !certificates.is_empty() => certificates,
-            Some(_) => {
-                let cacert = self.place.cacert();
-                return Err(configuration_error(
-                    ConfigurationReason::CredentialsInvalid,
-                    format!("{cacert} is not a list of certificates in PEM"),
-                ));
-            }
+        let invalid = |problem: &str| {
+            let message = format!("{} {problem}", self.place.cacert());
+            configuration_error(ConfigurationReason::CredentialsInvalid, message)
         };
+        let mut authorities = Vec::new();
+        for certificate in pem.into_iter().flat_map(CertificateDer::pem_slice_iter) {
+            let der = certificate.map_err(|_| invalid(NOT_PEM))?;
+            // The HTTP client checks none of them before it is built.
+            let is_readable = RootCertStore::empty().add(der.clone()).is_ok();
+            let certificate = Certificate::from_der(&der).ok().filter(|_| is_readable);
+            authorities.push(certificate.ok_or_else(|| {
+                let number = authorities.len() + 1;
+                invalid(&format!(
+                    "holds a certificate that cannot be read: number {number}"
+                ))
+            })?);
+        }
+        if pem.is_some() && authorities.is_empty() {
+            return Err(invalid(NOT_PEM));
+        }
         Ok(Trust {
             authorities,
             accept_any,

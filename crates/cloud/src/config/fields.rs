@@ -1,7 +1,7 @@
 //! The fields of a cloud entry: the names under which they are written, and where.
 //!
 //! The names are those that openstacksdk folds together (its `openstack.config.loader`, version 4.22), and those
-//! that tools of Open Telekom Cloud use for access keys and agencies, which openstacksdk does not know.
+//! that gophercloud and the tools of Open Telekom Cloud use besides, for access keys and agencies above all.
 
 /// A field that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +55,7 @@ pub(crate) enum Position {
 }
 
 /// A row of the table.
+#[derive(Clone, Copy)]
 pub(crate) struct Spelling {
     pub(crate) field: Field,
     /// How messages name it.
@@ -111,14 +112,14 @@ pub(crate) const SPELLINGS: [Spelling; 35] = {
         row(F::DomainName, "auth.domain_name", &["domain_name"], BesideFirst),
         row(F::DomainId, "auth.domain_id", &["domain_id"], BesideFirst),
         row(F::DefaultDomainName, "auth.default_domain_name", &["default_domain_name"], InsideFirst),
-        row(F::DefaultDomainId, "auth.default_domain_id", &["default_domain_id"], InsideFirst),
+        row(F::DefaultDomainId, "auth.default_domain_id", &["default_domain", "default_domain_id"], InsideFirst),
         row(F::AccessKey, "ak", &["access_key", "ak"], BesideFirst),
         secret(row(F::SecretKey, "sk", &["secret_key", "sk"], BesideFirst)),
         secret(row(F::SecurityToken, "security_token", &["security_token"], BesideFirst)),
-        row(F::AgencyName, "agency_name", &["agency_name"], BesideFirst),
+        row(F::AgencyName, "agency_name", &["target_agency_name", "agency_name"], BesideFirst),
         row(F::AgencyDomainName, "agency_domain_name", &["agency_domain_name"], BesideFirst),
-        row(F::AgencyDomainId, "agency_domain_id", &["agency_domain_id"], BesideFirst),
-        row(F::DelegatedProject, "delegated_project", &["delegated_project"], BesideFirst),
+        row(F::AgencyDomainId, "agency_domain_id", &["target_domain_id", "agency_domain_id"], BesideFirst),
+        row(F::DelegatedProject, "delegated_project", &["target_project_name", "delegated_project"], BesideFirst),
         row(F::Profile, "profile", &["cloud", "profile"], Beside),
         row(F::RegionName, "region_name", &["region_name", "regions"], Beside),
         row(F::ImageRegionName, "image_region_name", &["image_region_name"], Beside),

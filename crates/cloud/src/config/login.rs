@@ -124,10 +124,9 @@ impl Parser<'_> {
                 "an agency can be assumed with a password, token or application credential, not with ak and sk",
             ));
         }
-        let name = raw.text(Field::ProjectName);
         let endpoint = match &endpoints.image {
             Some(endpoint) => endpoint.clone(),
-            None => self.regional(endpoints, name.as_deref())?,
+            None => self.regional(endpoints, raw.region_of_project().as_deref())?,
         };
         let project = raw.text(Field::ProjectId).map(EntityRef::Id);
         Ok((Auth::Keys { keys, endpoint }, project))
@@ -230,9 +229,8 @@ impl Parser<'_> {
     fn regional(
         &self,
         endpoints: &Endpoints,
-        project_name: Option<&str>,
+        of_project: Option<&str>,
     ) -> Result<Endpoint, ConfigurationError> {
-        let of_project = project_name.and_then(|name| name.split('_').next());
         let region = endpoints
             .region
             .as_deref()

@@ -88,7 +88,12 @@ fn tls_text(error: &rustls::Error) -> &'static str {
             Certificate::NotValidYet | Certificate::NotValidYetContext { .. },
         ) => "its certificate is not valid yet",
         Tls::InvalidCertificate(Certificate::UnknownIssuer) => {
-            "its certificate comes from an unknown authority; add that authority's certificate as cacert"
+            "its certificate comes from an unknown authority; add that authority's certificate as cacert, and intermediate ones that the server does not send"
+        }
+        Tls::InvalidCertificate(Certificate::NotValidForNameContext { presented, .. })
+            if presented.is_empty() =>
+        {
+            "its certificate names no host (subjectAltName); the common name alone does not count"
         }
         Tls::InvalidCertificate(
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },

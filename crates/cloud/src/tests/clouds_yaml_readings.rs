@@ -6,7 +6,8 @@ use super::{Place, strict};
 use crate::{
     CloudsFile, Credential,
     config::{
-        ApplicationCredentialRef, Auth, CloudEntry, DomainRef, EntityRef, Identity, KeystoneLogin,
+        Agency, ApplicationCredentialRef, Auth, CloudEntry, DomainRef, EntityRef, Identity,
+        KeystoneLogin,
     },
 };
 use secrecy::ExposeSecret;
@@ -153,8 +154,16 @@ fn of_entry(entry: &CloudEntry) -> Reading {
             put("secret", token.expose_secret());
         }
         Auth::Keystone(KeystoneLogin {
-            auth_url, identity, ..
+            auth_url,
+            identity,
+            agency,
         }) => {
+            if let Some(agency) = agency {
+                let Agency {
+                    name, domain: of, ..
+                } = agency;
+                put("agency", &format!("{name} in {}", domain(of)));
+            }
             put("auth_url", &url(auth_url));
             put("secret", identity.secret().expose_secret());
             match identity {

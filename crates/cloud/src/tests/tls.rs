@@ -149,11 +149,13 @@ async fn certificates_that_cannot_be_trusted_are_told_apart() {
         params.not_after = date_time_ymd(3001, 1, 1);
     });
     let foreign = authority.certifies("ims.example.com", |_| {});
+    let nameless = authority.certifies("127.0.0.1", |params| params.subject_alt_names.clear());
     let (own, own_pem) = self_signed_authority("127.0.0.1");
     for (identity, cacert, expected) in [
         (expired, Some(&*pem), "certificate has expired"),
         (early, Some(&*pem), "not valid yet"),
         (foreign, Some(&*pem), "for another host name"),
+        (nameless, Some(&*pem), "names no host (subjectAltName)"),
         (
             own,
             Some(&own_pem),
