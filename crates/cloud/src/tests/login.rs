@@ -258,6 +258,8 @@ async fn what_each_status_of_the_identity_service_means() {
             message.contains("127.0.0.1") && message.contains(&status.to_string()),
             "{message}"
         );
+        let remedy = "(401); check user, password, domain and project";
+        assert_eq!(message.ends_with(remedy), status == 401, "{message}");
         assert_eq!(
             (poll.retry_after, poll.requests, poll.endpoint),
             (Some(Duration::from_secs(17)), 0, None)
@@ -287,6 +289,22 @@ async fn an_accepted_login_must_grant_a_token_for_a_project() {
             matches!(&poll.outcome, Outcome::Failed(failure) if failure.kind == FailureKind::Malformed && failure.stage == Stage::Login),
             "{body}: {poll:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_token_may_have_32_kib() {
+    const LONGEST: usize = 32 * 1024;
+    for (length, category) in [(LONGEST, "answered"), (LONGEST + 1, "malformed")] {
+        let login = move |number| {
+            let mut response = accept(number);
+            let token = "x".repeat(length).parse().unwrap();
+            response.headers_mut().insert("x-subject-token", token);
+            response
+        };
+        let cloud = Cloud::start(login, |_| running()).await;
+        let poll = query(&client(), &cloud.overridden()).await;
+        assert_eq!(poll.outcome.category(), category, "{length}");
     }
 }
 

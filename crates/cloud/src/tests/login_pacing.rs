@@ -1,7 +1,7 @@
 //! How many logins are sent, and when: one for many objects, none before its time.
 
 use super::{
-    error_of,
+    credential, error_of,
     fake_cloud::{
         Cloud, JOB, PROJECT, accept, client, client_with, granted, query, query_in, respond,
         running,
@@ -180,6 +180,72 @@ async fn rejected_logins_open_the_circuit_of_their_user_and_failed_ones_do_not()
             );
         }
     }
+}
+
+/// The pause of a login that was not sent is that of its circuit, not that of a rejected one.
+#[tokio::test]
+async fn a_login_that_an_open_circuit_stopped_is_sent_when_that_permits() {
+    let answer = |number| {
+        if number <= 3 {
+            respond(401, "")
+        } else {
+            accept(number)
+        }
+    };
+    let cloud = Cloud::start(answer, |_| running()).await;
+    let client = client_with(CloudOptions {
+        pacing: Pacing {
+            breaker_pause: Duration::from_millis(40),
+            login_rejected: Duration::from_secs(300),
+            ..Pacing::default()
+        }
+        .into(),
+        ..lab()
+    });
+    let credential = cloud.overridden();
+    for project in ["p1", "p2", "p3"] {
+        query_in(&client, &credential, project).await;
+    }
+    // On a slow machine the circuit permits it already.
+    query(&client, &credential).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let poll = query(&client, &credential).await;
+    assert_eq!(poll.outcome.category(), "answered", "{poll:?}");
+}
+
+/// A wrong secret key of somebody else does not count for the right one.
+#[tokio::test]
+async fn secrets_of_one_access_key_are_told_apart() {
+    let answer = |query: &super::fake_cloud::Seen| {
+        if query
+            .headers
+            .get("x-security-token")
+            .is_some_and(|token| token == "wrong")
+        {
+            respond(401, r#"{"error_code":"APIGW.0301"}"#)
+        } else {
+            running()
+        }
+    };
+    let cloud = Cloud::start(accept, answer).await;
+    let with = |token: &str| {
+        let url = &cloud.url;
+        let fields =
+            format!("ak: AK, sk: s, security_token: {token}, image_endpoint_override: {url}");
+        credential(&format!("clouds: {{otc: {{{fields}}}}}")).unwrap()
+    };
+    let (client, right, wrong) = (client(), with("right"), with("wrong"));
+    assert_eq!(query(&client, &right).await.outcome.category(), "answered");
+    for _ in 0..4 {
+        let poll = query(&client, &wrong).await;
+        assert_eq!(poll.outcome.category(), "credentials_invalid", "{poll:?}");
+    }
+    assert_eq!(
+        cloud.queries().len(),
+        4,
+        "the wrong one is stopped after three"
+    );
+    assert_eq!(query(&client, &right).await.outcome.category(), "answered");
 }
 
 /// Logins that waited for others of the same user to end are not sent either.

@@ -392,6 +392,19 @@ fn each_phase_shows_its_row_of_the_conditions_table() {
             .map(|event| format!("{}{}", if event.warning { "!" } else { "" }, event.reason))
             .collect();
         assert_eq!(events, line.events, "{label}");
+        let ready = condition(world.status("x"), types::READY).expect("a Ready condition");
+        if let Some(event) = world
+            .events
+            .iter()
+            .rfind(|event| event.reason == ready.reason)
+        {
+            // One Event for a reason, although its message becomes another.
+            let is_same = event.note == ready.message;
+            assert!(
+                is_same || line.reason == "JobNotFound",
+                "{label}: {event:?}"
+            );
+        }
         assert!(
             world.writes.len() <= world.reasons_shown().len() + 1,
             "{label}"

@@ -3,8 +3,8 @@
 
 use super::{
     samples::{
-        cloud, millis, misconfigured, object, object_of, running, secret_missing,
-        secret_unreadable_now, secs, success,
+        cloud, configuration_error, millis, misconfigured, object, object_of, running,
+        secret_missing, secret_unreadable_now, secs, success,
     },
     world::World,
 };
@@ -384,4 +384,22 @@ fn a_rotation_causes_a_poll_where_polls_fail_and_nowhere_else() {
         world.run(8);
         assert_eq!(world.polls.len() > polls, is_polled, "{report:?}");
     }
+}
+
+#[test]
+fn a_secret_that_becomes_invalid_shows_on_objects_that_are_not_being_polled() {
+    let mut world = World::new();
+    let mut idle = object("idle");
+    idle.spec.poll_period_seconds = Some(3600);
+    world.create(idle);
+    world.create(object("busy"));
+    world.run(60);
+    let polls = world.polls_of("idle").len();
+    let invalid = configuration_error(ConfigurationReason::CredentialsInvalid);
+    let invalid = CredentialError::Misconfigured(invalid);
+    world.secrets.insert("otc".into(), Err(invalid));
+    world.reports("busy", rejected());
+    world.run(400);
+    assert_eq!(world.reason("idle"), "CredentialsInvalid");
+    assert_eq!(world.polls_of("idle").len(), polls);
 }

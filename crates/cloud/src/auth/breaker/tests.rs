@@ -193,6 +193,18 @@ async fn an_owner_has_as_many_logins_in_flight_as_may_still_fail() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_project_that_a_trusted_secret_has_no_role_in_waits_as_rejected_alone() {
+    let breakers = breakers();
+    let [good, other] = ["good", "other"].map(|p| login_to(&breakers, "right", p));
+    accept(&breakers, good).await;
+    reject(&breakers, other).await;
+    // Rejections of others are not the cause.
+    reject(&breakers, login(&breakers, "wrong")).await;
+    let open = breakers.enter(other).await.unwrap_err();
+    assert_eq!((open.rejections, open.wait), (0, 5 * MINUTE));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_project_without_a_role_does_not_stop_the_others_of_its_user() {
     let breakers = breakers();
     let [good, other, wrong] =
