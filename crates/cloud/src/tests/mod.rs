@@ -7,6 +7,7 @@ mod corpus;
 mod error_table;
 mod fake_cloud;
 mod job;
+mod job_parts;
 mod login;
 mod login_pacing;
 mod login_secrets;
