@@ -115,9 +115,10 @@ fn percent(fraction: &Value) -> Option<u8> {
 /// The first of these that is an id and holds no long secret:
 /// 1. `entities.image_id`,
 /// 2. `entities.__data_images` of data disk images: an id, several with commas, or a list of them,
-/// 3. `image_id`, then `entities.image_id`, of each of the [`parts`] that has not another status than `SUCCESS`.
+/// 3. `image_id`, then `entities.image_id`, of each of the [`parts`] with the status `SUCCESS` or none.
 ///
-/// A part that runs or whose status is not known yields none: a missing id is polled for again, a wrong one is not.
+/// A part that failed, still runs or has an undocumented status yields none: a missing id is polled for again, a
+/// wrong one would stay.
 fn image_id(entities: &Value, redactor: &Redactor) -> Option<Arc<str>> {
     let data_images = &entities["__data_images"];
     let data_images = iter::once(data_images)
@@ -145,7 +146,7 @@ fn parts(entities: &Value) -> impl Iterator<Item = &Value> {
         .chain(iter::once(&entities["__data_images"]))
 }
 
-/// Whether a part has this status, compared as that of a job. A part without a status shares the job's.
+/// Whether a part has this status, compared as that of a job, or none: then the job's own status decides alone.
 fn has_status(part: &Value, state: &JobState) -> bool {
     match &part["status"] {
         Value::Null => true,

@@ -40,7 +40,7 @@ pub(crate) struct ErrorBody {
 
 impl ErrorBody {
     /// Reads `{"error":{"message","code"}}`, `{"error_msg","error_code","request_id"}` and
-    /// `{"code","message"}`; anything else, HTML for example, is an empty error.
+    /// `{"code","message"}`; anything else, HTML for example, is an error that shows its responder at most.
     pub(crate) fn parse(status: u16, bytes: &[u8], redactor: &Redactor) -> Self {
         let by_body = || (status == 404).then(|| responder::by_body(bytes)).flatten();
         let Some(body) = json::parse(bytes) else {
