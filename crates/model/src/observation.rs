@@ -47,7 +47,7 @@ impl Observation {
 pub enum Outcome {
     /// 200 with our job id and a non-empty status.
     Answered(Box<JobAnswer>),
-    /// 404 that means "no such job" (not "no such API").
+    /// 404 with a code of the image service: no such job.
     JobNotFound,
     /// 429, or a throttling code with any status.
     Throttled,
@@ -88,11 +88,12 @@ pub struct JobAnswer {
     pub state: JobState,
     /// `job_type`, an open set.
     pub job_type: Option<Arc<str>>,
-    /// The image id, from wherever the answer keeps it.
+    /// The image id, from wherever the answer keeps it, but from no part of the job that did not succeed. The
+    /// first of several.
     pub image_id: Option<Arc<str>>,
-    /// Why the job failed, in the cloud's words.
+    /// Why the job failed, in the cloud's words: its own reason, else that of a failed part.
     pub fail_reason: Option<Arc<str>>,
-    /// The cloud's error code, for example `IMG.0148`.
+    /// The cloud's error code, for example `IMG.0148`: the job's own, else that of a failed part.
     pub error_code: Option<Arc<str>>,
     /// `process_percent` in whole percent, 0 to 100; `None` where absent or out of range.
     pub percent: Option<u8>,
@@ -169,7 +170,7 @@ pub enum ConfigurationReason {
     CredentialsInvalid,
     /// 403: signed in, but the role is not sufficient.
     AccessDenied,
-    /// Endpoint unknown or wrong: no catalog entry, 404 `APIGW.0101`, a redirect.
+    /// Endpoint unknown or wrong: no catalog entry, a 404 without a code of the image service, a redirect.
     EndpointInvalid,
     /// Plain http without `--allow-http`.
     EndpointNotAllowed,

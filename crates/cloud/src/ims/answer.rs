@@ -7,7 +7,7 @@ use super::{
 use crate::{
     http::Answer,
     outcome::failed,
-    wire::{error_body::ErrorBody, text::Redactor},
+    wire::{error_body::ErrorBody, responder, text::Redactor},
 };
 use image_export_model::{ConfigurationReason, FailureKind, JobId, Outcome, Stage};
 use std::time::{Duration, SystemTime};
@@ -55,10 +55,13 @@ pub(crate) fn parse(
         Ok(body) if status == 200 => Some(job::parse(body, job_id, redactor)),
         _ => None,
     };
-    let error = match &job {
+    let mut error = match &job {
         Some(Ok(_)) => ErrorBody::default(),
         _ => ErrorBody::parse(status, body, redactor),
     };
+    if status == 404 && matches!(&answer.body, Ok(body) if body.trim_ascii().is_empty()) {
+        error.responder = responder::by_header(&answer.headers);
+    }
     let unreadable = |kind, problem: &dyn std::fmt::Display| {
         let message = format!("the answer of {host} {problem}");
         Ok(failed(Stage::Query, kind, message))
@@ -81,8 +84,8 @@ pub(crate) fn parse(
     }
 }
 
-/// Whether a status means the same whatever its unreadable body holds. 404 does not: its body may be
-/// `APIGW.0101`. A body that is merely too long is not one of the documented errors.
+/// Whether a status means the same whatever its unreadable body holds. 404 does not: its body may hold a code of
+/// the image service. A body that is merely too long is not one of the documented errors.
 fn status_suffices(status: u16, broken: FailureKind) -> bool {
     // The cloud counts a rejected signature or password even if the body breaks off.
     matches!(status, 401 | 429)

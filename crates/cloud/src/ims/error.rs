@@ -48,14 +48,20 @@ pub(crate) fn classify(host: &str, status: u16, error: &ErrorBody) -> Result<Out
                 "{host} denies access ({answer}); grant the user a role that may read IMS jobs in this project"
             ),
         ),
-        404 if error.is("APIGW.0101") => (
+        404 if error.is_by_ims => return Ok(Outcome::JobNotFound),
+        // Without a code of the image service nothing shows that it was asked: whatever stands in front of it, or
+        // in its place, answers an unknown path or host with 404.
+        404 => (
             EndpointInvalid,
-            format!(
-                "{host} does not offer the image job API ({answer}); check the endpoint, image_endpoint_override and the region"
-            ),
+            match error.responder {
+                Some(server) => format!(
+                    "{host} does not offer the image job API ({answer} from {server}); check the endpoint, image_endpoint_override and the region"
+                ),
+                None => format!(
+                    "{host} answered {answer} without a code of the image service, as a gateway, load balancer or ingress does; check the endpoint, image_endpoint_override, the region and jobID"
+                ),
+            },
         ),
-        // Any other 404, also without a readable body: the API was found, the job was not.
-        404 => return Ok(Outcome::JobNotFound),
         300..=399 => (
             EndpointInvalid,
             format!(

@@ -1,4 +1,7 @@
 //! The body of a 200. It must name the job of the query and have a status; everything else is lenient.
+//!
+//! The names of the fields are those of the published API reference and of the public SDKs of both clouds
+//! (IMS v1 and v2: `JobEntities`, `JobEntitiesResult`, `SubJobResult`).
 
 use crate::wire::{
     json::{self, items, string},
@@ -7,7 +10,7 @@ use crate::wire::{
 };
 use image_export_model::{JobAnswer, JobId, JobState, TYPES_WITHOUT_IMAGE};
 use serde_json::Value;
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 /// Bounds of texts that reach a status.
 const MAX_FAIL_REASON_BYTES: usize = 1024;
@@ -50,27 +53,16 @@ pub(crate) fn parse(
         .ok_or(InvalidJob::NoStatus)?;
 
     let entities = &job["entities"];
-    let text = |paths: &[&str], max_bytes| {
-        paths.iter().find_map(|path| {
-            let raw = json::text(job.pointer(path)?)?;
-            redactor.clean_bytes(&raw, max_bytes).map(Arc::from)
-        })
-    };
-    let fail_reason = ["/fail_reason", "/entities/fail_reason", "/entities/error"];
-    let error_code = [
-        "/error_code",
-        "/entities/error_code",
-        "/entities/error/code",
-    ];
+    let error = job_error(&job, state == JobState::Fail, redactor);
     Ok(JobAnswer {
-        state,
         job_type: job_type(&job["job_type"], redactor),
         image_id: image_id(entities, redactor),
-        fail_reason: text(&fail_reason, MAX_FAIL_REASON_BYTES),
-        error_code: text(&error_code, MAX_ERROR_CODE_BYTES),
+        fail_reason: error.reason,
+        error_code: error.code,
         percent: percent(&entities["process_percent"]),
         begin_time: string(&job["begin_time"]).and_then(timestamp::parse),
         end_time: string(&job["end_time"]).and_then(timestamp::parse),
+        state,
     })
 }
 
@@ -120,18 +112,113 @@ fn percent(fraction: &Value) -> Option<u8> {
     Some((fraction * 100.0 + 0.001) as u8)
 }
 
-/// `entities.image_id`, else the first of `results[].image_id`, else the first of
-/// `sub_jobs_result[].entities.image_id`. A value that is not an id, or holds a long secret, counts as
-/// absent.
+/// The first of these that is an id and holds no long secret:
+/// 1. `entities.image_id`,
+/// 2. `entities.__data_images` of data disk images: an id, several with commas, or a list of them,
+/// 3. `image_id`, then `entities.image_id`, of each of the [`parts`] with the status `SUCCESS` or none.
+///
+/// A part that failed, still runs or has an undocumented status yields none: a missing id is polled for again, a
+/// wrong one would stay.
 fn image_id(entities: &Value, redactor: &Redactor) -> Option<Arc<str>> {
-    let results = items(&entities["results"]).iter();
-    let sub_jobs = items(&entities["sub_jobs_result"]).iter();
-    std::iter::once(&entities["image_id"])
-        .chain(results.map(|result| &result["image_id"]))
-        .chain(sub_jobs.map(|sub_job| &sub_job["entities"]["image_id"]))
+    let data_images = &entities["__data_images"];
+    let data_images = iter::once(data_images)
+        .chain(items(data_images))
         .filter_map(string)
+        .flat_map(|ids| ids.split(',').map(str::trim));
+    let of_parts = parts(entities)
+        .filter(|part| has_status(part, &JobState::Success))
+        .flat_map(|part| [&part["image_id"], &part["entities"]["image_id"]])
+        .filter_map(string);
+    string(&entities["image_id"])
+        .into_iter()
+        .chain(data_images)
+        .chain(of_parts)
         .find(|id| is_id(id) && !redactor.is_in(id))
         .map(Arc::from)
+}
+
+/// The parts of a job, each with a status of its own: `results[]` of a batch, `sub_jobs_result[]`, and
+/// objects in place of ids in `__data_images`.
+fn parts(entities: &Value) -> impl Iterator<Item = &Value> {
+    ["results", "sub_jobs_result", "__data_images"]
+        .into_iter()
+        .flat_map(|list| items(&entities[list]))
+        .chain(iter::once(&entities["__data_images"]))
+}
+
+/// Whether a part has this status, compared as that of a job, or none: then the job's own status decides alone.
+fn has_status(part: &Value, state: &JobState) -> bool {
+    match &part["status"] {
+        Value::Null => true,
+        Value::String(status) if status.trim().is_empty() => true,
+        status => string(status).and_then(documented_state).as_ref() == Some(state),
+    }
+}
+
+/// Why a job failed.
+struct JobError {
+    reason: Option<Arc<str>>,
+    code: Option<Arc<str>>,
+}
+
+impl JobError {
+    /// The first reason and the first code in a job, or in a sub-job, which has the same fields.
+    fn of(job: &Value, redactor: &Redactor) -> Self {
+        const REASONS: [&str; 4] = [
+            "/fail_reason",
+            "/entities/fail_reason",
+            "/entities/error",
+            "/entities/addition_error_msg",
+        ];
+        const CODES: [&str; 4] = [
+            "/error_code",
+            "/entities/error_code",
+            "/entities/error/code",
+            "/entities/addition_error_code",
+        ];
+        Self {
+            reason: text(job, &REASONS, MAX_FAIL_REASON_BYTES, redactor),
+            code: text(job, &CODES, MAX_ERROR_CODE_BYTES, redactor),
+        }
+    }
+}
+
+/// The job's own reason and code. What a job that failed lacks of these comes from one of its [`parts`] that
+/// failed, the first with a reason, else the first with a code; a missing code at last from `entities.alarm_code`.
+fn job_error(job: &Value, has_failed: bool, redactor: &Redactor) -> JobError {
+    let own = JobError::of(job, redactor);
+    if !has_failed || own.reason.is_some() && own.code.is_some() {
+        return own;
+    }
+    let of_parts = || {
+        parts(&job["entities"])
+            .filter(|part| has_status(part, &JobState::Fail))
+            .map(|part| JobError::of(part, redactor))
+    };
+    let of_part = of_parts()
+        .find(|error| error.reason.is_some())
+        .or_else(|| of_parts().find(|error| error.code.is_some()));
+    let (reason, code) = of_part.map_or((None, None), |error| (error.reason, error.code));
+    let alarm = || {
+        text(
+            job,
+            &["/entities/alarm_code"],
+            MAX_ERROR_CODE_BYTES,
+            redactor,
+        )
+    };
+    JobError {
+        reason: own.reason.or(reason),
+        code: own.code.or(code).or_else(alarm),
+    }
+}
+
+/// The first of these places at which a text is left once it is cleaned.
+fn text(job: &Value, paths: &[&str], max_bytes: usize, redactor: &Redactor) -> Option<Arc<str>> {
+    paths.iter().find_map(|path| {
+        let raw = json::text(job.pointer(path)?)?;
+        redactor.clean_bytes(&raw, max_bytes).map(Arc::from)
+    })
 }
 
 /// `^[A-Za-z0-9_-]{1,64}$`, the form of every id of this API.

@@ -92,7 +92,8 @@ impl Row {
 const REFUSED: &str = " refused the request ({}); check projectID and jobID";
 const DENIED: &str =
     " denies access ({}); grant the user a role that may read IMS jobs in this project";
-const NOT_OFFERED: &str = " does not offer the image job API ({}); check the endpoint, image_endpoint_override and the region";
+const NOT_OFFERED: &str = " does not offer the image job API ({} from the API gateway); check the endpoint, image_endpoint_override and the region";
+const WITHOUT_CODE: &str = " answered {} without a code of the image service, as a gateway, load balancer or ingress does; check the endpoint, image_endpoint_override, the region and jobID";
 const REDIRECTS: &str =
     " redirects to another address ({}), which is never followed; name the final endpoint";
 const OVER: &str =
@@ -132,8 +133,10 @@ const TABLE: &[(u16, &str, &str, Row)] = &[
     (403, "APIGW.0302", "x", Row::Misconfigured(AccessDenied, DENIED)),
     (404, "APIGW.0101", "x", Row::Misconfigured(EndpointInvalid, NOT_OFFERED)),
     (302, "IMG.0001", "x", Row::Misconfigured(EndpointInvalid, REDIRECTS)),
-    (404, "IMG.0027", "x", Row::JobNotFound),
-    (404, "APIGW.0106", "x", Row::JobNotFound),
+    (404, "APIGW.0103", "The backend does not exist.", Row::Misconfigured(EndpointInvalid, NOT_OFFERED)),
+    (404, "APIGW.0106", "x", Row::Misconfigured(EndpointInvalid, NOT_OFFERED)),
+    (404, "IMG.0027", "The image ID in the request does not exist.", Row::JobNotFound),
+    (404, "IMG.0121", "The object cannot be found.", Row::JobNotFound),
 ];
 
 #[test]
@@ -166,7 +169,7 @@ fn each_status_without_a_readable_body() {
         ),
         (&[401], Row::Rejected("")),
         (&[403], Row::Misconfigured(AccessDenied, DENIED)),
-        (&[404], Row::JobNotFound),
+        (&[404], Row::Misconfigured(EndpointInvalid, WITHOUT_CODE)),
         (&[429], Row::Throttled),
         (
             &[400, 402, 405, 406, 409, 410, 413, 418, 422, 451, 499, 501],
@@ -198,6 +201,63 @@ fn each_status_without_a_readable_body() {
             }
         }
     }
+}
+
+/// What stands in front of the image service, or in its place, answers a path or host that it does not know: with
+/// which header `Server` and body, and which server the message names, or none where neither shows it.
+#[rustfmt::skip]
+const OTHERS_404: &[(&str, &str, Option<&str>)] = &[
+    ("", r#"{"error_msg":"The API does not exist or has not been published in the environment","error_code":"APIG.0101","request_id":"x"}"#, Some("the API gateway")),
+    ("", r#"{"message":"API not found","request_id":"x"}"#, Some("an API gateway")),
+    ("kong/3.9.1", r#"{"message":"no Route matched with those values"}"#, Some("Kong, an API gateway")),
+    ("", "{\n  \"message\":\"no Route matched with those values\",\n  \"request_id\":\"7ff37d24ee159e3dae99721c17beae2d\"\n}", Some("Kong, an API gateway")),
+    ("APISIX/3.8.0", r#"{"error_msg":"404 Route Not Found"}"#, Some("APISIX, an API gateway")),
+    ("nginx", "<html>\r\n<head><title>404 Not Found</title></head>\r\n<body>\r\n<center><h1>404 Not Found</h1></center>\r\n<hr><center>nginx/1.25.3</center>\r\n</body>\r\n</html>\r\n", Some("nginx, a proxy or ingress controller")),
+    ("", "<html>\r\n<body>\r\n<hr><center>openresty</center>\r\n</body>\r\n</html>\r\n", Some("OpenResty, a proxy or API gateway")),
+    ("", "404 page not found\n", Some("Traefik or another server that is written in Go")),
+    ("", "default backend - 404", Some("the default backend of an ingress controller")),
+    ("", "<html><body><h1>404 Not Found</h1>\nThe resource could not be found.\n</body></html>\n", Some("HAProxy, a load balancer")),
+    ("envoy", "", Some("Envoy, a proxy or ingress gateway")),
+    ("istio-envoy", "\n", Some("Envoy, a proxy or ingress gateway")),
+    ("awselb/2.0", "", Some("a load balancer")),
+    ("", r#"{"error":{"code":404,"title":"Not Found","message":"Could not find resource."}}"#, Some("an OpenStack service such as the identity service")),
+    ("", r#"<?xml version="1.0"?><Error><Code>NoSuchBucket</Code></Error>"#, Some("an object storage service")),
+    ("", "", None),
+    ("some/1", "", None),
+    // Envoy sets its name in what it forwards, too.
+    ("istio-envoy", r#"{"message":"Not Found"}"#, None),
+    ("", r#"{"detail":"Not Found"}"#, None),
+    ("", r#"{"timestamp":"2026-01-01T00:00:00Z","status":404,"error":"Not Found","path":"/v1/p/jobs/j"}"#, None),
+    ("", r#"{"error":{"message":"The job does not exist.","code":404}}"#, None),
+    ("", r#"{"error":"IMG.0121"}"#, None),
+    ("", r#"{"message":"IMG.0121"}"#, None),
+    ("", "<html><head><title>404 Not Found</title></head></html>", None),
+];
+
+#[test]
+fn a_404_without_a_code_of_the_image_service_is_another_servers() {
+    for (server, body, responder) in OTHERS_404 {
+        let headers = [("server", *server)];
+        let headers = &headers[usize::from(server.is_empty())..];
+        let outcome = parse(404, headers, Ok(body.as_bytes())).result.unwrap();
+        let answer = if body.contains("APIG") {
+            "404 APIGW.0101"
+        } else {
+            "404"
+        };
+        let text = responder.map_or(WITHOUT_CODE.to_owned(), |responder| {
+            NOT_OFFERED.replace("the API gateway", responder)
+        });
+        let message = format!("{HOST}{}", text.replace("{}", answer));
+        assert_eq!(
+            outcome,
+            misconfigured(EndpointInvalid, message),
+            "{server} {body}"
+        );
+    }
+    let of_service = r#"{"error":{"code":"IMG.0121","message":"404 page not found"}}"#;
+    let found = parse(404, &[("server", "istio-envoy")], Ok(of_service.as_bytes()));
+    assert_eq!(found.result, Ok(Outcome::JobNotFound));
 }
 
 #[test]
@@ -288,10 +348,14 @@ fn a_body_that_breaks_off_matters_unless_the_status_suffices() {
     assert_eq!(
         class(404, BodyError::Cut),
         network,
-        "it might have been APIGW.0101"
+        "it might have been one of the image service"
     );
     for (status, broken, row) in [
-        (404, BodyError::TooLong(256), Row::JobNotFound),
+        (
+            404,
+            BodyError::TooLong(256),
+            Row::Misconfigured(EndpointInvalid, WITHOUT_CODE),
+        ),
         (429, BodyError::Cut, Row::Throttled),
         // The cloud has counted it.
         (401, BodyError::Cut, Row::Rejected("")),
@@ -309,16 +373,16 @@ fn a_body_that_breaks_off_matters_unless_the_status_suffices() {
 
 #[test]
 fn messages_are_stable_half_sentences_with_host_and_code() {
-    for status in (300..600).filter(|status| ![401, 404, 429].contains(status)) {
+    for status in (300..600).filter(|status| ![401, 429].contains(status)) {
         let message = |request_id: &str| {
-            let body = json!({"error_msg": format!("at 12:00 for {CANARY}"), "error_code": "IMG.7777", "request_id": request_id});
+            let body = json!({"error_msg": format!("at 12:00 for {CANARY}"), "error_code": "XYZ.7777", "request_id": request_id});
             let outcome = class(status, &body.to_string()).unwrap();
             outcome.message().expect("a message").to_owned()
         };
         let shown = message("a");
         assert_eq!(shown, message("b"), "no request ids");
         assert!(
-            shown.contains(HOST) && shown.contains(&format!("{status} IMG.7777")),
+            shown.contains(HOST) && shown.contains(&format!("{status} XYZ.7777")),
             "{shown}"
         );
         assert!(!shown.ends_with('.') && !shown.contains(CANARY), "{shown}");

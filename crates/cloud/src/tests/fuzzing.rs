@@ -162,7 +162,7 @@ fn check_class(class: &Result<Outcome, Rejection>, status: u16, error: &ErrorBod
     assert_eq!(throttled, error.is_throttling(status), "{status}");
     match class {
         Ok(Outcome::Throttled) => {}
-        Ok(Outcome::JobNotFound) => assert_eq!(status, 404),
+        Ok(Outcome::JobNotFound) => assert!(status == 404 && error.is_by_ims, "{status}"),
         Err(rejection) => {
             assert!([400, 401].contains(&status), "{status}");
             check_message(&rejection.to_string());

@@ -16,7 +16,7 @@ fn read(body: &[u8], job_id: &str) -> Result<JobAnswer, InvalidJob> {
 }
 
 /// A RUNNING answer with `changes` laid over it.
-fn answer(changes: &Value) -> Result<JobAnswer, InvalidJob> {
+pub(super) fn answer(changes: &Value) -> Result<JobAnswer, InvalidJob> {
     let mut body = json!({"job_id": JOB, "status": "RUNNING"});
     let fields = body.as_object_mut().unwrap();
     fields.extend(changes.as_object().unwrap().clone());
@@ -300,58 +300,6 @@ fn wrong_types_of_optional_fields_do_not_invalidate_the_answer() {
             None
         );
     }
-}
-
-#[test]
-fn the_image_id_comes_from_three_places_in_this_order() {
-    let results = json!([{"image_id": ""}, {"image_id": "second"}, {"image_id": "third"}]);
-    let sub_jobs = json!([{"entities": {}}, {"entities": {"image_id": "sub"}}]);
-    for (entities, expected) in [
-        (
-            json!({"image_id": " own ", "results": results, "sub_jobs_result": sub_jobs}),
-            Some("own"),
-        ),
-        (
-            json!({"image_id": "", "results": results, "sub_jobs_result": sub_jobs}),
-            Some("second"),
-        ),
-        (
-            json!({"results": [], "sub_jobs_result": sub_jobs}),
-            Some("sub"),
-        ),
-        (json!({"image_id": "no id!"}), None),
-        (json!({"image_id": "../../etc"}), None),
-        (json!({"image_id": "im\u{200b}age"}), None),
-        (json!({"image_id": "x".repeat(65)}), None),
-        (json!({}), None),
-    ] {
-        assert_eq!(
-            answer(&json!({"entities": entities}))
-                .unwrap()
-                .image_id
-                .as_deref(),
-            expected,
-            "{entities}"
-        );
-    }
-}
-
-#[test]
-fn reason_and_code_come_from_the_top_else_from_entities() {
-    let entities = json!({"error": "inner", "error_code": "IMG.2"});
-    let both =
-        answer(&json!({"fail_reason": "outer", "error_code": "IMG.1", "entities": entities}))
-            .unwrap();
-    assert_eq!(
-        (both.fail_reason.as_deref(), both.error_code.as_deref()),
-        (Some("outer"), Some("IMG.1"))
-    );
-    let inner =
-        answer(&json!({"fail_reason": null, "error_code": "", "entities": entities})).unwrap();
-    assert_eq!(
-        (inner.fail_reason.as_deref(), inner.error_code.as_deref()),
-        (Some("inner"), Some("IMG.2"))
-    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod corpus;
 mod error_table;
 mod fake_cloud;
 mod job;
+mod job_parts;
 mod login;
 mod login_pacing;
 mod login_secrets;

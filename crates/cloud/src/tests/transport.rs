@@ -100,7 +100,7 @@ async fn an_observation_reports_the_endpoint_and_its_retry_after() {
         (429, Some("17"), "throttled"),
         (503, None, "http_error"),
         (503, Some("17"), "http_error"),
-        (404, Some("17"), "not_found"),
+        (404, Some("17"), "endpoint_invalid"),
     ] {
         let answer = move |_: &super::fake_cloud::Seen| {
             let mut response = respond(status, "");

@@ -1,6 +1,6 @@
 //! The body of an answer that reports an error, in any of the three documented shapes.
 
-use super::{json, retry_after, text::Redactor};
+use super::{json, responder, retry_after, text::Redactor};
 use reqwest::header::HeaderMap;
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +27,8 @@ pub(crate) struct ErrorBody {
     pub(crate) known_code: Option<&'static str>,
     /// Whether the code is one of the image service.
     pub(crate) is_by_ims: bool,
+    /// The server that answers a 404 in place of the image service, where the body shows it.
+    pub(crate) responder: Option<&'static str>,
     /// The code as it is shown, with `APIG.` spelt as `APIGW.`. `None` also where it only repeats the HTTP
     /// status or holds a secret.
     pub(crate) code: Option<String>,
@@ -38,10 +40,14 @@ pub(crate) struct ErrorBody {
 
 impl ErrorBody {
     /// Reads `{"error":{"message","code"}}`, `{"error_msg","error_code","request_id"}` and
-    /// `{"code","message"}`; anything else, HTML for example, is an empty error.
-    pub(crate) fn parse(status: u16, body: &[u8], redactor: &Redactor) -> Self {
-        let Some(body) = json::parse(body) else {
-            return Self::default();
+    /// `{"code","message"}`; anything else, HTML for example, is an error that shows its responder at most.
+    pub(crate) fn parse(status: u16, bytes: &[u8], redactor: &Redactor) -> Self {
+        let by_body = || (status == 404).then(|| responder::by_body(bytes)).flatten();
+        let Some(body) = json::parse(bytes) else {
+            return Self {
+                responder: by_body(),
+                ..Self::default()
+            };
         };
         let first = |paths: &[&str]| {
             paths
@@ -51,11 +57,19 @@ impl ErrorBody {
         let code = first(&["/error/code", "/error/error_code", "/error_code", "/code"])
             .map(|code| canonical_code(code.trim()))
             .filter(|code| is_token(code));
+        let has_prefix = |prefix| code.as_ref().is_some_and(|code| code.starts_with(prefix));
         Self {
             known_code: KNOWN_CODES
                 .into_iter()
                 .find(|known| code.as_deref() == Some(known)),
-            is_by_ims: code.as_ref().is_some_and(|code| code.starts_with("IMG.")),
+            is_by_ims: has_prefix("IMG."),
+            responder: if has_prefix("APIGW.") {
+                Some(responder::API_GATEWAY)
+            } else if body.pointer("/error/title").is_some() {
+                Some(responder::OPENSTACK)
+            } else {
+                by_body()
+            },
             code: code.filter(|code| *code != status.to_string() && !redactor.is_in(code)),
             text: first(&[
                 "/error/message",

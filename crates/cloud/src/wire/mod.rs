@@ -3,6 +3,7 @@
 
 pub(crate) mod error_body;
 pub(crate) mod json;
+pub(crate) mod responder;
 pub(crate) mod retry_after;
 pub(crate) mod text;
 pub(crate) mod timestamp;

@@ -49,7 +49,7 @@ pub static PRESETS: &[Preset] = &[
     preset("img-0030", "400 IMG.0030: project id and token do not match", refusal::project_mismatch),
     preset("img-0060", "400 IMG.0060: throttled", || Answer::ims_error(400, "IMG.0060", "The number of tasks exceeds the flow control limit.")),
     preset("img-0087", "400 IMG.0087: token wrong", || Answer::ims_error(400, "IMG.0087", "The token is incorrect.")),
-    preset("job-not-found", "404: no such job (constructed)", refusal::job_not_found),
+    preset("job-not-found", "404 IMG.0121: no such job (constructed)", refusal::job_not_found),
     // Errors of the gateway.
     preset("token-expired", "401 APIGW.0307: expired token", refusal::token_expired),
     preset("token-missing", "401 APIGW.0301: no token", refusal::token_missing),

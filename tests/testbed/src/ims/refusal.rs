@@ -34,8 +34,9 @@ pub(super) fn project_mismatch() -> Answer {
     )
 }
 
+/// Constructed: the published table has the code and text, with 400, but none for an unknown job.
 pub(super) fn job_not_found() -> Answer {
-    Answer::keystone_error(404, "Not Found", "The job {job_id} could not be found.")
+    Answer::ims_error(404, "IMG.0121", "The object cannot be found.")
 }
 
 pub(super) fn api_not_published() -> Answer {

@@ -201,7 +201,7 @@ async fn documented_errors_have_their_status_and_code() {
         ("ak-unknown", 401, "APIGW.0301"),
         ("unauthorized", 401, "401"),
         ("forbidden", 403, "403"),
-        ("job-not-found", 404, "404"),
+        ("job-not-found", 404, "IMG.0121"),
         ("api-not-published", 404, "APIGW.0101"),
         ("throttled", 429, "APIGW.0308"),
         ("throttled-retry-after", 429, "APIGW.0308"),

@@ -25,7 +25,7 @@ async fn the_newer_path_answers_the_same_and_takes_the_project_from_the_token() 
         assert_eq!(newer.text().await.unwrap(), older, "{token}");
     }
     let elsewhere = ask_newer(&simulator, &key, "elsewhere").await;
-    assert_eq!(error(elsewhere).await, (404, "404".to_owned()));
+    assert_eq!(error(elsewhere).await, (404, "IMG.0121".to_owned()));
     let unknown = ask_newer(&simulator, &JobKey::new("any", "no-job"), TOKEN).await;
     assert_eq!(unknown.status(), 404);
     let dead = ask_newer(&simulator, &key, "dead").await;

@@ -165,14 +165,14 @@ async fn unknown_and_forgotten_jobs_and_jobs_of_other_projects_are_404() {
     let elsewhere = JobKey::new("other-project", &key.job);
     assert_eq!(
         error(query(&simulator, &elsewhere).await).await,
-        (404, "404".to_owned())
+        (404, "IMG.0121".to_owned())
     );
     simulator.remove_job(&key);
     let response = query(&simulator, &key).await;
     assert_eq!(response.status(), 404);
     assert_eq!(
         response.text().await.unwrap(),
-        r#"{"error":{"message":"The job 9a175ac892fa134201930039db1a27b1 could not be found.","code":404,"title":"Not Found"}}"#
+        r#"{"error":{"message":"The object cannot be found.","code":"IMG.0121"}}"#
     );
 }
 
