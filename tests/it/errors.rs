@@ -134,13 +134,13 @@ fn misconfigured() -> Vec<(&'static str, Answer, &'static str, &'static str)> {
         preset(
             "api-not-published",
             "EndpointInvalid",
-            "{host} does not offer the image job API (404 APIGW.0101 from the API gateway); check the endpoint, image_endpoint_override and the region",
+            "{host} does not offer the image job API (404 APIGW.0101 from the API gateway); check the endpoint, image_endpoint_override, image_job_path and the region",
         ),
         (
             "default-backend",
             Answer::status(404).body("default backend - 404"),
             "EndpointInvalid",
-            "{host} does not offer the image job API (404 from the default backend of an ingress controller); check the endpoint, image_endpoint_override and the region",
+            "{host} does not offer the image job API (404 from the default backend of an ingress controller); check the endpoint, image_endpoint_override, image_job_path and the region",
         ),
         (
             "empty-404",

@@ -55,7 +55,7 @@ pub(crate) fn classify(host: &str, status: u16, error: &ErrorBody) -> Result<Out
             EndpointInvalid,
             match error.responder {
                 Some(server) => format!(
-                    "{host} does not offer the image job API ({answer} from {server}); check the endpoint, image_endpoint_override and the region"
+                    "{host} does not offer the image job API ({answer} from {server}); check the endpoint, image_endpoint_override, image_job_path and the region"
                 ),
                 None => format!(
                     "{host} answered {answer} without a code of the image service, as a gateway, load balancer or ingress does; check the endpoint, image_endpoint_override, the region and jobID"
@@ -68,7 +68,8 @@ pub(crate) fn classify(host: &str, status: u16, error: &ErrorBody) -> Result<Out
                 "{host} redirects to another address ({answer}), which is never followed; name the final endpoint"
             ),
         ),
-        431 => (
+        // 494: that of the API gateway for the same.
+        431 | 494 => (
             RequestRejected,
             format!(
                 "{host} finds the request's headers too long ({answer}), most likely for its token; set image_endpoint_override, with which the login requests a token without a catalog"

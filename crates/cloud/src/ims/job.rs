@@ -164,10 +164,12 @@ struct JobError {
 impl JobError {
     /// The first reason and the first code in a job, or in a sub-job, which has the same fields.
     fn of(job: &Value, redactor: &Redactor) -> Self {
-        const REASONS: [&str; 4] = [
+        const REASONS: [&str; 6] = [
             "/fail_reason",
+            "/error_msg",
             "/entities/fail_reason",
             "/entities/error",
+            "/entities/error_msg",
             "/entities/addition_error_msg",
         ];
         const CODES: [&str; 4] = [
@@ -217,7 +219,10 @@ fn job_error(job: &Value, has_failed: bool, redactor: &Redactor) -> JobError {
 fn text(job: &Value, paths: &[&str], max_bytes: usize, redactor: &Redactor) -> Option<Arc<str>> {
     paths.iter().find_map(|path| {
         let raw = json::text(job.pointer(path)?)?;
-        redactor.clean_bytes(&raw, max_bytes).map(Arc::from)
+        // As some write what is absent.
+        let is_absent = ["null", "none", "0"].contains(&raw.trim().to_ascii_lowercase().as_str());
+        let shown = redactor.clean_bytes(&raw, max_bytes).map(Arc::from);
+        shown.filter(|_| !is_absent)
     })
 }
 

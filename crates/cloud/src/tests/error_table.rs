@@ -92,7 +92,7 @@ impl Row {
 const REFUSED: &str = " refused the request ({}); check projectID and jobID";
 const DENIED: &str =
     " denies access ({}); grant the user a role that may read IMS jobs in this project";
-const NOT_OFFERED: &str = " does not offer the image job API ({} from the API gateway); check the endpoint, image_endpoint_override and the region";
+const NOT_OFFERED: &str = " does not offer the image job API ({} from the API gateway); check the endpoint, image_endpoint_override, image_job_path and the region";
 const WITHOUT_CODE: &str = " answered {} without a code of the image service, as a gateway, load balancer or ingress does; check the endpoint, image_endpoint_override, the region and jobID";
 const REDIRECTS: &str =
     " redirects to another address ({}), which is never followed; name the final endpoint";

@@ -193,6 +193,12 @@ fn reason_and_code_come_from_these_places_in_this_order() {
     );
     shows(
         "/entities",
+        &[("error_msg", text("message"))],
+        "IMG.2",
+        Some("message"),
+    );
+    shows(
+        "/entities",
         &[("error", json!({"code": "IMG.3", "message": "object"}))],
         "IMG.3",
         Some("object"),
@@ -208,6 +214,15 @@ fn reason_and_code_come_from_these_places_in_this_order() {
         &[("fail_reason", text("inner"))],
         "IMG.4",
         Some("inner"),
+    );
+    // What is absent may be written so.
+    let absent = [("fail_reason", text("null")), ("error_code", json!(0))];
+    shows("", &absent, "IMG.4", Some("inner"));
+    shows(
+        "",
+        &[("error_msg", text("outer message"))],
+        "IMG.4",
+        Some("outer message"),
     );
     shows(
         "",
