@@ -15,7 +15,7 @@ mod runner;
 mod watch;
 mod write;
 
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::{Health, LogGate, Metrics};
 use image_export_cloud::CloudClient;
 use image_export_core::{Config, INVALID_OBJECT, Input, Now, Output, Tracker};
 use jiff::Timestamp;
@@ -104,6 +104,7 @@ struct ControlLoop {
     events: events::Queue,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    gate: LogGate,
 }
 
 impl ControlLoop {
@@ -118,6 +119,7 @@ impl ControlLoop {
             events: events::Queue::start(controller.client.clone(), controller.metrics.clone()),
             metrics: controller.metrics.clone(),
             health: controller.health.clone(),
+            gate: LogGate::default(),
             runner: Runner::new(controller, sender),
             results,
         }
@@ -152,9 +154,15 @@ impl ControlLoop {
         }
     }
 
-    /// Updates gauges and drops unused credentials. Costs a pass over all objects.
+    /// Updates gauges, drops unused credentials, and logs that the API server rejects every call. Costs a
+    /// pass over all objects.
     fn report(&mut self) {
         self.reported = Instant::now();
+        if let Some(problem) = self.health.rejection()
+            && self.gate.opens("api_rejected")
+        {
+            tracing::warn!("{problem}");
+        }
         let census = self.tracker.census(now(self.started));
         self.metrics.update(&census, self.runner.open_breakers());
         self.runner.purge_credentials();

@@ -10,6 +10,7 @@ mod job;
 mod login;
 mod login_pacing;
 mod login_secrets;
+mod proxies;
 mod tls;
 mod transport;
 
