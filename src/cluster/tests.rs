@@ -211,5 +211,5 @@ fn the_api_server_is_reached_as_the_environment_says_unless_its_kubeconfig_names
         through
     );
     assert_eq!(way("https://127.0.0.1:6443", "", &[PROXY]), "");
-    assert_eq!(way(server, "socks5h://own", &[]), "socks5://own:1080");
+    assert_eq!(way(server, "socks5h://own", &[]), "socks5://own:1080/");
 }
