@@ -23,15 +23,13 @@ async fn operate(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
     // First of all: a process with the id 1, as in a container, ignores signals that it does not handle.
     let stop = stop_on_signal()?;
-    if let Some(controller) = stop.run_until_cancelled(start(arguments)).await {
-        controller?.run(stop).await;
-    }
+    start(arguments)?.run(stop).await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
 /// Starts to serve the probes, and puts the controller together.
-async fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
+fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
     if arguments.cloud.allow_http {
         tracing::warn!(
             "--allow-http: passwords and tokens may cross the network readable, to any host"

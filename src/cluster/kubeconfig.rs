@@ -7,7 +7,11 @@ use kube::{
     config::{ExecAuthCluster, Kubeconfig, KubeconfigError},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use std::{ffi::OsStr, io::ErrorKind, path::Path};
+use std::{
+    ffi::OsStr,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 /// The kubeconfig of the files in `variable`, else that in `home`, with where it comes from. `None`: there is
 /// none, and none was named.
@@ -22,7 +26,7 @@ pub(super) fn find(
         .peekable();
     if files.peek().is_some() {
         let origin = format!("KUBECONFIG={}", variable.display());
-        let kubeconfig = merge(files.map(|file| file.as_path())).context(origin.clone())?;
+        let kubeconfig = merge(files.map(PathBuf::as_path)).context(origin.clone())?;
         return Ok(Some((kubeconfig, origin)));
     }
     let Some(file) = home.map(|home| home.join(".kube/config")) else {
