@@ -17,10 +17,11 @@
 //!
 //! Data flows in one direction: *watched → due → polled → decided → written → watched*. [`controller`]
 //! is the operator in a cluster. [`query`] runs the same tracker for one job, without Kubernetes.
-//! [`cli`] puts the parts together; [`telemetry`] has logs, metrics and probes. `docs/architecture.md`
+//! [`cli`] puts the parts together; `cluster` connects to the API server; [`telemetry`] has logs, metrics and probes. `docs/architecture.md`
 //! gives the reasons.
 
 pub mod cli;
+mod cluster;
 mod contained;
 pub mod controller;
 pub mod query;

@@ -11,7 +11,7 @@ use clap::{
 };
 use image_export_api::JobId;
 use image_export_cloud::{
-    CloudOptions, EndpointPolicy, JobPath, PUBLIC_CLOUDS, parse_allowed_host,
+    CloudOptions, EndpointPolicy, InvalidProxy, JobPath, PUBLIC_CLOUDS, Proxies, parse_allowed_host,
 };
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -40,7 +40,11 @@ pub(super) enum Command {
     /// Run the operator
     ///
     /// The cluster is the one of the kubeconfig that KUBECONFIG names (else ~/.kube/config), or the
-    /// one that the operator runs in. On SIGTERM or SIGINT it ends with 0 once all statuses are
+    /// one that the operator runs in. Of the files that KUBECONFIG lists, those that do not exist are
+    /// skipped. HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are read as curl and kubectl read them,
+    /// for the cluster and for clouds. An environment variable that is empty counts as unset.
+    ///
+    /// On SIGTERM or SIGINT it ends with 0 once all statuses are
     /// written, within 15 seconds; polls in flight have a second. Another signal ends it at once, with
     /// 143 (SIGTERM) or 130 (SIGINT).
     Run(Box<RunArgs>),
@@ -113,15 +117,15 @@ pub(super) struct QueryArgs {
 
 #[derive(Args)]
 pub(super) struct RunArgs {
-    /// Follow the objects of this namespace only; may be given several times. Default: all
+    /// Follow the objects of this namespace only, or of each in a list with commas; may be given several
+    /// times. Default: all
     #[arg(
         long = "namespace",
         value_name = "NS",
         env = "IMAGE_EXPORT_NAMESPACES",
-        value_delimiter = ',',
-        value_parser = namespace
+        value_parser = |list: &str| List::parse(list, namespace)
     )]
-    pub(super) namespaces: Vec<String>,
+    pub(super) namespaces: Vec<List>,
 
     /// Seconds between two polls of a healthy job (1 to 86400). An object's
     /// spec.pollPeriodSeconds overrides it
@@ -138,12 +142,13 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) cloud: CloudArgs,
 
-    /// Where /healthz, /readyz and /metrics are served. Port 0 takes a free one, which is logged
+    /// Where /healthz, /readyz and /metrics are served. [::] is all addresses of IPv6 and IPv4, or of
+    /// IPv4 alone where the machine has no IPv6. Port 0 takes a free one, which is logged
     #[arg(
         long,
         value_name = "ADDR:PORT",
         env = "IMAGE_EXPORT_HTTP_LISTEN",
-        default_value = "0.0.0.0:8080"
+        default_value = "[::]:8080"
     )]
     pub(super) http_listen: SocketAddr,
 
@@ -170,17 +175,16 @@ pub(super) struct CloudArgs {
     #[arg(long, env = "IMAGE_EXPORT_ALLOW_HTTP", value_parser = BoolishValueParser::new())]
     pub(super) allow_http: bool,
 
-    /// Host that credentials may name, with all hosts below it; may be given several times.
-    /// Replaces the default, which are the domains of the public clouds
+    /// Host that credentials may name, with all hosts below it, or a list of them with commas; may be
+    /// given several times. Replaces the default, which are the domains of the public clouds
     #[arg(
         long = "allow-host",
         value_name = "HOST",
         env = "IMAGE_EXPORT_ALLOWED_HOSTS",
-        value_delimiter = ',',
-        value_parser = parse_allowed_host,
+        value_parser = |list: &str| List::parse(list, parse_allowed_host),
         default_values = PUBLIC_CLOUDS
     )]
-    pub(super) allowed_hosts: Vec<String>,
+    pub(super) allowed_hosts: Vec<List>,
 
     /// Path of the job query, unless the cloud entry sets image_job_path:
     /// /v1/{project_id}/jobs/{job_id} or the newer /v1/cloudimages/job/{job_id}
@@ -190,15 +194,38 @@ pub(super) struct CloudArgs {
 }
 
 impl CloudArgs {
-    pub(super) fn options(&self) -> CloudOptions {
-        CloudOptions {
+    /// These, and the proxies of the environment.
+    pub(super) fn options(&self) -> Result<CloudOptions, InvalidProxy> {
+        let allowed_hosts = self.allowed_hosts.iter().flat_map(|list| list.0.clone());
+        Ok(CloudOptions {
             policy: Arc::new(EndpointPolicy {
                 allow_http: self.allow_http,
-                allowed_hosts: self.allowed_hosts.clone(),
+                allowed_hosts: allowed_hosts.collect(),
             }),
             job_path: self.job_path,
+            proxies: Arc::new(Proxies::from_env()?),
             ..CloudOptions::default()
+        })
+    }
+}
+
+/// One value of a flag: elements with commas between them. Spaces around them are ignored, and so are
+/// empty elements where there is another.
+#[derive(Clone)]
+pub(super) struct List(pub(super) Vec<String>);
+
+impl List {
+    fn parse<E>(text: &str, parse: impl Fn(&str) -> Result<String, E>) -> Result<Self, E> {
+        let elements = text.split(',').map(str::trim);
+        let elements: Vec<&str> = elements.filter(|element| !element.is_empty()).collect();
+        if elements.is_empty() {
+            return parse("").map(|element| Self(vec![element]));
         }
+        elements
+            .into_iter()
+            .map(parse)
+            .collect::<Result<_, E>>()
+            .map(Self)
     }
 }
 

@@ -9,9 +9,13 @@ mod time_scale;
 
 use anyhow::Context;
 use args::{Cli, Command};
-use clap::Parser;
+use clap::{Command as Clap, CommandFactory, FromArgMatches};
 use image_export_api::crd;
-use std::{ffi::OsString, process::ExitCode, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    process::ExitCode,
+    time::Duration,
+};
 use tokio::runtime::Runtime;
 
 /// How long the runtime may take to drop its tasks at the end.
@@ -23,7 +27,11 @@ const FAREWELL: Duration = Duration::from_millis(100);
 /// It starts a runtime and installs the log and the TLS provider of the process: call it once,
 /// outside of any runtime.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse_from(arguments);
+    let mut command = without_empty_variables(Cli::command());
+    let matches = command.try_get_matches_from_mut(arguments);
+    let mut matches = matches.unwrap_or_else(|error| error.exit());
+    let cli = Cli::from_arg_matches_mut(&mut matches)
+        .unwrap_or_else(|error| error.format(&mut command).exit());
     match cli.command {
         Some(Command::Crd) => {
             print!("{}", crd::yaml());
@@ -33,6 +41,19 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exi
         Some(Command::Run(arguments)) => run::run(*arguments),
         None => run::run(cli.run),
     }
+}
+
+/// An environment variable that is set to nothing counts as unset.
+fn without_empty_variables(command: Clap) -> Clap {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| {
+        if arg.get_env().is_some_and(is_empty) {
+            arg.env(None::<&str>)
+        } else {
+            arg
+        }
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 /// Runs a program and leaves behind what still blocks a thread then: a name lookup has no time limit, and

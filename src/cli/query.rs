@@ -20,7 +20,7 @@ pub(super) fn query(arguments: QueryArgs) -> anyhow::Result<ExitCode> {
 async fn query_once(arguments: QueryArgs) -> anyhow::Result<ExitCode> {
     telemetry::init_logging(LogFormat::Text, arguments.log_level);
     install_tls_provider()?;
-    let mut options = arguments.options.options();
+    let mut options = arguments.options.options()?;
     let mut config = Config {
         poll_period: Duration::from_secs(arguments.poll_period),
         // Somebody is waiting at the terminal.

@@ -2,21 +2,15 @@
 
 use super::{args::RunArgs, install_tls_provider, run_on, signals::stop_on_signal, time_scale};
 use crate::{
+    cluster,
     controller::Controller,
     telemetry::{self, Health, Metrics},
 };
 use anyhow::Context;
 use image_export_cloud::{CloudClient, CloudOptions};
 use image_export_core::Config;
-use kube::{client::ClientBuilder, config::KubeConfigOptions};
 use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, runtime::Builder};
-use tower::timeout::TimeoutLayer;
-
-/// Bound on the time to the first byte of the API server's answer; kube has none of its own.
-const API_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bound on silence within an answer. Longer than a watch without events lasts.
-const API_READ_TIMEOUT: Duration = Duration::from_secs(60);
+use tokio::runtime::Builder;
 
 pub(super) fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
@@ -29,15 +23,13 @@ async fn operate(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
     // First of all: a process with the id 1, as in a container, ignores signals that it does not handle.
     let stop = stop_on_signal()?;
-    if let Some(controller) = stop.run_until_cancelled(start(arguments)).await {
-        controller?.run(stop).await;
-    }
+    start(arguments)?.run(stop).await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
 /// Starts to serve the probes, and puts the controller together.
-async fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
+fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
     if arguments.cloud.allow_http {
         tracing::warn!(
             "--allow-http: passwords and tokens may cross the network readable, to any host"
@@ -52,14 +44,13 @@ async fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
     };
     let mut options = CloudOptions {
         observer: metrics.clone(),
-        ..arguments.cloud.options()
+        ..arguments.cloud.options()?
     };
     time_scale::apply(&mut config, &mut options)?;
+    let client = cluster::connect(&options.proxies, health.clone())?;
     let cloud = CloudClient::new(options).context("the cloud client cannot be built")?;
-    let client = client().await?;
 
-    let listener = TcpListener::bind(arguments.http_listen)
-        .await
+    let listener = telemetry::listen(arguments.http_listen)
         .with_context(|| format!("--http-listen {}", arguments.http_listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
     tokio::spawn(telemetry::serve(listener, health.clone(), metrics.clone()));
@@ -67,7 +58,7 @@ async fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
     Ok(Controller {
         client,
         cloud,
-        namespaces: without_duplicates(arguments.namespaces),
+        namespaces: without_duplicates(arguments.namespaces.into_iter().flat_map(|list| list.0)),
         config,
         metrics,
         health,
@@ -75,40 +66,8 @@ async fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
 }
 
 /// Keeps the order. Two watches of one namespace would invalidate each other's lists.
-fn without_duplicates(mut namespaces: Vec<String>) -> Vec<String> {
+fn without_duplicates(namespaces: impl Iterator<Item = String>) -> Vec<String> {
     let mut seen = HashSet::new();
-    namespaces.retain(|namespace| seen.insert(namespace.clone()));
-    namespaces
-}
-
-async fn client() -> anyhow::Result<kube::Client> {
-    let mut config = cluster().await?;
-    // The tracker retries; retries inside the client would delay errors for minutes.
-    config.default_retry = false;
-    config.read_timeout = Some(API_READ_TIMEOUT);
-    config.reset_reader_on_write = true;
-    config.headers.push((
-        http::header::USER_AGENT,
-        http::HeaderValue::from_static(concat!(
-            "image-export-operator/",
-            env!("CARGO_PKG_VERSION")
-        )),
-    ));
-    tracing::info!(url = %config.cluster_url, "using this API server");
-    let builder = ClientBuilder::try_from(config).context("the API client cannot be built")?;
-    Ok(builder.with_layer(&TimeoutLayer::new(API_TIMEOUT)).build())
-}
-
-/// The cluster that KUBECONFIG names, else that of ~/.kube/config, else the one the operator runs
-/// in. A named file that cannot be used is an error: the next cluster in this order is not the one
-/// that was meant.
-async fn cluster() -> anyhow::Result<kube::Config> {
-    match std::env::var_os("KUBECONFIG").filter(|files| !files.is_empty()) {
-        Some(files) => kube::Config::from_kubeconfig(&KubeConfigOptions::default())
-            .await
-            .with_context(|| format!("KUBECONFIG={}", files.display())),
-        None => kube::Config::infer()
-            .await
-            .context("no cluster: set KUBECONFIG, or run inside one"),
-    }
+    let first = namespaces.filter(|namespace| seen.insert(namespace.clone()));
+    first.collect()
 }

@@ -9,9 +9,10 @@ use image_export_core::Config;
 pub(super) fn apply(config: &mut Config, options: &mut CloudOptions) -> anyhow::Result<()> {
     use anyhow::Context;
     const VARIABLE: &str = "IMAGE_EXPORT_TIME_SCALE";
-    let Ok(text) = std::env::var(VARIABLE) else {
+    let text = std::env::var(VARIABLE).unwrap_or_default();
+    if text.is_empty() {
         return Ok(());
-    };
+    }
     let factor: f64 = text.parse().with_context(|| format!("{VARIABLE}={text}"))?;
     anyhow::ensure!(
         (0.001..=1000.0).contains(&factor),

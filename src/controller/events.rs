@@ -73,7 +73,10 @@ async fn post_all(
     mut events: mpsc::Receiver<ObjectEvent>,
     end: CancellationToken,
 ) {
-    let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned());
+    let host = std::env::var("HOSTNAME")
+        .ok()
+        .filter(|host| !host.is_empty());
+    let instance = host.unwrap_or_else(|| MANAGER.to_owned());
     while let Some(event) = events.recv().await {
         let span = error_span!("post_event", object = %event.key, reason = event.reason);
         let post = post(&client, &instance, event).instrument(span);

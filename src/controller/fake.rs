@@ -1,11 +1,15 @@
 //! An API server for unit tests, without a network: it records each request and answers as the test says.
 
 use super::Controller;
+use crate::{cluster::observe, telemetry::Health};
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use image_export_cloud::{CloudClient, CloudOptions, EndpointPolicy};
 use image_export_core::Config;
-use kube::{Client, client::Body};
+use kube::{
+    Client,
+    client::{Body, ClientBuilder},
+};
 use serde_json::{Value, json};
 use std::{
     sync::{Arc, Mutex},
@@ -66,7 +70,21 @@ pub(super) fn api_server(
     (Client::new(server, "default"), sent)
 }
 
-/// The same with one answer for all requests.
+/// A controller with such a client, whose health learns of each answer.
+pub(super) fn observed(answer: impl FnMut(&Sent) -> Reply + Send + 'static) -> Controller {
+    let server = ApiServer {
+        answer: Arc::new(Mutex::new(answer)),
+        sent: Arc::default(),
+    };
+    let health = Arc::<Health>::default();
+    let builder = ClientBuilder::new(server, "default").with_layer(&observe(health.clone()));
+    Controller {
+        health,
+        ..controller(builder.build())
+    }
+}
+
+/// A client with one answer for all requests.
 pub(super) fn always(reply: Reply) -> (Client, Arc<Mutex<Vec<Sent>>>) {
     api_server(move |_| reply.clone())
 }

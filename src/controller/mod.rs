@@ -15,7 +15,7 @@ mod runner;
 mod watch;
 mod write;
 
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::{Health, LogGate, Metrics};
 use image_export_cloud::CloudClient;
 use image_export_core::{Config, INVALID_OBJECT, Input, Now, Output, Tracker};
 use jiff::Timestamp;
@@ -104,6 +104,7 @@ struct ControlLoop {
     events: events::Queue,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    gate: LogGate,
 }
 
 impl ControlLoop {
@@ -118,6 +119,7 @@ impl ControlLoop {
             events: events::Queue::start(controller.client.clone(), controller.metrics.clone()),
             metrics: controller.metrics.clone(),
             health: controller.health.clone(),
+            gate: LogGate::default(),
             runner: Runner::new(controller, sender),
             results,
         }
@@ -152,9 +154,15 @@ impl ControlLoop {
         }
     }
 
-    /// Updates gauges and drops unused credentials. Costs a pass over all objects.
+    /// Updates gauges, drops unused credentials, and logs that the API server rejects every call. Costs a
+    /// pass over all objects.
     fn report(&mut self) {
         self.reported = Instant::now();
+        if let Some(problem) = self.health.rejection()
+            && self.gate.opens("api_rejected")
+        {
+            tracing::warn!("{problem}");
+        }
         let census = self.tracker.census(now(self.started));
         self.metrics.update(&census, self.runner.open_breakers());
         self.runner.purge_credentials();
@@ -215,7 +223,10 @@ mod tests {
     use super::{fake::*, *};
     use crate::telemetry::Captured;
     use serde_json::{Value, json};
-    use std::sync::Mutex;
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    };
     use tokio::time::sleep;
 
     /// Answers a list with these objects, a watch not at all, and anything else as `answer` says.
@@ -422,6 +433,66 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }
+        stop.cancel();
+        running.await.unwrap();
+    }
+
+    /// Rights are taken away while a watch is open, for ten minutes.
+    #[tokio::test(start_paused = true)]
+    async fn without_rights_it_is_not_ready_says_so_once_a_minute_and_recovers_by_itself() {
+        let (log, _guard) = Captured::start();
+        let may = Arc::new(AtomicBool::new(true));
+        let allowed = may.clone();
+        let controller = observed(move |sent| {
+            if !allowed.load(Ordering::Relaxed) {
+                Reply::failure(403, &json!(null))
+            } else if sent.line.contains("watch=true") {
+                Reply::After(50 * SECOND, Box::new(Reply::Text(200, String::new())))
+            } else if sent.line.contains("/imageexportjobs?") {
+                Reply::json(
+                    200,
+                    &json!({ "metadata": { "resourceVersion": "9" }, "items": [] }),
+                )
+            } else {
+                Reply::failure(404, &json!(null))
+            }
+        });
+        let health = controller.health.clone();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(controller.run(stop.clone()));
+        let warnings = || {
+            let lines = log.of("").into_iter();
+            let messages = lines.map(|line| line["message"].as_str().unwrap().to_owned());
+            messages
+                .filter(|line| line.contains("rejected every call"))
+                .collect::<Vec<_>>()
+        };
+        sleep(2 * SECOND).await;
+        assert_eq!((health.ready(), warnings().len()), (Ok(()), 0));
+
+        may.store(false, Ordering::Relaxed);
+        sleep(60 * SECOND).await;
+        assert_eq!(
+            health.ready(),
+            Ok(()),
+            "the watch was open for most of the time"
+        );
+        sleep(540 * SECOND).await;
+        let problem = health.ready().unwrap_err();
+        assert!(
+            problem.ends_with("s (403): apply the RBAC in deploy/"),
+            "{problem}"
+        );
+        // From about the third minute on.
+        let lines = warnings();
+        assert!((7..=9).contains(&lines.len()), "{lines:?}");
+
+        may.store(true, Ordering::Relaxed);
+        // The pause before the next watch, and its time here until it is answered.
+        sleep(100 * SECOND).await;
+        let said = warnings().len();
+        sleep(200 * SECOND).await;
+        assert_eq!((health.ready(), warnings().len()), (Ok(()), said));
         stop.cancel();
         running.await.unwrap();
     }

@@ -4,6 +4,7 @@ use super::{Controller, guarded::Guarded};
 use crate::telemetry::{Health, LogGate, Metrics};
 use futures::{FutureExt, StreamExt};
 use image_export_api::ImageExportJob;
+use image_export_cloud::ProxyProblem;
 use image_export_core::{Input, ObjectKey, Source};
 use kube::{
     Api, CustomResourceExt, Resource,
@@ -184,6 +185,10 @@ fn diagnose(error: &watcher::Error) -> (&'static str, String) {
             410 => ("renewed", "the watch expired and is renewed".to_owned()),
             code => ("api_error", format!("the API server answered {code}")),
         },
+        kube::Error::Service(error) if error.is::<ProxyProblem>() => {
+            let problem = format!("the API server does not answer: {error}");
+            ("unreachable", problem)
+        }
         _ => ("unreachable", "the API server does not answer".to_owned()),
     }
 }

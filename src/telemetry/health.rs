@@ -1,5 +1,5 @@
-//! The state behind the probes: live while the control loop turns, ready once all objects were
-//! listed.
+//! The state behind the probes: live while the control loop turns; ready once all objects were
+//! listed, unless the API server rejects every call.
 
 use image_export_core::Source;
 use std::{
@@ -15,6 +15,10 @@ use tokio::time::Instant;
 /// The control loop is stuck if it has not turned for this long.
 const STUCK: Duration = Duration::from_secs(60);
 
+/// The operator is not ready once the API server has rejected every call for this long. Longer than a watch
+/// lasts: a watch that is renewed shows that the operator is let in.
+const REJECTED: Duration = Duration::from_secs(60);
+
 /// Shared between the loop, the watches and the probes.
 #[derive(Debug)]
 pub struct Health {
@@ -24,6 +28,16 @@ pub struct Health {
     listed: AtomicBool,
     /// What keeps each watch from working.
     problems: Mutex<BTreeMap<Source, String>>,
+    /// Those since the last call that the API server accepted.
+    rejections: Mutex<Option<Rejections>>,
+}
+
+/// Calls that the API server rejected, none accepted in between.
+#[derive(Clone, Copy, Debug)]
+struct Rejections {
+    first: Instant,
+    last: Instant,
+    status: u16,
 }
 
 impl Default for Health {
@@ -33,6 +47,7 @@ impl Default for Health {
             last_beat: AtomicU64::new(0),
             listed: AtomicBool::new(false),
             problems: Mutex::default(),
+            rejections: Mutex::default(),
         }
     }
 }
@@ -69,6 +84,47 @@ impl Health {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Call it with the status of each answer of the API server.
+    pub fn api_answered(&self, status: u16) {
+        let mut rejections = self.rejections();
+        match status {
+            401 | 403 => {
+                let now = Instant::now();
+                let first = rejections.map_or(now, |rejections| rejections.first);
+                let last = now;
+                *rejections = Some(Rejections {
+                    first,
+                    last,
+                    status,
+                });
+            }
+            // Given before the rights are checked, or by something in front of the API server.
+            429 | 500.. => {}
+            _ => *rejections = None,
+        }
+    }
+
+    /// What to do where the API server rejects every call. It counts from the first to the last rejected
+    /// call: an API server that does not answer rejects none.
+    #[must_use]
+    pub fn rejection(&self) -> Option<String> {
+        let rejections = (*self.rejections())?;
+        let time = rejections.last - rejections.first;
+        let remedy = match rejections.status {
+            401 => "(401): its token or certificate is not valid; renew it, or restart the Pod",
+            _ => "(403): apply the RBAC in deploy/",
+        };
+        let since = rejections.first.elapsed().as_secs();
+        (time >= REJECTED).then(|| {
+            format!("the API server has rejected every call of the operator for {since} s {remedy}")
+        })
+    }
+
+    fn rejections(&self) -> std::sync::MutexGuard<'_, Option<Rejections>> {
+        let rejections = self.rejections.lock();
+        rejections.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// `Err` says why the process should be restarted.
     pub fn live(&self) -> Result<(), String> {
         let last_beat = Duration::from_millis(self.last_beat.load(Ordering::Relaxed));
@@ -86,7 +142,7 @@ impl Health {
     pub fn ready(&self) -> Result<(), String> {
         if self.is_listed() {
             // A later outage of the API server is not fixed by a restart of the operator.
-            return Ok(());
+            return self.rejection().map_or(Ok(()), Err);
         }
         let problems = self.problems();
         if problems.is_empty() {
@@ -114,6 +170,73 @@ mod tests {
         assert_eq!(health.live(), Err(problem.to_owned()));
         health.beat();
         assert_eq!(health.live(), Ok(()));
+    }
+
+    /// Answers of the API server, each some seconds after the one before, and whether the operator is
+    /// ready after each.
+    async fn readiness(answers: &[(u64, u16)]) -> Vec<bool> {
+        let health = Health::default();
+        health.set_listed();
+        let mut ready = Vec::new();
+        for (seconds, status) in answers {
+            advance(Duration::from_secs(*seconds)).await;
+            health.api_answered(*status);
+            ready.push(health.ready().is_ok());
+        }
+        ready
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_operator_is_not_ready_once_every_call_was_rejected_for_a_minute() {
+        let (yes, no) = (true, false);
+        for (answers, expected) in [
+            (
+                &[(0, 403), (30, 403), (29, 403), (1, 401)][..],
+                &[yes, yes, yes, no][..],
+            ),
+            // Ready again with the first call that is accepted, whatever it finds.
+            (
+                &[(0, 403), (60, 403), (1, 200), (1, 403), (59, 403)],
+                &[yes, no, yes, yes, yes],
+            ),
+            (&[(0, 403), (60, 403), (1, 404)], &[yes, no, yes]),
+            (&[(0, 403), (60, 403), (1, 409)], &[yes, no, yes]),
+            // The watch of a team is renewed, its Secrets may not be read.
+            (
+                &[(0, 403), (50, 200), (5, 403), (50, 200), (5, 403)],
+                &[yes; 5],
+            ),
+            // Overload and outages show nothing.
+            (&[(0, 403), (60, 429), (60, 503), (60, 504)], &[yes; 4]),
+            (&[(0, 403), (600, 503), (1, 403)], &[yes, yes, no]),
+            (&[(0, 503), (600, 500)], &[yes, yes]),
+        ] {
+            assert_eq!(readiness(answers).await, expected, "{answers:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rejection_names_its_time_and_its_remedy() {
+        for (status, remedy) in [
+            (403, "(403): apply the RBAC in deploy/"),
+            (
+                401,
+                "(401): its token or certificate is not valid; renew it, or restart the Pod",
+            ),
+        ] {
+            let health = Health::default();
+            health.set_listed();
+            health.api_answered(status);
+            advance(REJECTED).await;
+            health.api_answered(status);
+            advance(Duration::from_secs(9)).await;
+            let problem =
+                format!("the API server has rejected every call of the operator for 69 s {remedy}");
+            assert_eq!(health.rejection().as_ref(), Some(&problem));
+            assert_eq!(health.ready(), Err(problem));
+            health.beat();
+            assert_eq!(health.live(), Ok(()), "a restart gives no rights");
+        }
     }
 
     #[test]

@@ -7,8 +7,54 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use std::{io, sync::Arc};
+use socket2::{Domain, Socket, Type};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 use tokio::net::TcpListener;
+
+/// Connections that wait to be accepted, as in the standard library.
+const BACKLOG: i32 = 128;
+
+/// Listens. `[::]` is all addresses of both families, or those of IPv4 where the machine has no IPv6.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    listen_with(address, bind)
+}
+
+fn listen_with(
+    address: SocketAddr,
+    bind: impl Fn(SocketAddr) -> io::Result<TcpListener>,
+) -> io::Result<TcpListener> {
+    let is_all = address.is_ipv6() && address.ip().is_unspecified();
+    match bind(address) {
+        Err(error) if is_all && !is_about_the_port(&error) => {
+            tracing::info!(%error, "no IPv6 here: listening on IPv4 alone");
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        result => result,
+    }
+}
+
+/// Such an error would meet IPv4 as well.
+fn is_about_the_port(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrInUse, PermissionDenied};
+    matches!(error.kind(), AddrInUse | PermissionDenied)
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        // The kernel's default may be either.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
 
 /// Answers until the process ends.
 pub async fn serve(
@@ -59,6 +105,56 @@ mod tests {
         let status = response.status().as_u16();
         let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
         (status, type_, String::from_utf8(body.into()).unwrap())
+    }
+
+    /// The port of an address of which others may not be in use.
+    fn port(listener: &TcpListener) -> u16 {
+        listener.local_addr().unwrap().port()
+    }
+
+    #[tokio::test]
+    async fn the_unspecified_address_of_ipv6_serves_both_families() {
+        let listener = listen("[::]:0".parse().unwrap()).unwrap();
+        let (v4, v6) = (
+            format!("127.0.0.1:{}", port(&listener)),
+            format!("[::1]:{}", port(&listener)),
+        );
+        assert!(std::net::TcpStream::connect(v4).is_ok());
+        // A machine without IPv6 serves IPv4 alone.
+        if listener.local_addr().unwrap().is_ipv6() {
+            assert!(std::net::TcpStream::connect(v6).is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn without_ipv6_the_same_port_of_ipv4_is_served() {
+        // EAFNOSUPPORT and EADDRNOTAVAIL.
+        for error in [97, 99] {
+            let no_ipv6 = |address: SocketAddr| match address {
+                SocketAddr::V6(_) => Err(io::Error::from_raw_os_error(error)),
+                SocketAddr::V4(_) => bind(address),
+            };
+            let free = port(&bind("0.0.0.0:0".parse().unwrap()).unwrap());
+            let listener = listen_with(format!("[::]:{free}").parse().unwrap(), no_ipv6).unwrap();
+            assert_eq!(
+                listener.local_addr().unwrap(),
+                (Ipv4Addr::UNSPECIFIED, free).into()
+            );
+            // Another address was meant.
+            assert!(listen_with("[::1]:0".parse().unwrap(), no_ipv6).is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_not_looked_for_elsewhere() {
+        let taken = listen("[::]:0".parse().unwrap()).unwrap();
+        let bound = std::cell::Cell::new(0);
+        let count = |address| {
+            bound.set(bound.get() + 1);
+            bind(address)
+        };
+        let error = listen_with(taken.local_addr().unwrap(), count).unwrap_err();
+        assert_eq!((error.kind(), bound.get()), (io::ErrorKind::AddrInUse, 1));
     }
 
     #[tokio::test(start_paused = true)]

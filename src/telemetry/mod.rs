@@ -10,6 +10,6 @@ mod metrics;
 #[cfg(test)]
 pub(crate) use captured::Captured;
 pub use health::Health;
-pub use http::serve;
+pub use http::{listen, serve};
 pub use logging::{LogFilter, LogFilterError, LogFormat, LogGate, init as init_logging};
 pub use metrics::Metrics;

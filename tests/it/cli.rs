@@ -134,6 +134,9 @@ fn an_invalid_value_ends_with_code_2_and_the_flags_name() {
             assert_eq!((code, output.as_str()), (Some(2), ""), "{given}: {errors}");
             assert!(errors.contains(flag), "{given}: {errors}");
 
+            if value.is_empty() {
+                continue;
+            }
             let (code, _, errors) = run(operator().arg("run").env(variable, value));
             assert_eq!(code, Some(2), "{variable}={value}: {errors}");
             assert!(errors.contains(flag), "{variable}={value}: {errors}");
@@ -153,6 +156,56 @@ fn an_invalid_value_ends_with_code_2_and_the_flags_name() {
         let (code, output, errors) = run(operator().args(arguments));
         assert_eq!((code, output.as_str()), (Some(2), ""), "{arguments:?}");
         assert!(errors.contains(named), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let absent = scratch("absent");
+    for arguments in [&[][..], &["run"]] {
+        let mut command = operator();
+        command
+            .args(arguments)
+            .envs(FLAGS.map(|(_, variable, _)| (variable, "")));
+        // It comes as far as the kubeconfig.
+        let error = error_of(&mut command);
+        assert!(
+            error.contains(&format!("KUBECONFIG={}", absent.display())),
+            "{error}"
+        );
+    }
+    // So is KUBECONFIG, and there is no other.
+    let nothing = scratch("no-home");
+    let error = error_of(
+        operator()
+            .arg("run")
+            .env("KUBECONFIG", "")
+            .env("HOME", nothing),
+    );
+    assert!(
+        error.contains("no cluster: set KUBECONFIG, or run inside one"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_list_that_names_nothing_is_invalid() {
+    for (flag, variable) in [
+        ("--namespace", "IMAGE_EXPORT_NAMESPACES"),
+        ("--allow-host", "IMAGE_EXPORT_ALLOWED_HOSTS"),
+    ] {
+        for value in [" ", ",", " , ,"] {
+            let (code, _, errors) = run(operator().args(["run", flag, value]));
+            assert!(
+                code == Some(2) && errors.contains(flag),
+                "{flag} {value:?}: {errors}"
+            );
+            let (code, _, errors) = run(operator().arg("run").env(variable, value));
+            assert!(
+                code == Some(2) && errors.contains(flag),
+                "{variable}={value:?}: {errors}"
+            );
+        }
     }
 }
 
@@ -235,17 +288,21 @@ async fn everything_may_be_given_by_environment_variables() {
         .kubeconfig_for_service_account(OPERATOR_NAMESPACE, "image-export-operator")
         .expect("a token for the operator");
     let log = scratch("text.log");
+    let files = [scratch("absent"), kubeconfig];
     let mut command = operator();
     command
-        .env("KUBECONFIG", kubeconfig)
+        .env("KUBECONFIG", std::env::join_paths(files).expect("a list"))
         .env("IMAGE_EXPORT_TIME_SCALE", SCALE.to_string())
         .env(
             "IMAGE_EXPORT_NAMESPACES",
-            format!("default,{}", team.namespace),
+            format!("default, {} ,,", team.namespace),
         )
         .env("IMAGE_EXPORT_POLL_PERIOD", "10")
         .env("IMAGE_EXPORT_POLLS_PER_SECOND", "5.5")
         .env("IMAGE_EXPORT_ALLOW_HTTP", "true")
+        .env("IMAGE_EXPORT_ALLOWED_HOSTS", "")
+        .env("HTTPS_PROXY", "")
+        .env("NO_PROXY", "localhost,10.96.0.1,")
         .env("IMAGE_EXPORT_HTTP_LISTEN", "127.0.0.1:0")
         .env("IMAGE_EXPORT_LOG_FORMAT", "text")
         .env("IMAGE_EXPORT_LOG_LEVEL", "debug");

@@ -20,6 +20,7 @@ mod keys;
 mod keystone;
 mod lifecycle;
 mod logins;
+mod network;
 mod objects;
 mod outage;
 mod query;

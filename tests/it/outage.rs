@@ -209,6 +209,46 @@ async fn statuses_that_may_not_be_written_are_written_once_they_may() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_whose_rights_are_taken_away_is_not_ready_until_they_are_given_back() {
+    let (_turn, cluster) = own_cluster().await;
+    let operator = Operator::start_with(&kubeconfig(cluster), &["--poll-period", "10"]);
+    until_ready_is(&operator, (200, "ok\n")).await;
+    follow_one(cluster, "before").await;
+
+    let started = Instant::now();
+    cluster
+        .kubectl(["delete", "clusterrolebinding", NAME])
+        .success()
+        .expect("deleted");
+    // Its watch stays open for up to 50 s.
+    let problem = loop {
+        let (status, body) = operator.get("/readyz").await;
+        if status == 503 {
+            break body;
+        }
+        assert!(started.elapsed() < PATIENCE, "it is still ready");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    assert!(started.elapsed() >= Duration::from_secs(60));
+    let begin = "the API server has rejected every call of the operator for ";
+    let end = " s (403): apply the RBAC in deploy/\n";
+    assert!(
+        problem.starts_with(begin) && problem.ends_with(end),
+        "{problem}"
+    );
+    assert_eq!(operator.get("/healthz").await, (200, "ok\n".to_owned()));
+    eventually("the line", || {
+        (lines(&operator, &["WARN", begin]) > 0).then_some(())
+    })
+    .await;
+    assert_one_a_minute(&operator, &["WARN", begin], started);
+
+    install(cluster);
+    until_ready_is(&operator, (200, "ok\n")).await;
+    follow_one(cluster, "after").await;
+}
+
 fn set_status_verb(cluster: &Cluster, verb: &str) {
     let role = cluster
         .kubectl(["get", "clusterrole", NAME])

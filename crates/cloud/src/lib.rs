@@ -36,7 +36,7 @@ pub use config::{
     policy::{EndpointPolicy, PUBLIC_CLOUDS, parse_allowed_host},
 };
 pub use credential::Credential;
-pub use http::{Observer, Operation};
+pub use http::{InvalidProxy, Observer, Operation, Proxies, Proxy, ProxyProblem};
 pub use ims::client::{ClientError, CloudClient};
 pub use options::CloudOptions;
 

@@ -3,7 +3,7 @@
 use crate::{
     auth::Pacing,
     config::{EndpointPolicy, JobPath},
-    http::Observer,
+    http::{Observer, Proxies},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -14,6 +14,8 @@ pub struct CloudOptions {
     pub policy: Arc<EndpointPolicy>,
     /// The path of the job query, unless a cloud entry names one.
     pub job_path: JobPath,
+    /// Which proxies lead to clouds. Default: none.
+    pub proxies: Arc<Proxies>,
     /// When logins are tried again.
     pub pacing: Arc<Pacing>,
     /// Bounds the connecting, TLS included. Default 5 s.
@@ -33,6 +35,7 @@ impl Default for CloudOptions {
         Self {
             policy: Arc::default(),
             job_path: JobPath::default(),
+            proxies: Arc::default(),
             pacing: Arc::default(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(20),

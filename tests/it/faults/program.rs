@@ -91,14 +91,15 @@ fn a_proxy_that_is_down_affects_only_hosts_behind_it() {
     let port = tokio::net::TcpSocket::new_v4().expect("a socket");
     let loopback = (std::net::Ipv4Addr::LOCALHOST, 0).into();
     port.bind(loopback).expect("a port");
-    let nobody = format!("http://{}", port.local_addr().expect("an address"));
+    let address = port.local_addr().expect("an address");
+    let nobody = format!("http://{address}");
 
     let output = query(&sim, "http://ims.example.com", "behind", &nobody, None);
     let said = classification(&output);
     assert_eq!(said["category"], "network", "{output:?}");
     assert_eq!(
         said["message"],
-        "ims.example.com cannot be reached: connection refused"
+        format!("proxy {address} cannot be reached: connection refused")
     );
     assert!(!String::from_utf8_lossy(&output.stderr).contains(TOKEN));
 

@@ -66,14 +66,19 @@ pub fn install(cluster: &Cluster) {
         .expect("the CRD is established");
 }
 
-/// A client with the administrator's rights.
-pub async fn client(cluster: &Cluster) -> Client {
+/// Each client in this process needs it.
+pub fn install_tls_provider() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         rustls::crypto::ring::default_provider()
             .install_default()
             .expect("the first provider");
     });
+}
+
+/// A client with the administrator's rights.
+pub async fn client(cluster: &Cluster) -> Client {
+    install_tls_provider();
     let kubeconfig = Kubeconfig::read_from(cluster.admin_kubeconfig()).expect("a kubeconfig");
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await

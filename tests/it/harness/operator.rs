@@ -1,6 +1,6 @@
 //! The operator as a process.
 
-use super::{GRACE_SCALE, OPERATOR_NAMESPACE, PATIENCE, SCALE, eventually};
+use super::{GRACE_SCALE, OPERATOR_NAMESPACE, PATIENCE, SCALE, eventually, install_tls_provider};
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
@@ -180,6 +180,7 @@ impl Operator {
 
     /// A GET of one of its probes: status and body.
     pub async fn get(&self, path: &str) -> (u16, String) {
+        install_tls_provider();
         let url = format!("{}{path}", self.url().await);
         let response = reqwest::get(url).await.expect("an answer");
         (

@@ -1,12 +1,13 @@
 //! Which addresses a connection may lead to: names are resolved, addresses checked, and the connection
 //! goes to the very addresses that were checked.
 
+use super::proxy::Proxies;
+use crate::CloudOptions;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::{
-    collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
-use url::Url;
 
 /// Metadata services of other clouds, outside of the link-local range: Alibaba, Azure, Oracle.
 const METADATA: [Ipv4Addr; 3] = [
@@ -60,23 +61,22 @@ pub(super) struct InternalAddress;
 /// Resolves names as the system does and passes on only the permitted addresses.
 pub(super) struct CheckedResolver {
     allow_internal: bool,
-    /// Hosts of the environment's proxies. The administrator chooses them, often on loopback; the
-    /// proxy resolves the names behind it.
-    proxies: HashSet<String>,
+    /// The administrator chooses them, often on loopback; they resolve the names behind them.
+    proxies: Arc<Proxies>,
 }
 
 impl CheckedResolver {
-    pub(super) fn new(allow_internal: bool) -> Self {
+    pub(super) fn new(options: &CloudOptions) -> Self {
         Self {
-            allow_internal,
-            proxies: proxy_hosts(|name| std::env::var(name).ok()),
+            allow_internal: options.policy.allow_http,
+            proxies: options.proxies.clone(),
         }
     }
 }
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let all_pass = self.allow_internal || self.proxies.contains(name.as_str());
+        let all_pass = self.allow_internal || self.proxies.contain(name.as_str());
         Box::pin(async move {
             let mut found = tokio::net::lookup_host((name.as_str(), 0))
                 .await?
@@ -93,22 +93,6 @@ impl Resolve for CheckedResolver {
     }
 }
 
-/// The hosts of the proxies that the environment's variables name, with or without a scheme.
-fn proxy_hosts(variable: impl Fn(&str) -> Option<String>) -> HashSet<String> {
-    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
-        .into_iter()
-        .flat_map(|name| [name.to_owned(), name.to_lowercase()])
-        .filter_map(|name| variable(&name))
-        .filter_map(|proxy| {
-            let url = Url::parse(&proxy)
-                .ok()
-                .filter(Url::has_host)
-                .or_else(|| Url::parse(&format!("http://{proxy}")).ok())?;
-            url.host_str().map(str::to_owned)
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,38 +100,21 @@ mod tests {
     /// A name of this machine, which every machine resolves by itself.
     #[tokio::test]
     async fn a_name_is_resolved_to_the_permitted_addresses() {
-        let resolve = async |resolver: CheckedResolver, name: &str| {
-            resolver.resolve(name.parse().unwrap()).await
+        let resolve = async |allow_internal, proxy: Option<&str>| {
+            let proxy = |name: &str| proxy.filter(|_| name == "ALL_PROXY").map(str::to_owned);
+            let resolver = CheckedResolver {
+                allow_internal,
+                proxies: Arc::new(Proxies::read(proxy).unwrap()),
+            };
+            resolver.resolve("localhost".parse().unwrap()).await
         };
-        let found = resolve(CheckedResolver::new(true), "localhost").await;
+        let found = resolve(true, None).await;
         assert!(found.unwrap().all(|address| address.ip().is_loopback()));
-        let resolver = CheckedResolver {
-            allow_internal: false,
-            proxies: HashSet::new(),
-        };
-        let refused = resolve(resolver, "localhost").await.err().unwrap();
+        let refused = resolve(false, None).await.err().unwrap();
         assert!(refused.is::<InternalAddress>(), "{refused}");
         // The administrator's own proxy may be anywhere.
-        let resolver = CheckedResolver {
-            allow_internal: false,
-            proxies: ["localhost".to_owned()].into(),
-        };
-        assert!(resolve(resolver, "localhost").await.is_ok());
-    }
-
-    #[test]
-    fn the_proxies_of_the_environment_are_known_by_their_hosts() {
-        let hosts = proxy_hosts(|name| {
-            let proxy = match name {
-                "HTTP_PROXY" => "http://one:3128",
-                "https_proxy" => "two:3128",
-                "ALL_PROXY" => "user:password@three",
-                "all_proxy" => "",
-                _ => return None,
-            };
-            Some(proxy.to_owned())
-        });
-        assert_eq!(hosts, ["one", "two", "three"].map(str::to_owned).into());
+        assert!(resolve(false, Some("localhost:3128")).await.is_ok());
+        assert!(resolve(false, Some("proxy:3128")).await.is_err());
     }
 
     #[test]

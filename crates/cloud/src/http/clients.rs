@@ -2,7 +2,7 @@
 
 use super::address::CheckedResolver;
 use crate::CloudOptions;
-use reqwest::{Certificate, Client, redirect, retry};
+use reqwest::{Certificate, Client, Proxy, Url, redirect, retry};
 use std::{sync::OnceLock, time::Duration};
 
 /// Gateways commonly drop idle connections after 60 s; ours are dropped before.
@@ -27,8 +27,8 @@ pub(crate) struct Trust {
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     trust: Trust,
-    /// By the flags of [`Self::get`].
-    built: [[OnceLock<Client>; 2]; 2],
+    /// By the flag of [`Self::get`].
+    built: [OnceLock<Client>; 2],
 }
 
 impl Clients {
@@ -41,15 +41,9 @@ impl Clients {
         })
     }
 
-    /// `direct`: for loopback addresses, which no proxy can reach; else the environment's proxies are
-    /// honoured. `fresh`: keeps no connection, so each of its requests opens one.
-    pub(super) fn get(
-        &self,
-        options: &CloudOptions,
-        direct: bool,
-        fresh: bool,
-    ) -> reqwest::Result<Client> {
-        let slot = &self.built[usize::from(direct)][usize::from(fresh)];
+    /// `fresh`: keeps no connection, so each of its requests opens one.
+    pub(super) fn get(&self, options: &CloudOptions, fresh: bool) -> reqwest::Result<Client> {
+        let slot = &self.built[usize::from(fresh)];
         if let Some(client) = slot.get() {
             return Ok(client.clone());
         }
@@ -58,7 +52,7 @@ impl Clients {
             .redirect(redirect::Policy::none())
             .retry(retry::never())
             .referer(false)
-            .dns_resolver(CheckedResolver::new(options.policy.allow_http))
+            .dns_resolver(CheckedResolver::new(options))
             .tls_danger_accept_invalid_certs(self.trust.accept_any)
             .tls_certs_merge(self.trust.authorities.clone())
             .connect_timeout(options.connect_timeout)
@@ -67,9 +61,13 @@ impl Clients {
             .http2_keep_alive_interval(PING_AFTER)
             .http2_keep_alive_timeout(PING_AFTER)
             .pool_idle_timeout(POOL_IDLE);
-        if direct {
-            builder = builder.no_proxy();
-        }
+        builder = if options.proxies.is_empty() {
+            builder.no_proxy()
+        } else {
+            let proxies = options.proxies.clone();
+            let proxy_of = move |url: &Url| proxies.of(url).map(|proxy| proxy.url().clone());
+            builder.proxy(Proxy::custom(proxy_of))
+        };
         if fresh {
             builder = builder.pool_max_idle_per_host(0);
         }

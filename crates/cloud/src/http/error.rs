@@ -1,7 +1,10 @@
 //! Why a request got no answer, in fixed texts: the library's own name addresses, times and other
 //! things that change from poll to poll.
 
-use super::address::InternalAddress;
+use super::{
+    address::InternalAddress,
+    proxy::{Proxy, ProxyProblem},
+};
 use crate::{
     CloudOptions,
     outcome::{failed, misconfigured},
@@ -13,7 +16,7 @@ use image_export_model::{
 };
 use std::{error::Error, io};
 
-/// Why there is no answer: half a sentence after the host's name.
+/// Why there is no answer: half a sentence after the host's name, but for a proxy's problem.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoAnswer {
     #[error("{1}")]
@@ -24,10 +27,18 @@ pub(crate) enum NoAnswer {
     /// The host's addresses are not permitted.
     #[error("{InternalAddress}, which is never contacted")]
     NotAllowed,
+    /// The proxy on the way to the host is at fault.
+    #[error("{0}")]
+    Proxy(ProxyProblem),
 }
 
 impl NoAnswer {
-    pub(super) fn new(error: &reqwest::Error, options: &CloudOptions) -> Self {
+    /// `proxy` is on the way, and none of its problems is known.
+    pub(super) fn new(
+        error: &reqwest::Error,
+        options: &CloudOptions,
+        proxy: Option<&Proxy>,
+    ) -> Self {
         if find::<InternalAddress>(error).is_some() {
             return Self::NotAllowed;
         }
@@ -36,7 +47,8 @@ impl NoAnswer {
         }
         let (kind, text) = if error.is_timeout() && error.is_connect() {
             let seconds = options.connect_timeout.as_secs_f32();
-            let text = format!("did not accept a connection within {seconds} s");
+            let way = proxy.map_or_else(String::new, |proxy| format!(" through proxy {proxy}"));
+            let text = format!("did not accept a connection{way} within {seconds} s");
             (Timeout, text)
         } else if error.is_timeout() {
             let seconds = options.request_timeout.as_secs_f32();
@@ -57,6 +69,7 @@ impl NoAnswer {
             Self::Failed(kind, _) => failed(stage, kind, text),
             Self::Unresolved => failed(stage, Network, text),
             Self::NotAllowed => misconfigured(ConfigurationReason::EndpointNotAllowed, text),
+            Self::Proxy(problem) => failed(stage, Network, problem.to_string()),
         }
     }
 }
@@ -78,7 +91,7 @@ pub(super) fn broke_after_connecting(error: &reqwest::Error) -> bool {
     error.is_request() && !error.is_connect() && !error.is_timeout()
 }
 
-fn tls_text(error: &rustls::Error) -> &'static str {
+pub(super) fn tls_text(error: &rustls::Error) -> &'static str {
     use rustls::{CertificateError as Certificate, Error as Tls};
     match error {
         Tls::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
@@ -109,23 +122,26 @@ fn tls_text(error: &rustls::Error) -> &'static str {
     }
 }
 
-/// The first cause of type `E`. An [`io::Error`] that wraps another error hides it from
-/// `source()`, so its inner error is searched as well.
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref::<E>() {
-            return Some(found);
+/// The first cause of type `E`.
+pub(super) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// The first error of the operating system.
+pub(super) fn os_error(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    let mut errors = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    errors
+        .find(|error| error.raw_os_error().is_some())
+        .map(io::Error::kind)
+}
+
+/// The error and its causes. An [`io::Error`] that wraps another error hides it from `source()`.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| {
+        let io = error.downcast_ref::<io::Error>();
+        match io.and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
         }
-        let wrapped = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        if let Some(wrapped) = wrapped
-            && let Some(found) = find::<E>(wrapped)
-        {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
+    })
 }

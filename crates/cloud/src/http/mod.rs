@@ -5,11 +5,13 @@ mod address;
 mod body;
 mod clients;
 mod error;
+mod proxy;
 
 pub(crate) use address::is_internal;
 pub(crate) use body::BodyError;
 pub(crate) use clients::{Clients, Trust};
 pub(crate) use error::NoAnswer;
+pub use proxy::{InvalidProxy, Proxies, Proxy, ProxyProblem};
 
 use crate::CloudOptions;
 use image_export_model::FailureKind;
@@ -101,7 +103,7 @@ pub(crate) fn sensitive(value: &str) -> Option<HeaderValue> {
 impl Http {
     pub(crate) fn new(options: CloudOptions) -> Result<Self, reqwest::Error> {
         let shared = Clients::default();
-        shared.get(&options, false, false)?;
+        shared.get(&options, false)?;
         Ok(Self { options, shared })
     }
 
@@ -120,12 +122,11 @@ impl Http {
             host = route.host
         );
         let clients = route.clients.unwrap_or(&self.shared);
-        let direct = is_loopback(route.url);
         let mut fresh = false;
         loop {
             let client = clients
-                .get(&self.options, direct, fresh)
-                .map_err(|error| NoAnswer::new(&error, &self.options))?;
+                .get(&self.options, fresh)
+                .map_err(|error| NoAnswer::new(&error, &self.options, None))?;
             attempts.sent += 1;
             let (result, broke) = self
                 .attempt(request(&client), route)
@@ -161,7 +162,7 @@ impl Http {
                     headers,
                 })
             }
-            Err(error) => Err(NoAnswer::new(&error, &self.options)),
+            Err(error) => Err(self.no_answer(&error, route.url).await),
         };
         let (class, took) = (class(&result), started.elapsed());
         let observer = &self.options.observer;
@@ -169,13 +170,28 @@ impl Http {
         tracing::debug!(class, milliseconds = took.as_millis(), "request ended");
         (result, broke)
     }
+
+    async fn no_answer(&self, error: &reqwest::Error, url: &Url) -> NoAnswer {
+        let proxy = self.options.proxies.of(url);
+        let Some(proxy) = proxy else {
+            return NoAnswer::new(error, &self.options, None);
+        };
+        if url.scheme() == "http" && error.is_connect() && !error.is_timeout() {
+            // Such requests go to the proxy itself, without a tunnel.
+            NoAnswer::Proxy(proxy.unreachable(error))
+        } else if let Some(problem) = proxy.problem(error, url) {
+            NoAnswer::Proxy(problem.await)
+        } else {
+            NoAnswer::new(error, &self.options, Some(proxy))
+        }
+    }
 }
 
 /// Bounded label for metrics and logs.
 fn class(result: &Result<Answer, NoAnswer>) -> &'static str {
     match result {
         Err(NoAnswer::Failed(kind, _)) => kind.category(),
-        Err(NoAnswer::Unresolved) => FailureKind::Network.category(),
+        Err(NoAnswer::Unresolved | NoAnswer::Proxy(_)) => FailureKind::Network.category(),
         Err(NoAnswer::NotAllowed) => "not_allowed",
         Ok(answer) => match answer.status {
             200..=299 => "success",
@@ -188,16 +204,6 @@ fn class(result: &Result<Answer, NoAnswer>) -> &'static str {
             500..=599 => "server_error",
             _ => "other",
         },
-    }
-}
-
-/// Whether the URL leads to this machine, which no proxy can reach.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
     }
 }
 
@@ -235,19 +241,5 @@ mod tests {
             class(&Err(NoAnswer::Failed(kind, String::new()))),
             "timeout"
         );
-    }
-
-    #[test]
-    fn loopback_is_recognised_in_all_its_spellings() {
-        for (url, loopback) in [
-            ("http://127.0.0.1:1", true),
-            ("http://127.9.9.9", true),
-            ("http://[::1]:1", true),
-            ("http://localhost", true),
-            ("http://10.0.0.1", false),
-            ("http://localhost.example.com", false),
-        ] {
-            assert_eq!(is_loopback(&Url::parse(url).unwrap()), loopback, "{url}");
-        }
     }
 }

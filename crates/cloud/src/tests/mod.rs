@@ -12,6 +12,7 @@ mod job_parts;
 mod login;
 mod login_pacing;
 mod login_secrets;
+mod proxies;
 mod tls;
 mod transport;
 

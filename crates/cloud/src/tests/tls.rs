@@ -128,6 +128,13 @@ fn credential(host: &str, port: u16, cacert: Option<&str>, more: &str) -> Creden
     parse(yaml.as_bytes(), cacert, &lab()).unwrap()
 }
 
+/// A server with a certificate for `https://{host}`: a credential that trusts it, and its port.
+pub(super) async fn served_as(host: &str) -> (Credential, u16) {
+    let authority = Authority::new();
+    let port = start(authority.certifies(host, |_| {}), &[], http1).await;
+    (credential(host, 443, Some(&authority.pem()), ""), port)
+}
+
 fn network_failure(observation: &Observation) -> &str {
     match &observation.outcome {
         Outcome::Failed(failure) if failure.kind == FailureKind::Network => &failure.message,

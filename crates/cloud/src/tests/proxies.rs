@@ -1,0 +1,186 @@
+//! Polls through a proxy of this file's own, on loopback.
+
+use super::{
+    CANARY, credential,
+    fake_cloud::{client_with, query},
+    lab, tls,
+};
+use crate::{CloudClient, CloudOptions, Proxies};
+use image_export_model::{FailureKind, Outcome, Stage};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+};
+
+const HOST: &str = "ims.eu-de.otc.t-systems.com";
+
+/// A proxy with the requests that it got.
+struct FakeProxy {
+    address: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+/// What a proxy does with a CONNECT.
+#[derive(Clone)]
+enum Does {
+    /// These bytes.
+    Answer(&'static str),
+    /// A connection to this port.
+    Tunnel(u16),
+    Nothing,
+}
+
+impl FakeProxy {
+    async fn start(does: Does) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let seen = requests.clone();
+        tokio::spawn(async move {
+            loop {
+                let (connection, _) = listener.accept().await.unwrap();
+                tokio::spawn(serve(connection, does.clone(), seen.clone()));
+            }
+        });
+        Self { address, requests }
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+async fn serve(mut connection: TcpStream, does: Does, seen: Arc<Mutex<Vec<String>>>) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(connection.read_u8().await.unwrap());
+    }
+    seen.lock()
+        .unwrap()
+        .push(String::from_utf8(request).unwrap());
+    match does {
+        Does::Answer(answer) => connection.write_all(answer.as_bytes()).await.unwrap(),
+        Does::Nothing => std::future::pending().await,
+        Does::Tunnel(port) => {
+            let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let established = b"HTTP/1.1 200 Connection established\r\n\r\n";
+            connection.write_all(established).await.unwrap();
+            let _ = copy_bidirectional(&mut connection, &mut server).await;
+        }
+    }
+}
+
+/// A client of an environment in which this proxy leads to https.
+fn behind(proxy: &str) -> CloudClient {
+    let variable = |name: &str| (name == "HTTPS_PROXY").then(|| proxy.to_owned());
+    client_with(CloudOptions {
+        proxies: Arc::new(Proxies::read(variable).unwrap()),
+        connect_timeout: Duration::from_secs(1),
+        ..lab()
+    })
+}
+
+/// The message of a poll at [`HOST`], or of the login for it.
+async fn message(proxy: &str, stage: Stage) -> (FailureKind, String) {
+    let entry = match stage {
+        Stage::Query => format!(
+            "auth_type: token, auth: {{token: t}}, image_endpoint_override: 'https://{HOST}'"
+        ),
+        Stage::Login => format!(
+            "auth: {{auth_url: 'https://{HOST}/v3', username: a, password: b-c-d-e, user_domain_name: D}}"
+        ),
+    };
+    let credential = credential(&format!("clouds: {{otc: {{{entry}}}}}")).unwrap();
+    let poll = query(&behind(proxy), &credential).await;
+    let Outcome::Failed(failure) = &poll.outcome else {
+        panic!("{poll:?}")
+    };
+    assert_eq!(failure.stage, stage);
+    (failure.kind, failure.message.to_string())
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_is_named_with_its_number_and_without_its_user() {
+    for (answer, number, asked) in [
+        (
+            "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
+            " (407)",
+            1,
+        ),
+        (
+            "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
+            " (403)",
+            2,
+        ),
+        ("HTTP/1.0 502 Bad Gateway\r\n\r\n", " (502)", 2),
+        ("SSH-2.0-OpenSSH\r\n\r\n", "", 2),
+    ] {
+        for stage in [Stage::Query, Stage::Login] {
+            let proxy = FakeProxy::start(Does::Answer(answer)).await;
+            let address = &proxy.address;
+            let url = format!("http://user:{CANARY}@{address}");
+            let refused = format!("proxy {address} refused the connection to {HOST}{number}");
+            assert_eq!(message(&url, stage).await, (FailureKind::Network, refused));
+            let requests = proxy.requests();
+            assert_eq!(requests.len(), asked, "{answer}: {requests:?}");
+            for request in requests {
+                assert!(request.starts_with(&format!("CONNECT {HOST}:443 HTTP/1.1\r\n")));
+                // "user:canary-7f3a"
+                let user = "proxy-authorization: basic dxnlcjpjyw5hcnktn2yzyq==\r\n";
+                assert!(request.to_lowercase().contains(user), "{request}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_cannot_be_reached_hangs_up_or_is_silent_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let refused = format!("proxy {closed} cannot be reached: connection refused");
+    assert_eq!(
+        message(&closed, Stage::Query).await,
+        (FailureKind::Network, refused)
+    );
+    let unknown = message("proxy.invalid:3128", Stage::Query).await;
+    let unresolved = "proxy proxy.invalid:3128 cannot be reached";
+    let timed_out =
+        format!("{HOST} did not accept a connection through proxy proxy.invalid:3128 within 1 s");
+    assert!(
+        [unresolved, &timed_out].contains(&&*unknown.1),
+        "{unknown:?}"
+    );
+
+    let proxy = FakeProxy::start(Does::Answer("")).await;
+    let broke = format!("proxy {} broke the connection to {HOST}", proxy.address);
+    assert_eq!(
+        message(&proxy.address, Stage::Query).await,
+        (FailureKind::Network, broke)
+    );
+    let proxy = FakeProxy::start(Does::Nothing).await;
+    let address = &proxy.address;
+    let silent = format!("{HOST} did not accept a connection through proxy {address} within 1 s");
+    assert_eq!(
+        message(address, Stage::Query).await,
+        (FailureKind::Timeout, silent)
+    );
+}
+
+#[tokio::test]
+async fn a_poll_goes_through_the_tunnel_of_a_proxy() {
+    let (credential, port) = tls::served_as(HOST).await;
+    let proxy = FakeProxy::start(Does::Tunnel(port)).await;
+    let poll = query(&behind(&proxy.address), &credential).await;
+    assert_eq!(poll.outcome.category(), "answered", "{poll:?}");
+    let requests = proxy.requests();
+    assert_eq!(requests.len(), 1);
+    assert!(
+        requests[0].starts_with(&format!("CONNECT {HOST}:443 ")),
+        "{requests:?}"
+    );
+}
