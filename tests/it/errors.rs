@@ -47,9 +47,18 @@ fn repair(team: &Team, job: &str) {
 fn transient() -> Vec<(&'static str, Answer, &'static str)> {
     let preset = |name, detail| (name, Answer::preset(name), detail);
     vec![
-        preset("img-0023", "{host} answered 400 IMG.0023"),
-        preset("unavailable", "{host} answered 503"),
-        preset("no-content", "{host} answered 204"),
+        preset(
+            "img-0023",
+            "{host} answered 400 IMG.0023 from the image service",
+        ),
+        preset(
+            "unavailable",
+            "{host} answered 503 without a code of the image service",
+        ),
+        preset(
+            "no-content",
+            "{host} answered 204 without a code of the image service",
+        ),
         preset("cut", "the answer of {host} broke off"),
         preset("endless", "the answer of {host} is longer than 256 KiB"),
         preset("html", "the answer of {host} is not JSON"),

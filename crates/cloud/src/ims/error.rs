@@ -40,7 +40,7 @@ pub(crate) fn classify(host: &str, status: u16, error: &ErrorBody) -> Result<Out
             return Err(Rejection { answer, cause });
         }
         // "Exception inside the job query": by its documentation an error of the cloud.
-        400 if error.is("IMG.0023") => return Ok(transient(host, &answer)),
+        400 if error.is("IMG.0023") => return Ok(transient(host, &answer, error)),
         // The published table of codes lists this one with 400 as well.
         400 | 403 if status == 403 || error.is("IMG.0026") => (
             AccessDenied,
@@ -75,18 +75,22 @@ pub(crate) fn classify(host: &str, status: u16, error: &ErrorBody) -> Result<Out
                 "{host} finds the request's headers too long ({answer}), most likely for its token; set image_endpoint_override, with which the login requests a token without a catalog"
             ),
         ),
-        407 | 408 => return Ok(transient(host, &answer)),
+        407 | 408 => return Ok(transient(host, &answer, error)),
         400..=499 | 501 => (
             RequestRejected,
             format!("{host} refused the request ({answer}); check projectID and jobID"),
         ),
-        _ => return Ok(transient(host, &answer)),
+        _ => return Ok(transient(host, &answer, error)),
     };
     Ok(misconfigured(reason, message))
 }
 
-fn transient(host: &str, answer: &str) -> Outcome {
-    let message = format!("{host} answered {answer}");
+fn transient(host: &str, answer: &str, error: &ErrorBody) -> Outcome {
+    let message = match error.responder {
+        _ if error.is_by_ims => format!("{host} answered {answer} from the image service"),
+        Some(server) => format!("{host} answered {answer} from {server}"),
+        None => format!("{host} answered {answer} without a code of the image service"),
+    };
     failed(Stage::Query, FailureKind::Http, message)
 }
 

@@ -74,7 +74,8 @@ enum Row {
 }
 
 impl Row {
-    fn class(self, answer: &str) -> Class {
+    /// `code`: that of the answer, shown or not.
+    fn class(self, answer: &str, code: &str) -> Class {
         let message = |text: &str| format!("{HOST}{}", text.replace("{}", answer));
         match self {
             Self::Throttled => Ok(Outcome::Throttled),
@@ -84,7 +85,15 @@ impl Row {
                 cause: Some(cause).filter(|cause| !cause.is_empty()),
             }),
             Self::Misconfigured(reason, text) => Ok(misconfigured(reason, message(text))),
-            Self::Transient => Ok(transient(FailureKind::Http, message(" answered {}"))),
+            Self::Transient => {
+                let from = match code {
+                    code if code.starts_with("IMG.") => "from the image service",
+                    code if code.starts_with("APIGW.") => "from the API gateway",
+                    _ => "without a code of the image service",
+                };
+                let text = format!(" answered {{}} {from}");
+                Ok(transient(FailureKind::Http, message(&text)))
+            }
         }
     }
 }
@@ -149,7 +158,11 @@ fn each_status_and_code_in_each_body_shape_and_spelling() {
                 } else {
                     format!("{status} {code}")
                 };
-                assert_eq!(class(*status, &body), row.class(&answer), "{status} {body}");
+                assert_eq!(
+                    class(*status, &body),
+                    row.class(&answer, code),
+                    "{status} {body}"
+                );
             }
         }
     }
@@ -196,7 +209,7 @@ fn each_status_without_a_readable_body() {
                 // Only a 200 reports on the job.
                 "{\"job_id\":\"j1\",\"status\":\"SUCCESS\"}",
             ] {
-                let expected = row.class(&status.to_string());
+                let expected = row.class(&status.to_string(), "");
                 assert_eq!(class(*status, body), expected, "{status} {body}");
             }
         }
@@ -255,6 +268,10 @@ fn a_404_without_a_code_of_the_image_service_is_another_servers() {
             "{server} {body}"
         );
     }
+    let nginx =
+        "<html><head><title>502 Bad Gateway</title></head><hr><center>nginx</center></html>";
+    let message = format!("{HOST} answered 502 from nginx, a proxy or ingress controller");
+    assert_eq!(class(502, nginx), Ok(transient(FailureKind::Http, message)));
     let of_service = r#"{"error":{"code":"IMG.0121","message":"404 page not found"}}"#;
     let found = parse(404, &[("server", "istio-envoy")], Ok(of_service.as_bytes()));
     assert_eq!(found.result, Ok(Outcome::JobNotFound));
@@ -309,7 +326,7 @@ fn the_period_of_throttling_comes_from_the_header_else_from_the_text() {
     assert_eq!(parse(429, &[], Ok(b"")).retry_after, None);
     let unavailable = parse(503, &[("retry-after", "30")], Ok(HTML.as_bytes()));
     assert_eq!(unavailable.retry_after, Some(Duration::from_secs(30)));
-    let expected = Row::Transient.class("503");
+    let expected = Row::Transient.class("503", "");
     assert_eq!(unavailable.result, expected);
     let chatty = json!({"error_msg": "time:5 second", "error_code": "IMG.0001"}).to_string();
     assert_eq!(
@@ -367,7 +384,7 @@ fn a_body_that_breaks_off_matters_unless_the_status_suffices() {
         (500, BodyError::Cut, Row::Transient),
         (500, BodyError::TooLong(256), Row::Transient),
     ] {
-        assert_eq!(class(status, broken), row.class(&status.to_string()));
+        assert_eq!(class(status, broken), row.class(&status.to_string(), ""));
     }
 }
 
@@ -392,7 +409,7 @@ fn messages_are_stable_half_sentences_with_host_and_code() {
 #[test]
 fn a_code_is_shown_only_if_it_looks_like_one() {
     for code in [CANARY, "a b", "<b>", "x\u{202e}y z", &"x".repeat(65), ""] {
-        let expected = Row::Transient.class("500");
+        let expected = Row::Transient.class("500", "");
         assert_eq!(class(500, &shapes(code, "")[0]), expected, "{code}");
     }
 }
@@ -424,7 +441,11 @@ fn no_secret_changes_what_an_error_means() {
                 } else {
                     status.to_string()
                 };
-                assert_eq!(parsed.result, row.class(&shown), "{secret} {status} {code}");
+                assert_eq!(
+                    parsed.result,
+                    row.class(&shown, code),
+                    "{secret} {status} {code}"
+                );
             }
         }
     }
@@ -436,7 +457,7 @@ fn a_code_counts_letter_for_letter() {
         for body in shapes(code, "") {
             assert_eq!(
                 class(400, &body),
-                Row::Misconfigured(RequestRejected, REFUSED).class("400")
+                Row::Misconfigured(RequestRejected, REFUSED).class("400", "")
             );
         }
     }

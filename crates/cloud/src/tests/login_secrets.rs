@@ -71,7 +71,7 @@ async fn a_host_that_holds_a_secret_is_not_shown() {
         let poll = query(&client(), &credential).await;
         let shown = format!("[redacted]:{port}");
         assert_eq!(poll.endpoint.as_deref(), Some(&*shown));
-        let message = format!("{shown} answered 503");
+        let message = format!("{shown} answered 503 without a code of the image service");
         assert_eq!(poll.outcome.message(), Some(&*message));
     }
     // The identity service, and the image service of an access key.

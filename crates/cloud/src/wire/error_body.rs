@@ -27,7 +27,7 @@ pub(crate) struct ErrorBody {
     pub(crate) known_code: Option<&'static str>,
     /// Whether the code is one of the image service.
     pub(crate) is_by_ims: bool,
-    /// The server that answers a 404 in place of the image service, where the body shows it.
+    /// The server that answers in place of the image service, where the body shows it.
     pub(crate) responder: Option<&'static str>,
     /// The code as it is shown, with `APIG.` spelt as `APIGW.`. `None` also where it only repeats the HTTP
     /// status or holds a secret.
@@ -42,7 +42,7 @@ impl ErrorBody {
     /// Reads `{"error":{"message","code"}}`, `{"error_msg","error_code","request_id"}` and
     /// `{"code","message"}`; anything else, HTML for example, is an error that shows its responder at most.
     pub(crate) fn parse(status: u16, bytes: &[u8], redactor: &Redactor) -> Self {
-        let by_body = || (status == 404).then(|| responder::by_body(bytes)).flatten();
+        let by_body = || (status >= 400).then(|| responder::by_body(bytes)).flatten();
         let Some(body) = json::parse(bytes) else {
             return Self {
                 responder: by_body(),
@@ -65,7 +65,7 @@ impl ErrorBody {
             is_by_ims: has_prefix("IMG."),
             responder: if has_prefix("APIGW.") {
                 Some(responder::API_GATEWAY)
-            } else if body.pointer("/error/title").is_some() {
+            } else if status == 404 && body.pointer("/error/title").is_some() {
                 Some(responder::OPENSTACK)
             } else {
                 by_body()

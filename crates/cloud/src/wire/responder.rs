@@ -1,4 +1,4 @@
-//! Which server answers a 404 in place of the image service: each has a body of its own.
+//! Which server answers in place of the image service: each has a body of its own.
 
 use reqwest::header::{HeaderMap, SERVER};
 
@@ -39,7 +39,7 @@ const SERVERS: [(&str, &str); 5] = [
     ("elb", "a load balancer"),
 ];
 
-/// The server that the body of a 404 shows.
+/// The server that the body of an error shows.
 pub(crate) fn by_body(body: &[u8]) -> Option<&'static str> {
     find(&BODIES, &String::from_utf8_lossy(body))
 }
