@@ -112,7 +112,10 @@ async fn a_flood_is_not_read_whatever_its_form() {
         match name {
             "error" => assert_eq!(
                 seen.outcome,
-                failed(FailureKind::Http, format!("{host} answered 500"))
+                failed(
+                    FailureKind::Http,
+                    format!("{host} answered 500 without a code of the image service")
+                )
             ),
             "header" => assert_eq!(failure.kind, FailureKind::Network, "{failure:?}"),
             _ => assert_eq!(

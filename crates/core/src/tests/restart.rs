@@ -521,27 +521,3 @@ fn trouble_before_a_restart_does_not_outlast_a_long_period() {
         assert_eq!(world.reason("x"), "JobRunning", "{reason:?}");
     }
 }
-
-/// So that patience with its first outcome fits into the slow period.
-#[test]
-fn an_object_whose_deadline_passed_meanwhile_is_polled_within_half_the_slow_period() {
-    let mut world = World::new();
-    let names: Vec<String> = (0..20).map(|n| format!("x{n}")).collect();
-    for name in &names {
-        let mut object = object(name);
-        object.spec.poll_period_seconds = Some(3600);
-        object.spec.deadline_seconds = Some(300);
-        world.create(object);
-    }
-    world.run(100);
-    let before = world.polls.len();
-    world.sleep(secs(1000));
-    world.restart();
-    world.run(151);
-    let polled = |name: &String| {
-        world.polls[before..]
-            .iter()
-            .any(|poll| *poll.name == **name)
-    };
-    assert!(names.iter().all(polled), "{:?}", &world.polls[before..]);
-}
