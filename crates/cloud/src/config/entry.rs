@@ -32,17 +32,17 @@ const PROJECT_PLACEHOLDERS: [&str; 4] = [
 /// How cipher text of Ansible Vault and SOPS begins.
 const CIPHERS: [&str; 2] = ["$ANSIBLE_VAULT;", "ENC[AES256_GCM,"];
 
-/// The profiles of openstacksdk for Open Telekom Cloud, with their `auth_url` and their first region.
-const PROFILES: [(&str, &str, &str); 2] = [
+/// The profiles of openstacksdk for Open Telekom Cloud, with their `auth_url` and their regions.
+const PROFILES: [(&str, &str, &[&str]); 2] = [
     (
         "otc",
         "https://iam.{region_name}.otc.t-systems.com/v3",
-        "eu-de",
+        &["eu-de", "eu-nl"],
     ),
     (
         "otc-swiss",
         "https://iam-pub.eu-ch2.sc.otc.t-systems.com/v3",
-        "eu-ch2",
+        &["eu-ch2"],
     ),
 ];
 
@@ -151,11 +151,14 @@ impl Parser<'_> {
         let profile = PROFILES
             .iter()
             .find(|(name, ..)| profile.as_deref() == Some(name));
-        let region = raw.text(Field::RegionName);
-        let region = region.or_else(|| profile.map(|(.., region)| (*region).to_owned()));
+        let of_project = raw.region_of_project();
+        let of_profile = profile.map(|(.., regions)| {
+            let of_project = regions.iter().find(|r| of_project.as_deref() == Some(r));
+            (*of_project.unwrap_or(&regions[0])).to_owned()
+        });
+        let region = raw.text(Field::RegionName).or(of_profile);
         let auth_url = raw.text(Field::AuthUrl);
         let auth_url = auth_url.or_else(|| profile.map(|(_, url, _)| (*url).to_owned()));
-        let of_project = raw.region_of_project();
         let region_in_urls = region.as_deref().or(of_project.as_deref());
         let endpoint = |field, url: &str, parse: &dyn Fn(&str) -> Result<Endpoint, InvalidUrl>| {
             let url = match region_in_urls {
