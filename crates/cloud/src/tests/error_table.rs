@@ -237,6 +237,7 @@ const OTHERS_404: &[(&str, &str, Option<&str>)] = &[
     ("", r#"<?xml version="1.0"?><Error><Code>NoSuchBucket</Code></Error>"#, Some("an object storage service")),
     ("", "", None),
     ("some/1", "", None),
+    ("", r#"{"code":"404 Not Found","message":"The resource could not be found.<br /><br />\n\n\n","title":"Not Found"}"#, None),
     // Envoy sets its name in what it forwards, too.
     ("istio-envoy", r#"{"message":"Not Found"}"#, None),
     ("", r#"{"detail":"Not Found"}"#, None),
