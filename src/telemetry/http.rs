@@ -1,9 +1,12 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
-use super::{Health, Metrics};
+use super::{Health, Metrics, exposition};
 use axum::{
     Router,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -70,7 +73,10 @@ fn router(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/healthz", get(async move || probe(live.live())))
         .route("/readyz", get(async move || probe(health.ready())))
-        .route("/metrics", get(async move || expose(&metrics)))
+        .route(
+            "/metrics",
+            get(async move |headers: HeaderMap| expose(&metrics, &headers)),
+        )
 }
 
 fn probe(result: Result<(), String>) -> Response {
@@ -80,9 +86,15 @@ fn probe(result: Result<(), String>) -> Response {
     }
 }
 
-fn expose(metrics: &Metrics) -> Response {
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, content_type)], metrics.encode()).into_response()
+fn expose(metrics: &Metrics, headers: &HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let metrics = metrics.encode();
+    let (type_, text) = if exposition::accepts_open_metrics(accept.unwrap_or_default()) {
+        (exposition::OPEN_METRICS, metrics)
+    } else {
+        (exposition::PROMETHEUS, exposition::to_prometheus(&metrics))
+    };
+    ([(CONTENT_TYPE, type_)], text).into_response()
 }
 
 #[cfg(test)]
@@ -177,10 +189,26 @@ mod tests {
         assert_eq!(get(&mut router, "/readyz").await, ok);
 
         metrics.task_panicked();
-        let (status, type_, body) = get(&mut router, "/metrics").await;
-        let expected = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        assert_eq!((status, type_.as_str()), (200, expected));
-        assert_eq!(body, metrics.encode());
-        assert!(body.contains("imageexport_task_panics_total 1\n") && body.ends_with("# EOF\n"));
+        let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        let prometheus = "text/plain; version=0.0.4; charset=utf-8";
+        for (accept, expected, end) in [
+            (
+                "application/openmetrics-text;q=0.5,*/*;q=0.1",
+                open_metrics,
+                "# EOF\n",
+            ),
+            ("*/*", prometheus, "\n"),
+        ] {
+            let request = Request::get("/metrics").header(ACCEPT, accept);
+            let response = router
+                .call(request.body(Body::empty()).unwrap())
+                .await
+                .unwrap();
+            assert_eq!(response.headers()[CONTENT_TYPE], expected);
+            let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            let body = String::from_utf8(body.into()).unwrap();
+            assert!(body.contains("imageexport_task_panics_total 1\n") && body.ends_with(end));
+            assert_eq!(body.contains("# EOF"), expected == open_metrics);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Counters and gauges. Labels are bounded: no label names a job, project or object.
 
+use super::process::Process;
 use image_export_cloud::{Observer, Operation};
 use image_export_core::{Census, Counters};
 use prometheus_client::{
@@ -14,6 +15,76 @@ use std::{
 
 /// Upper bounds of the histograms' buckets, in seconds.
 const DURATIONS: [f64; 10] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
+
+/// The values of labels: each is there from the start, so that a rate sees the first of its kind.
+const OUTCOMES: [&str; 14] = [
+    "answered",
+    "not_found",
+    "throttled",
+    "credentials_not_found",
+    "credentials_invalid",
+    "access_denied",
+    "endpoint_invalid",
+    "endpoint_not_allowed",
+    "request_rejected",
+    "http_error",
+    "malformed",
+    "timeout",
+    "network",
+    "internal",
+];
+const SECRET_READS: [&str; 6] = [
+    "usable",
+    "credentials_not_found",
+    "credentials_invalid",
+    "endpoint_invalid",
+    "endpoint_not_allowed",
+    "failed",
+];
+const WRITES: [&str; 7] = [
+    "written",
+    "conflict",
+    "gone",
+    "throttled",
+    "refused",
+    "unknown",
+    "failed",
+];
+const DELETIONS: [&str; 7] = [
+    "deleted",
+    "conflict",
+    "gone",
+    "throttled",
+    "refused",
+    "unknown",
+    "failed",
+];
+const WATCH_ERRORS: [&str; 6] = [
+    "renewed",
+    "unreachable",
+    "api_error",
+    "unauthorized",
+    "forbidden",
+    "crd_missing",
+];
+const EVENTS: [&str; 3] = ["posted", "failed", "dropped"];
+const CLASSES: [&str; 14] = [
+    "success",
+    "redirect",
+    "unauthorized",
+    "forbidden",
+    "not_found",
+    "throttled",
+    "client_error",
+    "server_error",
+    "other",
+    "not_allowed",
+    "malformed",
+    "timeout",
+    "network",
+    "internal",
+];
+const CREDENTIALS: [&str; 4] = ["unread", "usable", "rejected", "broken"];
 
 /// `N` labels, each a name and a value.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -52,6 +123,32 @@ fn add<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &
     add_metric(registry, name, help, M::default())
 }
 
+/// The same for a counter with one label, of which these values are counted from the start.
+fn add_by(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: &[&'static str],
+) -> Family<Labels<1>, Counter> {
+    let family: Family<Labels<1>, Counter> = add(registry, name, help);
+    for value in values {
+        drop(family.get_or_create(&[(label, value)]));
+    }
+    family
+}
+
+fn add_requests(registry: &mut Registry, name: &str, help: &str) -> Family<Labels<2>, Counter> {
+    let family: Family<Labels<2>, Counter> = add(registry, name, help);
+    for operation in [Operation::Login, Operation::JobQuery] {
+        for class in CLASSES {
+            let labels = [("operation", operation.label()), ("class", class)];
+            drop(family.get_or_create(&labels));
+        }
+    }
+    family
+}
+
 fn add_metric<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
     registry.register(name, help, metric.clone());
     metric
@@ -59,12 +156,19 @@ fn add_metric<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("imageexport");
-        let r = &mut registry;
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process::new()));
+        let r = registry.sub_registry_with_prefix("imageexport");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         r.register("build", "Version of the operator", build);
         Self {
-            polls: add(r, "polls", "Polls that ended, by outcome"),
+            polls: add_by(
+                r,
+                "polls",
+                "Polls that ended, by outcome",
+                "outcome",
+                &OUTCOMES,
+            ),
             poll_requests: add(
                 r,
                 "poll_requests",
@@ -76,7 +180,7 @@ impl Default for Metrics {
                 "Time from the start of a poll to its outcome, logins included",
                 Histogram::new(DURATIONS),
             ),
-            requests: add(
+            requests: add_requests(
                 r,
                 "cloud_requests",
                 "HTTP requests to clouds, by operation and class of the answer",
@@ -98,15 +202,41 @@ impl Default for Metrics {
                 "paused_poll_buckets",
                 "Quota buckets that throttling or Retry-After pauses",
             ),
-            secret_reads: add(r, "secret_reads", "Reads of credential Secrets, by result"),
-            writes: add(r, "status_writes", "Status writes sent, by result"),
-            deletions: add(
+            secret_reads: add_by(
+                r,
+                "secret_reads",
+                "Reads of credential Secrets, by result",
+                "result",
+                &SECRET_READS,
+            ),
+            writes: add_by(
+                r,
+                "status_writes",
+                "Status writes sent, by result",
+                "result",
+                &WRITES,
+            ),
+            deletions: add_by(
                 r,
                 "deletions",
                 "Deletions of finished objects sent, by result",
+                "result",
+                &DELETIONS,
             ),
-            events: add(r, "events", "Kubernetes Events, by result"),
-            watch_errors: add(r, "watch_errors", "Failures of watches, by kind"),
+            events: add_by(
+                r,
+                "events",
+                "Kubernetes Events, by result",
+                "result",
+                &EVENTS,
+            ),
+            watch_errors: add_by(
+                r,
+                "watch_errors",
+                "Failures of watches, by kind",
+                "kind",
+                &WATCH_ERRORS,
+            ),
             panics: add(r, "task_panics", "Panics of tasks, each caught"),
             objects: add(
                 r,
@@ -148,6 +278,7 @@ impl Default for Metrics {
 impl Metrics {
     /// A poll ended.
     pub fn polled(&self, outcome: &'static str, elapsed: Duration, requests: u32) {
+        debug_assert!(OUTCOMES.contains(&outcome), "{outcome}");
         self.polls.get_or_create(&[("outcome", outcome)]).inc();
         self.poll_requests.inc_by(requests.into());
         self.poll_duration.observe(elapsed.as_secs_f64());
@@ -155,26 +286,31 @@ impl Metrics {
 
     /// A Secret was read.
     pub fn secret_read(&self, result: &'static str) {
+        debug_assert!(SECRET_READS.contains(&result), "{result}");
         self.secret_reads.get_or_create(&[("result", result)]).inc();
     }
 
     /// A status write ended.
     pub fn wrote(&self, result: &'static str) {
+        debug_assert!(WRITES.contains(&result), "{result}");
         self.writes.get_or_create(&[("result", result)]).inc();
     }
 
     /// A deletion ended.
     pub fn deleted(&self, result: &'static str) {
+        debug_assert!(DELETIONS.contains(&result), "{result}");
         self.deletions.get_or_create(&[("result", result)]).inc();
     }
 
     /// An Event was posted, failed or dropped.
     pub fn event(&self, result: &'static str) {
+        debug_assert!(EVENTS.contains(&result), "{result}");
         self.events.get_or_create(&[("result", result)]).inc();
     }
 
     /// A watch failed.
     pub fn watch_failed(&self, kind: &'static str) {
+        debug_assert!(WATCH_ERRORS.contains(&kind), "{kind}");
         self.watch_errors.get_or_create(&[("kind", kind)]).inc();
     }
 
@@ -187,8 +323,8 @@ impl Metrics {
     pub fn update(&self, census: &Census, breakers_open: usize) {
         self.breakers_open.set(gauge(breakers_open));
         self.paused_buckets.set(gauge(census.paused_buckets));
-        self.credentials.clear();
-        for (&state, &count) in &census.credentials {
+        for state in CREDENTIALS {
+            let count = census.credentials.get(state).copied().unwrap_or_default();
             self.credentials
                 .get_or_create(&[("state", state)])
                 .set(gauge(count));
@@ -213,7 +349,7 @@ impl Metrics {
         *counted = after;
     }
 
-    /// All metrics in the `OpenMetrics` text format.
+    /// All metrics, as `OpenMetrics`.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::new();
@@ -224,6 +360,7 @@ impl Metrics {
 
 impl Observer for Metrics {
     fn request(&self, operation: Operation, class: &'static str, took: Duration) {
+        debug_assert!(CLASSES.contains(&class), "{class}");
         let operation = operation.label();
         self.requests
             .get_or_create(&[("operation", operation), ("class", class)])
@@ -241,7 +378,7 @@ fn gauge(count: usize) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     fn assert_lines(metrics: &Metrics, lines: &[&str]) {
         let text = metrics.encode();
@@ -264,7 +401,7 @@ mod tests {
         metrics.event("posted");
         metrics.watch_failed("renewed");
         metrics.task_panicked();
-        metrics.request(Operation::JobQuery, "2xx", Duration::from_millis(20));
+        metrics.request(Operation::JobQuery, "success", Duration::from_millis(20));
         assert_lines(
             &metrics,
             &[
@@ -292,6 +429,67 @@ mod tests {
                 .lines()
                 .filter(|line| line.contains(name) && line.ends_with(" 1"));
             assert_eq!(lines.count(), 1, "{name} in\n{text}");
+        }
+    }
+
+    /// A rate sees no first event of a series that begins with it.
+    #[test]
+    fn all_that_is_counted_is_zero_from_the_start() {
+        assert_lines(
+            &Metrics::default(),
+            &[
+                "imageexport_polls_total{outcome=\"http_error\"} 0",
+                "imageexport_secret_reads_total{result=\"failed\"} 0",
+                "imageexport_status_writes_total{result=\"refused\"} 0",
+                "imageexport_deletions_total{result=\"conflict\"} 0",
+                "imageexport_events_total{result=\"dropped\"} 0",
+                "imageexport_watch_errors_total{kind=\"crd_missing\"} 0",
+                "imageexport_cloud_requests_total{operation=\"login\",class=\"unauthorized\"} 0",
+                "imageexport_task_panics_total 0",
+            ],
+        );
+    }
+
+    #[test]
+    fn each_metric_is_documented() {
+        let metrics = Metrics::default();
+        let census = Census {
+            objects: BTreeMap::from([("JobRunning", 1)]),
+            ..Census::default()
+        };
+        metrics.update(&census, 0);
+        metrics.request(Operation::Login, "success", Duration::ZERO);
+        let exposed = super::super::exposition::to_prometheus(&metrics.encode());
+        let names = exposed
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "));
+        let names: BTreeSet<&str> = names.filter_map(|line| line.split(' ').next()).collect();
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let documented = page.lines().filter_map(|line| line.strip_prefix("| `"));
+        let documented: BTreeSet<&str> = documented
+            .filter_map(|line| line.split('`').next())
+            .collect();
+        assert_eq!(names, documented);
+    }
+
+    #[test]
+    fn the_process_shows_itself_as_other_programs_do() {
+        let text = Metrics::default().encode();
+        for name in [
+            "process_cpu_seconds_total",
+            "process_resident_memory_bytes",
+            "process_virtual_memory_bytes",
+            "process_open_fds",
+            "process_max_fds",
+            "process_start_time_seconds",
+        ] {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let value = line.unwrap_or_else(|| panic!("{name} in\n{text}"));
+            assert!(
+                value.trim().parse::<f64>().is_ok_and(|value| value >= 0.0),
+                "{value}"
+            );
         }
     }
 
@@ -344,10 +542,8 @@ mod tests {
                 "imageexport_login_breakers_open 0",
             ],
         );
+        assert_lines(&metrics, &["imageexport_credentials{state=\"usable\"} 0"]);
         let text = metrics.encode();
-        assert!(
-            !text.contains("JobRunning") && !text.contains("usable"),
-            "{text}"
-        );
+        assert!(!text.contains("JobRunning"), "{text}");
     }
 }

@@ -2,10 +2,12 @@
 
 #[cfg(test)]
 mod captured;
+mod exposition;
 mod health;
 mod http;
 mod logging;
 mod metrics;
+mod process;
 
 #[cfg(test)]
 pub(crate) use captured::Captured;
