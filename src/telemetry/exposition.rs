@@ -19,7 +19,7 @@ pub(super) fn to_prometheus(open_metrics: &str) -> String {
     for line in open_metrics.lines() {
         let mut words = line.splitn(4, ' ');
         match (words.next(), words.next(), words.next(), words.next()) {
-            (Some("#"), Some("EOF"), ..) | (Some("#"), Some("UNIT"), ..) => {}
+            (Some("#"), Some("EOF" | "UNIT"), ..) => {}
             (Some("#"), Some("HELP"), _, rest) => help = rest,
             (Some("#"), Some("TYPE"), Some(name), Some(type_)) => {
                 let (suffix, type_) = match type_ {
@@ -29,7 +29,20 @@ pub(super) fn to_prometheus(open_metrics: &str) -> String {
                     other => ("", other),
                 };
                 let help = help.take().unwrap_or_default();
-                text += &format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {type_}\n");
+                let name = format!("{name}{suffix}");
+                for line in [
+                    "# HELP ",
+                    &name,
+                    " ",
+                    help,
+                    "\n# TYPE ",
+                    &name,
+                    " ",
+                    type_,
+                    "\n",
+                ] {
+                    text += line;
+                }
             }
             _ => {
                 text += line;
