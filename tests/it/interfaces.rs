@@ -149,11 +149,10 @@ async fn probes_and_metrics_show_the_state_of_the_operator() {
         team.operator().until_metric(series, least).await;
     }
     let url = format!("{}/metrics", team.operator().url().await);
-    let response = reqwest::get(url).await.expect("an answer");
-    assert_eq!(
-        response.headers()["content-type"],
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    );
+    let open = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let request = reqwest::Client::new().get(url).header("accept", open);
+    let response = request.send().await.expect("an answer");
+    assert_eq!(response.headers()["content-type"], open);
     let text = response.text().await.expect("a body");
     let samples = open_metrics(&text);
     let transitions: usize = ["good-1", "good-2", "bad"]
