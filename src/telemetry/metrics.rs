@@ -1,6 +1,11 @@
 //! Counters and gauges. Labels are bounded: no label names a job, project or object.
 
-use super::process::Process;
+use super::{
+    labels::{
+        CLASSES, CREDENTIALS, DELETIONS, EVENTS, OUTCOMES, SECRET_READS, WATCH_ERRORS, WRITES,
+    },
+    process::Process,
+};
 use image_export_cloud::{Observer, Operation};
 use image_export_core::{Census, Counters};
 use prometheus_client::{
@@ -15,76 +20,6 @@ use std::{
 
 /// Upper bounds of the histograms' buckets, in seconds.
 const DURATIONS: [f64; 10] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
-
-/// The values of labels: each is there from the start, so that a rate sees the first of its kind.
-const OUTCOMES: [&str; 14] = [
-    "answered",
-    "not_found",
-    "throttled",
-    "credentials_not_found",
-    "credentials_invalid",
-    "access_denied",
-    "endpoint_invalid",
-    "endpoint_not_allowed",
-    "request_rejected",
-    "http_error",
-    "malformed",
-    "timeout",
-    "network",
-    "internal",
-];
-const SECRET_READS: [&str; 6] = [
-    "usable",
-    "credentials_not_found",
-    "credentials_invalid",
-    "endpoint_invalid",
-    "endpoint_not_allowed",
-    "failed",
-];
-const WRITES: [&str; 7] = [
-    "written",
-    "conflict",
-    "gone",
-    "throttled",
-    "refused",
-    "unknown",
-    "failed",
-];
-const DELETIONS: [&str; 7] = [
-    "deleted",
-    "conflict",
-    "gone",
-    "throttled",
-    "refused",
-    "unknown",
-    "failed",
-];
-const WATCH_ERRORS: [&str; 6] = [
-    "renewed",
-    "unreachable",
-    "api_error",
-    "unauthorized",
-    "forbidden",
-    "crd_missing",
-];
-const EVENTS: [&str; 3] = ["posted", "failed", "dropped"];
-const CLASSES: [&str; 14] = [
-    "success",
-    "redirect",
-    "unauthorized",
-    "forbidden",
-    "not_found",
-    "throttled",
-    "client_error",
-    "server_error",
-    "other",
-    "not_allowed",
-    "malformed",
-    "timeout",
-    "network",
-    "internal",
-];
-const CREDENTIALS: [&str; 4] = ["unread", "usable", "rejected", "broken"];
 
 /// `N` labels, each a name and a value.
 type Labels<const N: usize> = [(&'static str, &'static str); N];

@@ -5,6 +5,7 @@ mod captured;
 mod exposition;
 mod health;
 mod http;
+mod labels;
 mod logging;
 mod metrics;
 mod process;

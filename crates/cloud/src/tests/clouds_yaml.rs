@@ -3,10 +3,7 @@
 use super::{CANARY, credential, grant, parse, place, strict};
 use crate::{
     CloudsFile, Credential, JobPath, Place,
-    config::{
-        Auth, CloudEntry, DomainRef, EntityRef, Identity, KeystoneLogin,
-        fields::{Position, SPELLINGS},
-    },
+    config::{Auth, CloudEntry, DomainRef, EntityRef, Identity, KeystoneLogin},
 };
 use image_export_model::ConfigurationReason::{
     self, CredentialsInvalid, CredentialsNotFound, EndpointInvalid, EndpointNotAllowed,
@@ -516,37 +513,6 @@ proptest::proptest! {
     fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), text in "[a-z:{}\\[\\]&*<|>!'\"\n -]{0,80}") {
         let _ = super::entry(&bytes);
         let _ = super::entry(format!("clouds:\n  otc: {text}").as_bytes());
-    }
-}
-
-#[test]
-fn the_documented_fields_are_those_that_are_read() {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/clouds-yaml.md");
-    let page = std::fs::read_to_string(page).unwrap();
-    let documented: Vec<&str> = page
-        .lines()
-        .filter(|line| line.starts_with("| `"))
-        .collect();
-    assert_eq!(documented.len(), SPELLINGS.len());
-    for (row, line) in SPELLINGS.iter().zip(documented) {
-        let (own, others) = match row.names {
-            ["region_name", _] => ("region_name", vec!["`regions`".to_owned()]),
-            ["interface", others @ ..] => (
-                "interface",
-                others.iter().map(|n| format!("`{n}`")).collect(),
-            ),
-            [others @ .., own] => (*own, others.iter().map(|n| format!("`{n}`")).collect()),
-            [] => panic!("a field has a name"),
-        };
-        let others = others.join(", ");
-        let place = match row.position {
-            Position::Beside => "beside `auth`",
-            Position::InsideFirst => "inside, else beside",
-            Position::BesideFirst => "beside, else inside",
-        };
-        let start = format!("| `{own}` | {others} | {place} | ").replace("|  |", "| |");
-        assert!(line.starts_with(&start), "{line}\n{start}");
-        assert!(line.len() > start.len() + 10, "no meaning: {line}");
     }
 }
 

@@ -1,0 +1,70 @@
+//! The values of labels. Each is counted from the start, so that a rate sees the first of its kind.
+
+pub(super) const OUTCOMES: [&str; 14] = [
+    "answered",
+    "not_found",
+    "throttled",
+    "credentials_not_found",
+    "credentials_invalid",
+    "access_denied",
+    "endpoint_invalid",
+    "endpoint_not_allowed",
+    "request_rejected",
+    "http_error",
+    "malformed",
+    "timeout",
+    "network",
+    "internal",
+];
+pub(super) const SECRET_READS: [&str; 6] = [
+    "usable",
+    "credentials_not_found",
+    "credentials_invalid",
+    "endpoint_invalid",
+    "endpoint_not_allowed",
+    "failed",
+];
+pub(super) const WRITES: [&str; 7] = [
+    "written",
+    "conflict",
+    "gone",
+    "throttled",
+    "refused",
+    "unknown",
+    "failed",
+];
+pub(super) const DELETIONS: [&str; 7] = [
+    "deleted",
+    "conflict",
+    "gone",
+    "throttled",
+    "refused",
+    "unknown",
+    "failed",
+];
+pub(super) const WATCH_ERRORS: [&str; 6] = [
+    "renewed",
+    "unreachable",
+    "api_error",
+    "unauthorized",
+    "forbidden",
+    "crd_missing",
+];
+pub(super) const EVENTS: [&str; 3] = ["posted", "failed", "dropped"];
+pub(super) const CLASSES: [&str; 14] = [
+    "success",
+    "redirect",
+    "unauthorized",
+    "forbidden",
+    "not_found",
+    "throttled",
+    "client_error",
+    "server_error",
+    "other",
+    "not_allowed",
+    "malformed",
+    "timeout",
+    "network",
+    "internal",
+];
+pub(super) const CREDENTIALS: [&str; 4] = ["unread", "usable", "rejected", "broken"];
