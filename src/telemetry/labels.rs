@@ -24,8 +24,8 @@ pub(super) const SECRET_READS: [&str; 6] = [
     "endpoint_not_allowed",
     "failed",
 ];
-pub(super) const WRITES: [&str; 7] = [
-    "written",
+/// Of a status write or a deletion that did not do what it should.
+pub(super) const NO_CHANGES: [&str; 6] = [
     "conflict",
     "gone",
     "throttled",
@@ -33,15 +33,8 @@ pub(super) const WRITES: [&str; 7] = [
     "unknown",
     "failed",
 ];
-pub(super) const DELETIONS: [&str; 7] = [
-    "deleted",
-    "conflict",
-    "gone",
-    "throttled",
-    "refused",
-    "unknown",
-    "failed",
-];
+pub(super) const WRITTEN: &str = "written";
+pub(super) const DELETED: &str = "deleted";
 pub(super) const WATCH_ERRORS: [&str; 6] = [
     "renewed",
     "unreachable",

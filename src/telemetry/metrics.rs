@@ -2,7 +2,8 @@
 
 use super::{
     labels::{
-        CLASSES, CREDENTIALS, DELETIONS, EVENTS, OUTCOMES, SECRET_READS, WATCH_ERRORS, WRITES,
+        CLASSES, CREDENTIALS, DELETED, EVENTS, NO_CHANGES, OUTCOMES, SECRET_READS, WATCH_ERRORS,
+        WRITTEN,
     },
     process::Process,
 };
@@ -14,6 +15,7 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 use std::{
+    iter::once,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -64,7 +66,7 @@ fn add_by(
     name: &str,
     help: &str,
     label: &'static str,
-    values: &[&'static str],
+    values: impl IntoIterator<Item = &'static str>,
 ) -> Family<Labels<1>, Counter> {
     let family: Family<Labels<1>, Counter> = add(registry, name, help);
     for value in values {
@@ -103,7 +105,7 @@ impl Default for Metrics {
                 "polls",
                 "Polls that ended, by outcome",
                 "outcome",
-                &OUTCOMES,
+                OUTCOMES,
             ),
             poll_requests: add(
                 r,
@@ -143,35 +145,35 @@ impl Default for Metrics {
                 "secret_reads",
                 "Reads of credential Secrets, by result",
                 "result",
-                &SECRET_READS,
+                SECRET_READS,
             ),
             writes: add_by(
                 r,
                 "status_writes",
                 "Status writes sent, by result",
                 "result",
-                &WRITES,
+                once(WRITTEN).chain(NO_CHANGES),
             ),
             deletions: add_by(
                 r,
                 "deletions",
                 "Deletions of finished objects sent, by result",
                 "result",
-                &DELETIONS,
+                once(DELETED).chain(NO_CHANGES),
             ),
             events: add_by(
                 r,
                 "events",
                 "Kubernetes Events, by result",
                 "result",
-                &EVENTS,
+                EVENTS,
             ),
             watch_errors: add_by(
                 r,
                 "watch_errors",
                 "Failures of watches, by kind",
                 "kind",
-                &WATCH_ERRORS,
+                WATCH_ERRORS,
             ),
             panics: add(r, "task_panics", "Panics of tasks, each caught"),
             objects: add(
@@ -228,13 +230,19 @@ impl Metrics {
 
     /// A status write ended.
     pub fn wrote(&self, result: &'static str) {
-        debug_assert!(WRITES.contains(&result), "{result}");
+        debug_assert!(
+            result == WRITTEN || NO_CHANGES.contains(&result),
+            "{result}"
+        );
         self.writes.get_or_create(&[("result", result)]).inc();
     }
 
     /// A deletion ended.
     pub fn deleted(&self, result: &'static str) {
-        debug_assert!(DELETIONS.contains(&result), "{result}");
+        debug_assert!(
+            result == DELETED || NO_CHANGES.contains(&result),
+            "{result}"
+        );
         self.deletions.get_or_create(&[("result", result)]).inc();
     }
 
