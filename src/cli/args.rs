@@ -127,6 +127,30 @@ pub(super) struct RunArgs {
     )]
     pub(super) namespaces: Vec<List>,
 
+    /// Follow only objects with these labels, in the syntax of kubectl's --selector. Several installations
+    /// share a cluster so, each with its own Lease. Default: all
+    #[arg(
+        long,
+        value_name = "SELECTOR",
+        env = "IMAGE_EXPORT_WATCH_LABEL_SELECTOR"
+    )]
+    pub(super) watch_label_selector: Option<String>,
+
+    /// Poll and write only while this process holds the Lease image-export-operator; another with this
+    /// flag stands by and takes over when it ends. With --watch-label-selector the Lease has a name of its
+    /// own
+    #[arg(long, env = "IMAGE_EXPORT_LEADER_ELECT", value_parser = BoolishValueParser::new())]
+    pub(super) leader_elect: bool,
+
+    /// Namespace of the Lease. Default: $POD_NAMESPACE, else that of the kubeconfig's context
+    #[arg(
+        long,
+        value_name = "NS",
+        env = "IMAGE_EXPORT_LEADER_ELECT_NAMESPACE",
+        value_parser = namespace
+    )]
+    pub(super) leader_elect_namespace: Option<String>,
+
     /// Seconds between two polls of a healthy job (1 to 86400). An object's
     /// spec.pollPeriodSeconds overrides it
     #[arg(long, value_name = "SECONDS", env = "IMAGE_EXPORT_POLL_PERIOD", default_value_t = 30,

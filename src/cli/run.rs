@@ -3,14 +3,18 @@
 use super::{args::RunArgs, install_tls_provider, run_on, signals::stop_on_signal, time_scale};
 use crate::{
     cluster,
-    controller::Controller,
+    controller::{Controller, LEASE, LeaseName},
     telemetry::{self, Health, Metrics},
 };
 use anyhow::Context;
 use image_export_cloud::{CloudClient, CloudOptions};
 use image_export_core::Config;
+use sha2::{Digest, Sha256};
 use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
 use tokio::runtime::Builder;
+
+/// The longest that a write of a former leader may be under way: the time-out of a call.
+const TAKEOVER_GRACE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
@@ -40,6 +44,11 @@ fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
         poll_period: Duration::from_secs(arguments.poll_period),
         quota_rate: arguments.polls_per_second,
         quota_burst: 2.0 * arguments.polls_per_second,
+        takeover_grace: if arguments.leader_elect {
+            TAKEOVER_GRACE
+        } else {
+            Duration::ZERO
+        },
         ..Config::default()
     };
     let mut options = CloudOptions {
@@ -50,6 +59,7 @@ fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
     let client = cluster::connect(&options.proxies, health.clone())?;
     let cloud = CloudClient::new(options).context("the cloud client cannot be built")?;
 
+    let lease = lease_name(&arguments, &client);
     let listener = telemetry::listen(arguments.http_listen)
         .with_context(|| format!("--http-listen {}", arguments.http_listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
@@ -58,11 +68,31 @@ fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
     Ok(Controller {
         client,
         cloud,
+        label_selector: arguments.watch_label_selector,
+        lease,
+        leader_elect: arguments.leader_elect,
         namespaces: without_duplicates(arguments.namespaces.into_iter().flat_map(|list| list.0)),
         config,
         metrics,
         health,
     })
+}
+
+fn lease_name(arguments: &RunArgs, client: &kube::Client) -> LeaseName {
+    let given = arguments.leader_elect_namespace.clone();
+    let pod = std::env::var("POD_NAMESPACE").ok();
+    let namespace = given.or_else(|| pod.filter(|namespace| !namespace.is_empty()));
+    LeaseName {
+        namespace: namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
+        name: match &arguments.watch_label_selector {
+            None => LEASE.to_owned(),
+            Some(selector) => {
+                let hash = Sha256::digest(selector);
+                let hash = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+                format!("{LEASE}-{hash:08x}")
+            }
+        },
+    }
 }
 
 /// Keeps the order. Two watches of one namespace would invalidate each other's lists.

@@ -1,6 +1,6 @@
 //! An API server for unit tests, without a network: it records each request and answers as the test says.
 
-use super::Controller;
+use super::{Controller, LEASE, LeaseName};
 use crate::{cluster::observe, telemetry::Health};
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
@@ -156,6 +156,12 @@ pub(super) fn controller(client: Client) -> Controller {
         client,
         cloud: cloud(),
         namespaces: Vec::new(),
+        label_selector: None,
+        lease: LeaseName {
+            namespace: "ns".to_owned(),
+            name: LEASE.to_owned(),
+        },
+        leader_elect: false,
         config: Config::default(),
         metrics: Arc::default(),
         health: Arc::default(),

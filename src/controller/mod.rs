@@ -5,6 +5,7 @@
 //! inputs from the API server, `events` posts Kubernetes Events.
 
 mod credentials;
+mod election;
 mod events;
 #[cfg(test)]
 mod fake;
@@ -16,6 +17,8 @@ mod watch;
 mod write;
 
 use crate::telemetry::{Health, LogGate, Metrics};
+use election::{Election, Terms};
+pub use election::{LEASE, LeaseName};
 use image_export_cloud::CloudClient;
 use image_export_core::{Config, INVALID_OBJECT, Input, Now, Output, Tracker};
 use jiff::Timestamp;
@@ -46,6 +49,12 @@ pub struct Controller {
     pub cloud: CloudClient,
     /// Namespaces to watch; empty means all.
     pub namespaces: Vec<String>,
+    /// Labels of the objects to watch, in the API server's syntax; `None` means all.
+    pub label_selector: Option<String>,
+    /// The Lease whose holder leads.
+    pub lease: LeaseName,
+    /// Whether this process acts only while it holds the Lease. Without, it always acts.
+    pub leader_elect: bool,
     /// The tracker's numbers.
     pub config: Config,
     /// Counters and gauges.
@@ -62,14 +71,16 @@ impl Controller {
     /// 2. The watches end, and the tracker sends no further poll, read of a Secret or deletion.
     /// 3. [`ControlLoop::drain`] gives polls in flight a second to end, and writes the statuses that follow
     ///    from them.
-    /// 4. After that, or after 14 s, Events that are still queued are dropped, this function returns, and
-    ///    the process exits with 0. The next start repeats whatever is still pending, except Events.
+    /// 4. After that, or after 14 s, Events that are still queued are dropped, the Lease is given up, this
+    ///    function returns, and the process exits with 0. The next leader repeats whatever is still pending,
+    ///    except Events.
     pub async fn run(self, stop: CancellationToken) {
         // The sender stays here, so that the channel outlives a watch.
         let (watch_sender, mut watched) = mpsc::channel(BATCH);
         watch::spawn(&self, &watch_sender, &stop);
-        let mut control = ControlLoop::new(self);
-        let mut inputs = vec![Input::Leading(true)];
+        let (election, terms) = self.stand();
+        let mut control = ControlLoop::new(self, terms);
+        let mut inputs = Vec::new();
         let mut watch_inputs = Vec::new();
         control.turn(&mut inputs);
         loop {
@@ -79,6 +90,7 @@ impl Controller {
                 () = stop.cancelled() => break,
                 _ = control.results.recv_many(&mut inputs, BATCH) => {}
                 _ = watched.recv_many(&mut watch_inputs, BATCH) => {}
+                () = election::changed(&mut control.terms) => {}
                 () = sleep_until(wake) => {}
             }
             inputs.append(&mut watch_inputs);
@@ -88,6 +100,20 @@ impl Controller {
         let drained = timeout(DRAIN, control.drain()).await;
         control.report_pending(drained.is_ok());
         control.events.end().await;
+        if let Some(election) = election {
+            election.release().await;
+        }
+    }
+
+    /// Stands for leadership, or leads without an election.
+    fn stand(&self) -> (Option<Election>, Terms) {
+        let (client, lease) = (self.client.clone(), self.lease.clone());
+        if self.leader_elect {
+            let (election, terms) = Election::start(client, lease, self.health.clone());
+            return (Some(election), terms);
+        }
+        tokio::spawn(election::warn_of_leader(client, lease));
+        (None, election::endless())
     }
 }
 
@@ -98,6 +124,10 @@ struct ControlLoop {
     reported: Instant,
     /// Number of watches.
     sources: u16,
+    /// The present term of this process.
+    terms: Terms,
+    /// Number of the term in which the tracker leads.
+    leading: Option<u64>,
     runner: Runner,
     /// Inputs from the runner's tasks.
     results: mpsc::UnboundedReceiver<Input>,
@@ -108,7 +138,7 @@ struct ControlLoop {
 }
 
 impl ControlLoop {
-    fn new(controller: Controller) -> Self {
+    fn new(controller: Controller, terms: Terms) -> Self {
         let started = Instant::now();
         let (sender, results) = mpsc::unbounded_channel();
         Self {
@@ -120,7 +150,9 @@ impl ControlLoop {
             metrics: controller.metrics.clone(),
             health: controller.health.clone(),
             gate: LogGate::default(),
-            runner: Runner::new(controller, sender),
+            runner: Runner::new(controller, sender, terms.clone()),
+            terms,
+            leading: None,
             results,
         }
     }
@@ -128,6 +160,7 @@ impl ControlLoop {
     /// One turn of the loop: the tracker handles all `inputs`, or a tick where there are none, and its
     /// effects start.
     fn turn(&mut self, inputs: &mut Vec<Input>) {
+        self.apply_term(inputs);
         if inputs.is_empty() {
             inputs.push(Input::Tick);
         }
@@ -154,6 +187,25 @@ impl ControlLoop {
         }
     }
 
+    /// The end of a term comes before anything else, its begin after what is already known.
+    fn apply_term(&mut self, inputs: &mut Vec<Input>) {
+        let term = *self.terms.borrow_and_update();
+        let term = term
+            .filter(|term| term.is_running())
+            .map(|term| term.number);
+        if term == self.leading {
+            return;
+        }
+        if self.leading.is_some() {
+            inputs.insert(0, Input::Leading(false));
+        }
+        if term.is_some() {
+            inputs.push(Input::Leading(true));
+        }
+        self.leading = term;
+        self.runner.begin_term(term);
+    }
+
     /// Updates gauges, drops unused credentials, and logs that the API server rejects every call. Costs a
     /// pass over all objects.
     fn report(&mut self) {
@@ -170,8 +222,16 @@ impl ControlLoop {
 
     fn next_wake(&self) -> Instant {
         let heartbeat = self.reported + HEARTBEAT;
-        let deadline = self.tracker.next_deadline();
-        deadline.map_or(heartbeat, |at| heartbeat.min(self.started + at))
+        let deadline = self.tracker.next_deadline().map(|at| self.started + at);
+        // Where the term has ended already, the next turn has applied it.
+        let term = *self.terms.borrow();
+        let term_end = term
+            .filter(|_| self.leading.is_some())
+            .and_then(|term| term.until);
+        [deadline, term_end]
+            .into_iter()
+            .flatten()
+            .fold(heartbeat, Instant::min)
     }
 
     /// Returns when no status is unwritten, and no poll is in flight or [`LAST_POLLS`] have passed.
@@ -325,9 +385,8 @@ mod tests {
     async fn polls_in_flight_have_a_second_to_end() {
         for (poll, expected) in [(SECOND / 2, SECOND / 2), (SECOND * 60, SECOND)] {
             let (client, _) = always(Reply::Never);
-            let mut control = ControlLoop::new(controller(client));
-            let mut inputs = vec![Input::Leading(true)];
-            control.turn(&mut inputs);
+            let mut control = ControlLoop::new(controller(client), election::endless());
+            control.turn(&mut Vec::new());
             control.runner.polls.spawn(sleep(poll));
             let started = Instant::now();
             control.drain().await;

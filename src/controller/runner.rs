@@ -4,11 +4,12 @@
 use super::{
     Controller,
     credentials::{self, CredentialStore},
+    election::Terms,
     poll,
     write::{self, Writer},
 };
 use crate::{
-    contained::contain,
+    contained::{contain, failure},
     telemetry::{LogGate, Metrics},
 };
 use image_export_cloud::{CloudClient, POLL_TIMEOUT};
@@ -16,11 +17,11 @@ use image_export_core::{
     CredentialError, CredentialRef, Deletion, Effect, FetchResult, Input, StatusWrite, WriteResult,
     WriteTicket,
 };
-use image_export_model::{Failure, Observation, Outcome};
+use image_export_model::{Failure, FailureKind, Observation, Outcome};
 use kube::Client;
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 use tokio::sync::mpsc;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 // Spans have the level of errors: whatever filter lets a line through shows its span too.
 use tracing::{Instrument, Span, error_span};
 
@@ -33,6 +34,9 @@ pub(super) struct Runner {
     /// Bounds what polls and writes log about failures.
     gate: Arc<LogGate>,
     inputs: mpsc::UnboundedSender<Input>,
+    terms: Terms,
+    /// The term in which the tracker leads, until it ends.
+    fence: Fence,
     /// Polls in flight.
     pub(super) polls: TaskTracker,
     /// Secret reads, writes, deletions and reads of objects in flight.
@@ -40,7 +44,11 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub(super) fn new(controller: Controller, inputs: mpsc::UnboundedSender<Input>) -> Self {
+    pub(super) fn new(
+        controller: Controller,
+        inputs: mpsc::UnboundedSender<Input>,
+        terms: Terms,
+    ) -> Self {
         let gate = Arc::new(LogGate::default());
         Self {
             writer: Writer {
@@ -54,9 +62,17 @@ impl Runner {
             metrics: controller.metrics,
             gate,
             inputs,
+            fence: Fence::new(terms.clone(), None),
+            terms,
             polls: TaskTracker::new(),
             api_calls: TaskTracker::new(),
         }
+    }
+
+    /// Ends what is in flight on behalf of the term before; effects from now on belong to this one.
+    pub(super) fn begin_term(&mut self, number: Option<u64>) {
+        let next = Fence::new(self.terms.clone(), number);
+        std::mem::replace(&mut self.fence, next).ended.cancel();
     }
 
     /// Starts the task of an effect.
@@ -74,7 +90,9 @@ impl Runner {
                     self.gate.clone(),
                     *request,
                 );
+                let poll = self.fence.clone().hold(poll);
                 self.spawn(&self.polls, span, POLL_TIMEOUT, poll, move |result| {
+                    let result = result.flatten();
                     let failed = |failure| Observation::of(Outcome::Failed(failure), 1);
                     Input::Polled(ticket, result.unwrap_or_else(failed))
                 });
@@ -119,9 +137,10 @@ impl Runner {
             Effect::Fetch(ticket, key) => {
                 let span = error_span!("fetch", object = %key);
                 let fetch = write::fetch(self.client.clone(), key);
+                let fetch = self.fence.clone().hold(fetch);
                 let limit = write::TIMEOUT;
                 self.spawn(&self.api_calls, span, limit, fetch, move |result| {
-                    Input::Fetched(ticket, result.unwrap_or(FetchResult::Failed))
+                    Input::Fetched(ticket, result.flatten().unwrap_or(FetchResult::Failed))
                 });
             }
         }
@@ -134,8 +153,9 @@ impl Runner {
         write: impl Future<Output = WriteResult> + Send + 'static,
     ) {
         let limit = write::TIMEOUT;
+        let write = self.fence.clone().hold(write);
         self.spawn(&self.api_calls, span, limit, write, move |result| {
-            Input::Wrote(ticket, result.unwrap_or(WriteResult::Unknown))
+            Input::Wrote(ticket, result.flatten().unwrap_or(WriteResult::Unknown))
         });
     }
 
@@ -179,6 +199,47 @@ impl Runner {
     }
 }
 
+/// Keeps tasks from sending anything after the term on whose behalf they run.
+#[derive(Clone)]
+struct Fence {
+    terms: Terms,
+    number: Option<u64>,
+    /// Cancelled when the control loop has seen the end.
+    ended: CancellationToken,
+}
+
+impl Fence {
+    fn new(terms: Terms, number: Option<u64>) -> Self {
+        Self {
+            terms,
+            number,
+            ended: CancellationToken::new(),
+        }
+    }
+
+    /// By the steady clock, whether or not the control loop has seen the end: the whole process may have been
+    /// stopped meanwhile.
+    fn is_open(&self) -> bool {
+        let term = *self.terms.borrow();
+        term.is_some_and(|term| Some(term.number) == self.number && term.is_running())
+    }
+
+    /// Runs `task` until the term ends, which is checked each time before the task goes on.
+    async fn hold<T>(self, task: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut task = pin!(task);
+        let mut ended = pin!(self.ended.cancelled());
+        let result = poll_fn(|context| {
+            if !self.is_open() || ended.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            task.as_mut().poll(context).map(Some)
+        });
+        let message = "this process leads no longer".to_owned();
+        let ended = || failure(FailureKind::Internal, message);
+        result.await.ok_or_else(ended)
+    }
+}
+
 /// A credential in logs: where it is, never its content.
 fn name(reference: &CredentialRef) -> String {
     let (secret, cloud) = (&reference.cloud.secret_name, &reference.cloud.cloud_name);
@@ -193,7 +254,10 @@ fn name(reference: &CredentialRef) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::fake::{self, Reply, always, object};
+    use crate::controller::{
+        election,
+        fake::{self, Reply, always, object},
+    };
     use image_export_core::{Config, Now, Output, Source, Tracker};
     use image_export_model::{JobAnswer, JobState};
     use serde_json::json;
@@ -303,8 +367,10 @@ mod tests {
         let controller = fake::controller(always(reply).0);
         let metrics = controller.metrics.clone();
         let (sender, results) = mpsc::unbounded_channel();
+        let mut runner = Runner::new(controller, sender, election::endless());
+        runner.begin_term(Some(1));
         Running {
-            runner: Runner::new(controller, sender),
+            runner,
             results,
             metrics,
         }

@@ -50,6 +50,7 @@ pub(super) fn spawn(
             source,
             scope,
             api,
+            label_selector: controller.label_selector.clone(),
             sender: sender.clone(),
             health: controller.health.clone(),
             metrics: controller.metrics.clone(),
@@ -66,6 +67,7 @@ struct Watch {
     /// The namespace, or all of them, for people.
     scope: String,
     api: Api<Guarded>,
+    label_selector: Option<String>,
     sender: mpsc::Sender<Input>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
@@ -84,7 +86,11 @@ impl Watch {
 
     async fn run(&self) {
         // Never `any_semantic`: a list from the cache may be older than the objects seen before.
-        let config = Config::default()
+        let config = Config {
+            label_selector: self.label_selector.clone(),
+            ..Config::default()
+        };
+        let config = config
             .timeout(WATCH_SECONDS)
             .page_size(PAGE)
             .list_semantic(ListSemantic::MostRecent);
@@ -178,6 +184,13 @@ fn diagnose(error: &watcher::Error) -> (&'static str, String) {
                 "the operator may not list or watch ImageExportJobs: apply the RBAC in deploy/"
                     .to_owned(),
             ),
+            400 => (
+                "api_error",
+                format!(
+                    "the API server answered 400: {}",
+                    bounded(status.message.clone())
+                ),
+            ),
             401 => (
                 "unauthorized",
                 "the API server does not accept the operator's token".to_owned(),
@@ -242,6 +255,7 @@ mod tests {
                 source: Source(3),
                 scope: "namespace ns".to_owned(),
                 api: Api::namespaced(client, "ns"),
+                label_selector: None,
                 sender,
                 health: Arc::clone(&health),
                 metrics: Arc::clone(&metrics),

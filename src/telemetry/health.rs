@@ -28,6 +28,8 @@ pub struct Health {
     listed: AtomicBool,
     /// What keeps each watch from working.
     problems: Mutex<BTreeMap<Source, String>>,
+    /// What keeps this process from standing for leadership.
+    election: Mutex<Option<String>>,
     /// Those since the last call that the API server accepted.
     rejections: Mutex<Option<Rejections>>,
 }
@@ -47,6 +49,7 @@ impl Default for Health {
             last_beat: AtomicU64::new(0),
             listed: AtomicBool::new(false),
             problems: Mutex::default(),
+            election: Mutex::default(),
             rejections: Mutex::default(),
         }
     }
@@ -82,6 +85,11 @@ impl Health {
 
     fn problems(&self) -> std::sync::MutexGuard<'_, BTreeMap<Source, String>> {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Call it when the Lease cannot be read or written, and when it can again.
+    pub fn set_election_problem(&self, problem: Option<String>) {
+        *self.election.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
     /// Call it with the status of each answer of the API server.
@@ -142,7 +150,8 @@ impl Health {
     pub fn ready(&self) -> Result<(), String> {
         if self.is_listed() {
             // A later outage of the API server is not fixed by a restart of the operator.
-            return self.rejection().map_or(Ok(()), Err);
+            let election = self.election.lock().unwrap_or_else(PoisonError::into_inner);
+            return self.rejection().or(election.clone()).map_or(Ok(()), Err);
         }
         let problems = self.problems();
         if problems.is_empty() {

@@ -18,6 +18,7 @@ mod harness;
 mod interfaces;
 mod keys;
 mod keystone;
+mod leadership;
 mod lifecycle;
 mod logins;
 mod network;

@@ -20,7 +20,7 @@ const NAME: &str = "image-export-operator";
 
 /// The API server that tests may stop, running and with `deploy/` applied; no other test uses it
 /// until the guard is dropped.
-async fn own_cluster() -> (MutexGuard<'static, ()>, &'static Cluster) {
+pub async fn own_cluster() -> (MutexGuard<'static, ()>, &'static Cluster) {
     static TURN: Mutex<()> = Mutex::const_new(());
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     let turn = TURN.lock().await;

@@ -66,6 +66,10 @@ pub struct Config {
     /// Polls in flight in all.
     pub polls_in_flight: usize,
 
+    /// For this long after this process takes over, a status that another leader wrote is believed: a write of
+    /// the former leader may land late.
+    pub takeover_grace: Duration,
+
     /// Status writes (and reads to settle them) in flight.
     pub writes_in_flight: usize,
     /// `PollFailed` writes a second: a cloud outage must not become a write storm.
@@ -123,6 +127,7 @@ impl Default for Config {
             quota_burst: 20.0,
             quota_in_flight: 64,
             polls_in_flight: 256,
+            takeover_grace: Duration::ZERO,
             writes_in_flight: 16,
             poll_failed_writes: 20.0,
             conflicts_before_json_patch: 3,

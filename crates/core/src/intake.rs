@@ -10,11 +10,14 @@ use crate::{
     phase::Detail,
     schedule,
     state::{State, acknowledged_phase},
+    status::Snapshot,
     sync::{StatusChange, Sync},
     time::{Due, Moment},
     version,
 };
-use image_export_api::{ImageExportJob, POLL_REQUEST_ANNOTATION, POLL_REQUEST_MAX_BYTES};
+use image_export_api::{
+    ImageExportJob, ImageExportJobStatus, POLL_REQUEST_ANNOTATION, POLL_REQUEST_MAX_BYTES,
+};
 use std::{cmp::Ordering, sync::Arc};
 
 /// Event reason: an object that the operator cannot read. Published once an object.
@@ -165,8 +168,10 @@ pub fn apply_content(state: &mut State, now: Moment, key: JobKey, object: &Image
         job.adopt(&state.config, now, status);
     } else {
         let before = acknowledged_phase(job);
+        let is_late_write = now.at < state.believes_until && is_news(job, status);
         match job.apply_status(&state.config, now.at, status) {
             StatusChange::None => {}
+            StatusChange::Edited if is_late_write => job.adopt(&state.config, now, status),
             StatusChange::Edited => state.counters.repairs += 1,
             StatusChange::Confirmed => state.publish_phase(key, before),
         }
@@ -174,6 +179,13 @@ pub fn apply_content(state: &mut State, now: Moment, key: JobKey, object: &Image
     apply_spec(state, now, key, object);
     apply_poll_request(state, key, object);
     state.dirty.push(key);
+}
+
+/// Whether a status that the former leader may have written shows more than this process has observed.
+fn is_news(job: &Job, status: Option<&ImageExportJobStatus>) -> bool {
+    let snapshot = status.and_then(|status| Snapshot::parse(status, job.id.as_str()));
+    let has_observed = job.limits.unobserved_since.is_none();
+    snapshot.is_some_and(|shown| !has_observed || shown.phase.is_finished())
 }
 
 fn apply_spec(state: &mut State, now: Moment, key: JobKey, object: &ImageExportJob) {

@@ -24,6 +24,7 @@
 //! | `deadline` | – what its spec limits in time |
 //! | `registry`, `secrets`, `quota`, `write_queue`, `timers` | what many objects share; these return values and call nobody |
 //! | `state` | all of it together |
+//! | [`lease`] | leader election, which the caller runs: it tells the tracker by [`Input::Leading`] |
 //! | `effects`, `config` | the contract with the caller; its numbers |
 //! | `keys`, `time`, `token_bucket`, `cadence`, `version` | keys, clocks and arithmetic |
 
@@ -37,6 +38,7 @@ mod facts;
 mod intake;
 mod job;
 mod keys;
+pub mod lease;
 mod message;
 mod outcomes;
 pub mod phase;

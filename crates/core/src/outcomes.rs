@@ -159,7 +159,10 @@ pub fn apply_read(
     };
     for member in state.secrets.members(key) {
         if let Some(job) = state.jobs.get_mut(member) {
-            apply(job);
+            // A standby believes what the leader shows.
+            if state.leading {
+                apply(job);
+            }
             state.dirty.push(member);
         }
     }

@@ -239,12 +239,16 @@ impl Secrets {
         })
     }
 
-    /// Forgets configuration errors: a standby reads no Secret, so they may be long fixed.
+    /// Forgets configuration errors, which may be fixed, and reads those Secrets anew: a standby shows nothing
+    /// of what it reads.
     pub fn apply_new_leadership(&mut self) {
-        for secret in self.entries.values_mut() {
-            if matches!(secret.state, SecretState::Misconfigured(_)) {
-                secret.state = SecretState::Unread;
-            }
+        let misconfigured = |(key, secret): (SecretKey, &Secret)| {
+            matches!(secret.state, SecretState::Misconfigured(_)).then_some(key)
+        };
+        let keys: Vec<_> = self.entries.iter().filter_map(misconfigured).collect();
+        for key in keys {
+            self.set_unneeded(key);
+            self.request_read(key);
         }
     }
 

@@ -43,6 +43,8 @@ pub struct State {
     pub stopping: bool,
     /// Counts changes of leadership: what was sent under another epoch is void.
     pub epoch: u32,
+    /// Until then, a status that another leader wrote is believed.
+    pub believes_until: Duration,
     /// Numbers what is sent.
     pub sequence: u64,
     pub counters: Counters,
@@ -62,6 +64,7 @@ impl State {
             leading: false,
             stopping: false,
             epoch: 0,
+            believes_until: Duration::ZERO,
             sequence: 0,
             counters: Counters::default(),
             dirty: Vec::new(),

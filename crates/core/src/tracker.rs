@@ -8,10 +8,11 @@ use crate::{
         WriteTicket,
     },
     intake,
-    job::PollStage,
+    job::{Plan, PollStage},
     keys::{BucketKey, JobKey},
     outcomes,
-    phase::{Phase, Priority},
+    phase::{Detail, Phase, Priority},
+    schedule,
     secrets::SecretState,
     state::{Counters, State},
     sync::ChangeStage,
@@ -74,8 +75,8 @@ impl Tracker {
         }
     }
 
-    /// Takes one input and asks for what is to be done about it. Effects are asked for while leading; what
-    /// became due before waits.
+    /// Takes one input and asks for what is to be done about it. Without leadership Secrets alone are read, so
+    /// that a new leader polls at once; everything else waits.
     pub fn handle(&mut self, now: Now, input: Input, output: &mut Output) {
         let now = self.moment(now);
         // What was due before the input comes first.
@@ -83,16 +84,19 @@ impl Tracker {
         self.fire_timers(now);
         self.apply(now, input);
         self.decide_dirty(now);
-        if self.state.leading {
-            if !self.state.stopping {
-                self.send_reads(now);
-                self.send_polls(now);
-            }
+        let (leading, stopping) = (self.state.leading, self.state.stopping);
+        if !stopping {
+            self.send_reads(now);
+        }
+        if leading && !stopping {
+            self.send_polls(now);
+        }
+        if leading {
             self.decide_dirty(now);
             self.send_changes(now);
-            output.effects.append(&mut self.state.output.effects);
             output.events.append(&mut self.state.output.events);
         }
+        output.effects.append(&mut self.state.output.effects);
     }
 
     fn apply(&mut self, now: Moment, input: Input) {
@@ -126,7 +130,8 @@ impl Tracker {
         }
     }
 
-    /// A change of leadership voids what is in flight. A new leader has not observed any job for a while.
+    /// A change of leadership voids what is in flight. A new leader has not observed any job for a while. It
+    /// polls each at its usual instant: the former leader has polled it until now.
     fn apply_leadership(&mut self, now: Moment, leading: bool) {
         let state = &mut self.state;
         if std::mem::replace(&mut state.leading, leading) == leading {
@@ -134,12 +139,26 @@ impl Tracker {
         }
         state.epoch += 1;
         if leading {
+            state.believes_until = now.at + state.config.takeover_grace;
             state.secrets.apply_new_leadership();
             state.output.events.append(&mut state.jobs.take_reports());
             for (key, job) in state.jobs.iter_mut() {
                 job.apply_gap(now);
                 job.limits.was_late = false;
                 state.dirty.push(key);
+                let Some(phase) = job.phase() else {
+                    continue;
+                };
+                if matches!(phase.row().detail, Detail::Configuration(_)) && job.is_active() {
+                    state.secrets.request_read(job.secret);
+                }
+                job.polling
+                    .wanted
+                    .take_if(|due| matches!(due, Due::Since(_)));
+                job.polling.plan = match schedule::first_poll(&state.config, now, job, None) {
+                    Some(at) => Plan::First(at),
+                    None => Plan::Paced(now.at),
+                };
             }
         }
     }
@@ -155,11 +174,20 @@ impl Tracker {
     fn next_wake(&self) -> Option<Duration> {
         let state = &self.state;
         let decisions = [state.timers.next_wake(), state.secrets.next_plan()];
-        let polls = [state.secrets.next_wake(), state.quotas.next_wake()];
-        let polls = polls.into_iter().filter(|_| !state.stopping);
+        let reads = [state.secrets.next_wake()]
+            .into_iter()
+            .filter(|_| !state.stopping);
+        let polls = [state.quotas.next_wake()]
+            .into_iter()
+            .filter(|_| !state.stopping);
         let sends = polls.chain([state.writes.next_wake()]);
         let sends = sends.filter(|_| state.leading);
-        decisions.into_iter().chain(sends).flatten().min()
+        decisions
+            .into_iter()
+            .chain(reads)
+            .chain(sends)
+            .flatten()
+            .min()
     }
 
     /// Whether every source has been listed once.

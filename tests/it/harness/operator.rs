@@ -35,6 +35,8 @@ pub struct Launch<'a> {
     pub log_level: &'a str,
     /// Factor of its durations.
     pub scale: f64,
+    /// Further environment variables.
+    pub environment: &'a [(&'a str, &'a str)],
 }
 
 impl Launch<'_> {
@@ -53,6 +55,7 @@ impl Default for Launch<'_> {
             allow_http: true,
             log_level: "info,image_export=debug",
             scale: SCALE,
+            environment: &[],
         }
     }
 }
@@ -97,7 +100,8 @@ impl Operator {
             .args(launch.allow_http.then_some("--allow-http"))
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)
-            .env("IMAGE_EXPORT_TIME_SCALE", launch.scale.to_string());
+            .env("IMAGE_EXPORT_TIME_SCALE", launch.scale.to_string())
+            .envs(launch.environment.iter().copied());
         let process =
             Supervised::spawn(&command, Output::Merged(log.clone())).expect("the operator starts");
         Self { process, log }

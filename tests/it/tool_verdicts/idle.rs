@@ -20,6 +20,7 @@ const REPEATED: [(&str, &str); 4] = [
 /// Fast enough for 20 polls that are 5 minutes apart. Too fast for a grace to pass: a machine would have to
 /// run the operator without a delay of 10 ms.
 const FAST: Launch<'static> = Launch {
+    environment: &[],
     allow_http: true,
     log_level: "info",
     scale: 0.001,

@@ -151,3 +151,90 @@ fn nothing_is_published_without_leadership_nor_made_up_for_later() {
     world.run(1);
     assert_eq!(world.reasons_of_events(), both);
 }
+
+/// A standby beside a leader, which has followed `x` for a while; the standby takes over.
+fn after_takeover(grace: u64) -> World {
+    let config = Config {
+        takeover_grace: secs(grace),
+        ..Config::default()
+    };
+    let mut leader = World::new();
+    leader.create(object("x"));
+    leader.run(100);
+    let mut world = World::unstarted(config);
+    world.list();
+    let mut seen = object("x");
+    seen.status = Some(leader.status("x").clone());
+    world.create(seen);
+    world.run(3600);
+    assert_eq!(world.polls.len(), 0);
+    world.feed(Input::Leading(true));
+    world
+}
+
+#[test]
+fn a_standby_has_read_the_secrets_and_polls_each_job_at_its_usual_instant() {
+    let mut world = World::unstarted(Config::default());
+    world.list();
+    let mut other = World::new();
+    for name in ["x", "y", "z"] {
+        other.create(object(name));
+        other.run(10);
+        let mut seen = object(name);
+        seen.status = Some(other.status(name).clone());
+        world.create(seen);
+    }
+    world.run(3600);
+    let reads = world.reads.len();
+    // Each five minutes, as a leader reads them.
+    assert!((11..=14).contains(&reads), "{reads}");
+    world.feed(Input::Leading(true));
+    assert_eq!(world.polls.len(), 0, "no burst");
+    world.run(30);
+    assert_eq!(world.polls.len(), 3, "each within a period");
+}
+
+#[test]
+fn a_late_write_of_the_former_leader_is_believed() {
+    let mut finished = World::new();
+    finished.reports("x", success());
+    finished.create(object("x"));
+    finished.run(10);
+    let end = finished.status("x").clone();
+
+    let mut world = after_takeover(20);
+    world.run(5);
+    let polls = world.polls.len();
+    world.edit("x", |status| *status = end.clone());
+    world.run(600);
+    assert_eq!(world.reason("x"), "JobSucceeded");
+    assert_eq!(
+        (world.polls.len(), world.census().counters.repairs),
+        (polls, 0)
+    );
+
+    // Later, and without an election, it is somebody's edit.
+    for (grace, wait) in [(20, 21), (0, 5)] {
+        let mut world = after_takeover(grace);
+        world.run(wait);
+        world.edit("x", |status| *status = end.clone());
+        world.run(600);
+        assert_eq!(world.reason("x"), "JobRunning");
+        assert_eq!(world.census().counters.repairs, 1);
+    }
+}
+
+#[test]
+fn a_late_write_of_less_than_was_observed_is_replaced() {
+    let mut world = after_takeover(60);
+    let initializing = world.status("x").clone();
+    world.run(35);
+    assert_eq!(world.polls.len(), 1, "observed");
+    world.edit("x", |status| {
+        *status = initializing;
+        status.status = Some("INIT".to_owned());
+    });
+    world.run(5);
+    assert_eq!(world.reason("x"), "JobRunning");
+    assert_eq!(world.status("x").status.as_deref(), Some("RUNNING"));
+}

@@ -11,6 +11,7 @@ mod deadline;
 mod image_id;
 mod invariants;
 mod leadership;
+mod lease;
 mod lists;
 mod oracles;
 mod phases;

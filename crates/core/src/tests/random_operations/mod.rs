@@ -32,10 +32,10 @@ fn run_operations(ops: Vec<Op>, abruptly: bool, worst: &mut Worst) {
     let lag = scenario.world.landed_last.saturating_sub(ended);
     worst.lag = worst.lag.max(lag);
     worst.writes = worst.writes.max(scenario.world.oracles.most_writes());
-    let repairs = scenario.world.census().counters.repairs;
+    let repairs = scenario.repairs();
     scenario.world.run(1000);
     assert_eq!(scenario.world.landed, writes, "nothing is written any more");
-    assert_eq!(scenario.world.census().counters.repairs, repairs);
+    assert_eq!(scenario.repairs(), repairs);
     scenario.check_requests();
     scenario.check_leftovers();
 }

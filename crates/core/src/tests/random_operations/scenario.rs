@@ -508,6 +508,18 @@ impl Scenario {
     }
 
     /// What is left in the collections of the process in turn.
+    /// Repairs of all processes.
+    pub fn repairs(&mut self) -> u64 {
+        let turn = self.world.process;
+        let mut repairs = 0;
+        for process in 0..=usize::from(self.has_peer) {
+            self.world.turn_to(process);
+            repairs += self.world.census().counters.repairs;
+        }
+        self.world.turn_to(turn);
+        repairs
+    }
+
     fn leftovers(&self, but_for_buckets: bool) -> Vec<(&'static str, usize)> {
         let buckets = ["buckets", "projects", "ready buckets", "wakes of buckets"];
         let mut left = self.world.tracker.state.leftovers();
