@@ -92,6 +92,7 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
             secret,
             group,
             evidence: Evidence::default(),
+            answered_at: now.at,
             pending_at: None,
             polling: Polling {
                 stage: PollStage::Off,

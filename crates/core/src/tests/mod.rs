@@ -12,6 +12,7 @@ mod image_id;
 mod invariants;
 mod leadership;
 mod lists;
+mod measures;
 mod oracles;
 mod phases;
 mod polls;
