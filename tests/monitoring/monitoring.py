@@ -26,7 +26,7 @@ ELSEWHERE = {
     "up": set(),
     "ALERTS": {"alertname", "alertstate", "severity"},
     "kube_pod_container_resource_limits": {"resource"},
-    "kube_customresource_imageexportjob_condition": {"name", "type", "status", "reason"},
+    "imageexportjob_condition": {"name", "type", "status", "reason"},
 }
 
 
