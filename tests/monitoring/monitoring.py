@@ -181,8 +181,8 @@ def alternatives(operator, value):
 
 
 def missing(expr, series, reasons):
-    """What a query asks for that is not among the series. `reasons`: those of imageexport_objects, which are not
-    all there at once."""
+    """What a query asks for that is not among the series, where the value `None` of a label stands for any.
+    `reasons`: those of imageexport_objects, which are not all there at once."""
     selectors, grouped = parse(expr)
     known = set(TARGET_LABELS)
     for metric, matchers in selectors:
@@ -208,15 +208,15 @@ def missing(expr, series, reasons):
         plain = [(label, values) for label, values in asked if values]
         for values in itertools.product(*(values for _, values in plain)):
             wanted = dict(zip((label for label, _ in plain), values))
-            if not any(wanted.items() <= one.items() for one in found):
+            if not any(all(one.get(label, "") in (value, None) for label, value in wanted.items()) for one in found):
                 yield f"there is no {metric} with {wanted}"
         for label, operator, value in own:
             # What is left out has to exist as well.
             for value in value.split("|") if operator in ("!=", "!~") else []:
-                if not any(one.get(label) == value for one in found):
+                if not any(one.get(label, "") in (value, None) for one in found):
                     yield f"there is no {metric} with {label} {value}, which is left out"
             if operator == "=~" and alternatives(operator, value) is None:
-                if not any(re.fullmatch(value, one.get(label, "")) for one in found):
+                if not any(one.get(label, "") is None or re.fullmatch(value, one.get(label, "")) for one in found):
                     yield f"there is no {metric} with {label} like {value}"
     for label in sorted(grouped - known):
         yield f"no metric has the label {label}"
