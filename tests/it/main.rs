@@ -32,3 +32,4 @@ mod repair;
 mod repository;
 mod spec;
 mod tool_verdicts;
+mod upgrade;
