@@ -20,6 +20,7 @@ mod keys;
 mod keystone;
 mod lifecycle;
 mod logins;
+mod manifests;
 mod network;
 mod objects;
 mod outage;
