@@ -20,21 +20,28 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end -}}
 
+{{/* Labels of an object: those of the values never replace the chart's. */}}
 {{- define "image-export-operator.commonLabels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/name: {{ include "image-export-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := dict
+  "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-")
+  "app.kubernetes.io/name" (include "image-export-operator.name" .)
+  "app.kubernetes.io/instance" .Release.Name
+  "app.kubernetes.io/version" .Chart.AppVersion
+  "app.kubernetes.io/managed-by" .Release.Service
+-}}
+{{- mergeOverwrite (deepCopy .Values.commonLabels) $own | toYaml -}}
 {{- end -}}
 
 {{/* Labels of the parts that run, or that select the Pods. */}}
 {{- define "image-export-operator.operatorLabels" -}}
-{{ include "image-export-operator.commonLabels" . }}
-app.kubernetes.io/component: operator
+{{- $own := dict "app.kubernetes.io/component" "operator" -}}
+{{- mergeOverwrite (include "image-export-operator.commonLabels" . | fromYaml) $own | toYaml -}}
+{{- end -}}
+
+{{/* The same with those of one object's values: a list of the root and of these. */}}
+{{- define "image-export-operator.labelsWith" -}}
+{{- $own := include "image-export-operator.operatorLabels" (index . 0) | fromYaml -}}
+{{- mergeOverwrite (deepCopy (index . 1)) $own | toYaml -}}
 {{- end -}}
 
 {{- define "image-export-operator.serviceAccountName" -}}
