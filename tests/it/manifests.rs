@@ -9,7 +9,7 @@ use crate::{
 };
 use image_export_api::conditions::reasons;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, env, fmt::Write as _, fs};
+use std::{collections::BTreeMap, env, fmt::Write as _, fs, process::Command};
 use testbed::{
     ims::Job,
     kubernetes::{Cluster, Output},
@@ -154,6 +154,28 @@ fn chart_and_kustomization_name_the_image_of_this_version() {
     let deployment = find(&whole, "Deployment", NAME).expect("it");
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["image"], format!("{IMAGE}:v{version}"));
+}
+
+/// Without a cluster it ends with 1; wrong usage is 2.
+#[test]
+fn the_operator_understands_each_argument_that_the_chart_gives_it() {
+    for name in ["default", "namespaced", "everything"] {
+        let objects = golden(name);
+        let mut deployments = objects
+            .iter()
+            .filter(|object| object["kind"] == "Deployment");
+        let deployment = deployments.next().expect("a Deployment");
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        let arguments = container["args"].as_array().expect("arguments");
+        let output = Command::new(env!("CARGO_BIN_EXE_image-export-operator"))
+            .args(arguments.iter().filter_map(Value::as_str))
+            .env("KUBECONFIG", "/nonexistent")
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .output()
+            .expect("it runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {error}");
+    }
 }
 
 /// The rows of the table of values: each value with a comment above it, and all that is below it.
