@@ -48,17 +48,13 @@ for source in [openapi / "api__v1_openapi.json", *openapi.glob("apis__*__*_opena
             file = kubeconform(kind["kind"], kind["group"], kind["version"])
             write(file, {"$ref": f"#/components/schemas/{name}", "components": components})
 
-crds = []
-for argument in map(pathlib.Path, sys.argv[3:]):
-    crds += sorted(argument.glob("*.yaml")) if argument.is_dir() else [argument]
-for source in crds:
+for source in map(pathlib.Path, sys.argv[3:]):
     text = source.read_text()
     crd = yaml.safe_load(text)
-    if crd.get("kind") != "CustomResourceDefinition":
-        continue
     write(out / "crds" / source.name, text)
     spec = crd["spec"]
     for version in spec["versions"]:
         schema = strict(version["schema"]["openAPIV3Schema"])
-        schema["properties"]["metadata"] = {"type": "object"}
+        kind = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
+        schema["properties"].update(kind)
         write(kubeconform(spec["names"]["kind"], spec["group"], version["name"]), schema)
