@@ -391,7 +391,7 @@ async fn without_one_of_its_rights_something_fails() {
     use Failure::{Metric, Reason};
     const FORBIDDEN: &str = r#"imageexport_watch_errors_total{kind="forbidden"}"#;
     for (rule, verb, failure) in [
-        (0, "list", Metric(FORBIDDEN)),
+        (0_usize, "list", Metric(FORBIDDEN)),
         (0, "watch", Metric(FORBIDDEN)),
         (
             0,
@@ -488,10 +488,13 @@ async fn the_edit_role_alone_is_enough_to_use_the_objects() {
         })
         .to_string()
     };
-    for (name, how) in [("client", &[][..]), ("server", &["--server-side"])] {
+    for (name, how) in [
+        ("client", "--server-side=false"),
+        ("server", "--server-side"),
+    ] {
         team.sim.put_job(Job::new(PROJECT, name));
         for _ in 0..2 {
-            act(&[&["apply", "-f", "-"], how].concat())
+            act(&["apply", how, "-f", "-"])
                 .stdin(object(name))
                 .success()
                 .expect("applied");
