@@ -21,6 +21,7 @@ mod keystone;
 mod leadership;
 mod lifecycle;
 mod logins;
+mod manifests;
 mod network;
 mod objects;
 mod outage;
