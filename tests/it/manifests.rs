@@ -457,7 +457,7 @@ async fn without_one_of_its_rights_something_fails() {
     }
 }
 
-/// As a GitOps tool does that acts under a `ServiceAccount` of the namespace.
+/// As a `GitOps` tool does that acts under a `ServiceAccount` of the namespace.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_edit_role_alone_is_enough_to_use_the_objects() {
     let team = Team::start("edit-role").await;
