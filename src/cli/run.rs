@@ -56,7 +56,7 @@ fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
         ..arguments.cloud.options()?
     };
     time_scale::apply(&mut config, &mut options)?;
-    let client = cluster::connect(&options.proxies, health.clone())?;
+    let client = cluster::connect(&options.proxies, health.clone(), &metrics)?;
     let cloud = CloudClient::new(options).context("the cloud client cannot be built")?;
 
     let lease = lease_name(&arguments, &client);

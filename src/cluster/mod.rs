@@ -1,27 +1,28 @@
 //! The connection to the API server: which cluster it is, and which proxy leads there.
 
 mod kubeconfig;
+mod observed;
 
-use crate::telemetry::Health;
+use crate::telemetry::{Health, Metrics};
 use anyhow::Context;
-use http::Response;
 use image_export_cloud::{Proxies, Proxy};
 use kube::{Client, Config, client::ClientBuilder};
+pub(crate) use observed::Observe;
 use std::{sync::Arc, time::Duration};
-use tower::{
-    BoxError,
-    timeout::TimeoutLayer,
-    util::{MapResponseLayer, ThenLayer},
-};
-use url::Url;
+use tower::{BoxError, timeout::TimeoutLayer, util::ThenLayer};
+use url::{Position, Url};
 
 /// Bound on the time to the first byte of the API server's answer; kube has none of its own.
 const API_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bound on silence within an answer. Longer than a watch without events lasts.
 const API_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A client of the cluster that the environment names. `health` learns of each answer.
-pub fn connect(proxies: &Proxies, health: Arc<Health>) -> anyhow::Result<Client> {
+/// A client of the cluster that the environment names. `health` learns of each answer, `metrics` of each call.
+pub fn connect(
+    proxies: &Proxies,
+    health: Arc<Health>,
+    metrics: &Metrics,
+) -> anyhow::Result<Client> {
     let mut config = cluster()?;
     let url: Url = config.cluster_url.to_string().parse()?;
     let proxy = route(&mut config, &url, proxies)?;
@@ -39,9 +40,11 @@ pub fn connect(proxies: &Proxies, health: Arc<Health>) -> anyhow::Result<Client>
     let through = proxy.as_ref().map(tracing::field::display);
     tracing::info!(%url, proxy = through, "using this API server");
     let builder = ClientBuilder::try_from(config).context("the API client cannot be built")?;
+    let calls = metrics.api_calls(&url[Position::BeforeHost..Position::AfterPort]);
     let blame = ThenLayer::new(move |result| name_proxy(result, proxy.clone(), url.clone()));
-    let builder = builder.with_layer(&blame).with_layer(&observe(health));
-    Ok(builder.with_layer(&TimeoutLayer::new(API_TIMEOUT)).build())
+    let timeout = TimeoutLayer::new(API_TIMEOUT);
+    let builder = builder.with_layer(&blame).with_layer(&timeout);
+    Ok(builder.with_layer(&Observe { health, calls }).build())
 }
 
 /// The cluster that KUBECONFIG names, else that of ~/.kube/config, else the one the operator runs
@@ -86,16 +89,6 @@ async fn name_proxy<R>(
         Some(problem) => Err(problem.await.into()),
         None => Err(error),
     }
-}
-
-/// Shows each answer to `health`.
-pub(crate) fn observe<B>(
-    health: Arc<Health>,
-) -> MapResponseLayer<impl Fn(Response<B>) -> Response<B> + Clone> {
-    MapResponseLayer::new(move |response: Response<B>| {
-        health.api_answered(response.status().as_u16());
-        response
-    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! An API server for unit tests, without a network: it records each request and answers as the test says.
 
 use super::{Controller, LEASE, LeaseName};
-use crate::{cluster::observe, telemetry::Health};
+use crate::{
+    cluster::Observe,
+    telemetry::{Health, Metrics},
+};
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use image_export_cloud::{CloudClient, CloudOptions, EndpointPolicy};
@@ -77,8 +80,14 @@ pub(super) fn observed(answer: impl FnMut(&Sent) -> Reply + Send + 'static) -> C
         sent: Arc::default(),
     };
     let health = Arc::<Health>::default();
-    let builder = ClientBuilder::new(server, "default").with_layer(&observe(health.clone()));
+    let metrics = Arc::<Metrics>::default();
+    let observe = Observe {
+        health: health.clone(),
+        calls: metrics.api_calls("api.test"),
+    };
+    let builder = ClientBuilder::new(server, "default").with_layer(&observe);
     Controller {
+        metrics,
         health,
         ..controller(builder.build())
     }

@@ -13,6 +13,7 @@ mod guarded;
 mod patch;
 mod poll;
 mod runner;
+mod transitions;
 mod watch;
 mod write;
 
@@ -20,7 +21,7 @@ use crate::telemetry::{Health, LogGate, Metrics};
 use election::{Election, Terms};
 pub use election::{LEASE, LeaseName};
 use image_export_cloud::CloudClient;
-use image_export_core::{Config, INVALID_OBJECT, Input, Now, Output, Tracker};
+use image_export_core::{Config, Input, Now, Output, Tracker};
 use jiff::Timestamp;
 use kube::Client;
 use runner::Runner;
@@ -30,6 +31,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use transitions::Transitions;
 
 /// Longest pause between two turns of the loop; gauges are updated as often, and `/healthz` needs
 /// the turns.
@@ -98,6 +100,7 @@ impl Controller {
         }
         tracing::info!("shutting down");
         let drained = timeout(DRAIN, control.drain()).await;
+        control.transitions.sum_up_now();
         control.report_pending(drained.is_ok());
         control.events.end().await;
         if let Some(election) = election {
@@ -128,10 +131,13 @@ struct ControlLoop {
     terms: Terms,
     /// Number of the term in which the tracker leads.
     leading: Option<u64>,
+    /// Name of the Lease, where there is an election.
+    lease: Option<String>,
     runner: Runner,
     /// Inputs from the runner's tasks.
     results: mpsc::UnboundedReceiver<Input>,
     events: events::Queue,
+    transitions: Transitions,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     gate: LogGate,
@@ -141,18 +147,25 @@ impl ControlLoop {
     fn new(controller: Controller, terms: Terms) -> Self {
         let started = Instant::now();
         let (sender, results) = mpsc::unbounded_channel();
+        let metrics = controller.metrics.clone();
+        metrics.set_max_polls(controller.config.polls_in_flight);
+        let lease = controller
+            .leader_elect
+            .then(|| controller.lease.name.clone());
         Self {
             tracker: Tracker::new(controller.config.clone(), now(started)),
             started,
             reported: started,
             sources: u16::try_from(controller.namespaces.len().max(1)).unwrap_or(u16::MAX),
             events: events::Queue::start(controller.client.clone(), controller.metrics.clone()),
-            metrics: controller.metrics.clone(),
+            transitions: Transitions::new(metrics.clone()),
+            metrics,
             health: controller.health.clone(),
             gate: LogGate::default(),
             runner: Runner::new(controller, sender, terms.clone()),
             terms,
             leading: None,
+            lease,
             results,
         }
     }
@@ -171,11 +184,11 @@ impl ControlLoop {
         for effect in output.effects {
             self.runner.start(effect);
         }
+        for transition in &output.transitions {
+            self.transitions.apply(transition);
+        }
         for event in output.events {
-            // No status and no metric shows it.
-            if event.reason == INVALID_OBJECT {
-                tracing::warn!(object = %event.key, "{}", event.note);
-            }
+            self.transitions.apply_event(&event);
             self.events.push(event);
         }
         self.health.beat();
@@ -193,6 +206,9 @@ impl ControlLoop {
         let term = term
             .filter(|term| term.is_running())
             .map(|term| term.number);
+        if let Some(lease) = &self.lease {
+            self.metrics.set_leader(lease, term.is_some());
+        }
         if term == self.leading {
             return;
         }
@@ -218,6 +234,7 @@ impl ControlLoop {
         let census = self.tracker.census(now(self.started));
         self.metrics.update(&census, self.runner.open_breakers());
         self.runner.purge_credentials();
+        self.transitions.sum_up();
     }
 
     fn next_wake(&self) -> Instant {
@@ -439,11 +456,14 @@ mod tests {
         object["spec"] = json!({});
         let (controller, sent) = server(json!([object]), |_| Reply::Never);
         stop_after(SECOND, controller).await;
-        let messages = messages(&log);
-        assert_eq!(messages.len(), 2, "{messages:?}");
+        let logged = log.of("::transitions");
+        assert_eq!(logged.len(), 1, "{logged:?}");
         let note =
             "This object is not followed, because it cannot be read: missing field `projectID`.";
-        assert_eq!(messages[0], format!("WARN {note} null null"));
+        assert_eq!(
+            (&logged[0]["level"], &logged[0]["message"]),
+            (&"WARN".into(), &note.into())
+        );
         assert_eq!(lines(&sent, "POST /apis/events.k8s.io/"), 1);
     }
 

@@ -8,7 +8,7 @@ use crate::{
 use image_export_cloud::CloudClient;
 use image_export_core::PollRequest;
 use image_export_model::{FailureKind, Observation, Outcome};
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 /// Polls a job with the credential that was read for it.
 pub(super) async fn poll(
@@ -24,13 +24,12 @@ pub(super) async fn poll(
         let failure = failure(FailureKind::Internal, message);
         return Observation::of(Outcome::Failed(failure), 0);
     };
-    let started = Instant::now();
+    let running = metrics.poll_started(request.late);
     let observation = cloud
         .query(&credential, &request.project, &request.job)
         .await;
-    let elapsed = started.elapsed();
+    let elapsed = running.end(&observation.outcome, observation.requests);
     let outcome = observation.outcome.category();
-    metrics.polled(outcome, elapsed, observation.requests);
     let (endpoint, request_id) = (&observation.endpoint, &observation.request_id);
     // One line a minute for each category, with the request id that the cloud's support asks for.
     let problem = match &observation.outcome {

@@ -7,15 +7,16 @@ use image_export_api::ImageExportJob;
 use image_export_cloud::ProxyProblem;
 use image_export_core::{Input, ObjectKey, Source};
 use kube::{
-    Api, CustomResourceExt, Resource,
+    Api, Client, CustomResourceExt, Resource,
     runtime::{
         WatchStreamExt,
         watcher::{self, Config, Event, ListSemantic, watcher},
     },
 };
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{error::Error, iter::successors, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tower::service_fn;
 use tracing::{Instrument, error_span};
 
 /// The API server ends each watch after this time, and kube's watcher gives up one that is silent
@@ -32,19 +33,19 @@ pub(super) fn spawn(
     sender: &mpsc::Sender<Input>,
     stop: &CancellationToken,
 ) {
-    let client = &controller.client;
-    let mut scopes: Vec<(String, Api<Guarded>)> = controller
-        .namespaces
-        .iter()
-        .map(|namespace| {
-            let api = Api::namespaced(client.clone(), namespace);
-            (format!("namespace {namespace}"), api)
-        })
-        .collect();
+    let mut scopes: Vec<_> = controller.namespaces.iter().map(Some).collect();
     if scopes.is_empty() {
-        scopes.push(("all namespaces".to_owned(), Api::all(client.clone())));
+        scopes.push(None);
     }
-    for (source, (scope, api)) in (0..).map(Source).zip(scopes) {
+    for (source, scope) in (0..).map(Source).zip(scopes) {
+        let client = noted(controller.client.clone(), source, &controller.metrics);
+        let (scope, api) = match scope {
+            Some(namespace) => (
+                format!("namespace {namespace}"),
+                Api::namespaced(client, namespace),
+            ),
+            None => ("all namespaces".to_owned(), Api::all(client)),
+        };
         let span = error_span!("watch", scope);
         let watch = Watch {
             source,
@@ -60,6 +61,24 @@ pub(super) fn spawn(
         let task = async move { stop.run_until_cancelled(watch.run_always()).await };
         tokio::spawn(task.instrument(span));
     }
+}
+
+/// A client that notes each success as a sign of life of this watch, which begins now.
+fn noted(client: Client, source: Source, metrics: &Arc<Metrics>) -> Client {
+    metrics.watch_seen(source);
+    let namespace = client.default_namespace().to_owned();
+    let metrics = metrics.clone();
+    let service = service_fn(move |request| {
+        let (client, metrics) = (client.clone(), metrics.clone());
+        async move {
+            let answer = client.send(request).await?;
+            if answer.status().is_success() {
+                metrics.watch_seen(source);
+            }
+            Ok::<_, kube::Error>(answer)
+        }
+    });
+    Client::new(service, namespace)
 }
 
 struct Watch {
@@ -100,6 +119,7 @@ impl Watch {
                 Ok(event) => {
                     // `Init` comes before the list request is sent.
                     if !matches!(event, Event::Init) {
+                        self.metrics.watch_seen(self.source);
                         self.health.watch_works(self.source);
                     }
                     self.input(event)
@@ -152,7 +172,7 @@ impl Watch {
         let problem = format!("{}: {problem}", self.scope);
         self.metrics.watch_failed(kind);
         if self.gate.opens(kind) {
-            tracing::warn!(kind, %error, "watch failed: {problem}");
+            tracing::warn!(kind, cause = cause(error), "watch failed: {problem}");
         }
         // A renewed watch loses nothing; after any other failure the operator misses changes.
         if kind != "renewed" {
@@ -163,10 +183,12 @@ impl Watch {
 
 /// The kind of a failure as a metric label, and the problem for people.
 fn diagnose(error: &watcher::Error) -> (&'static str, String) {
-    use watcher::Error;
+    use watcher::Error::{
+        InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed,
+    };
     let cause = match error {
-        Error::InitialListFailed(cause) | Error::WatchStartFailed(cause) => cause,
-        Error::WatchFailed(_) | Error::WatchError(_) | Error::NoResourceVersion => {
+        InitialListFailed(cause) | WatchStartFailed(cause) => cause,
+        WatchFailed(_) | WatchError(_) | NoResourceVersion => {
             return ("renewed", "the watch ended early and is renewed".to_owned());
         }
     };
@@ -206,6 +228,22 @@ fn diagnose(error: &watcher::Error) -> (&'static str, String) {
     }
 }
 
+/// What the API server adds to the problem, or the innermost error. kube's own messages repeat it, with dumps of
+/// structures.
+fn cause(error: &watcher::Error) -> Option<String> {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    let (InitialListFailed(kube::Error::Api(status))
+    | WatchStartFailed(kube::Error::Api(status))
+    | WatchFailed(kube::Error::Api(status))
+    | WatchError(status)) = error
+    else {
+        let sources = successors(error.source(), |&error| error.source());
+        return sources.last().map(|error| bounded(error.to_string()));
+    };
+    let is_clear = matches!(status.code, 401 | 404) || status.message.is_empty();
+    (!is_clear).then(|| bounded(status.message.clone()))
+}
+
 /// serde repeats a value of the wrong type, however long it is.
 fn bounded(mut error: String) -> String {
     if error.len() > ERROR_MAX_BYTES {
@@ -225,7 +263,10 @@ fn key(meta: &kube::core::ObjectMeta) -> Option<ObjectKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::fake::{Reply, Sent, api_server, object};
+    use crate::{
+        controller::fake::{Reply, Sent, api_server, object},
+        telemetry::Captured,
+    };
     use serde_json::{Value, json};
     use std::sync::Mutex;
     use tokio::time::timeout;
@@ -380,6 +421,98 @@ mod tests {
             [format!("GET {PATH}?&limit=500"), watched(10), watched(14)]
         );
         assert_eq!(ready(&seen.health), "ImageExportJobs are being listed");
+    }
+
+    /// Its log at warn, once it has ended.
+    async fn warning(lists: Vec<Reply>, watches: Vec<Reply>) -> Vec<(String, Option<String>)> {
+        let (log, _guard) = Captured::start();
+        Seen::of(lists, watches).await;
+        let lines = log.of("::watch").into_iter();
+        let warnings = lines.filter(|line| line["level"] == "WARN");
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        warnings
+            .map(|line| (text(&line["message"]).unwrap(), text(&line["cause"])))
+            .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_logged_in_one_sentence_with_what_the_api_server_adds() {
+        let forbidden = Reply::json(
+            403,
+            &json!({
+                "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden",
+                "message": "User \"u\" cannot list resource \"imageexportjobs\"", "details": null,
+            }),
+        );
+        let no_crd = Reply::Text(404, "404 page not found\n".to_owned());
+        for (reply, problem, cause) in [
+            (
+                no_crd,
+                "the API server does not know ImageExportJobs: apply the CRD \
+                 imageexportjobs.imageexport.dev, which is in crds/",
+                None,
+            ),
+            (
+                forbidden,
+                "the operator may not list or watch ImageExportJobs: apply the RBAC in deploy/",
+                Some("User \"u\" cannot list resource \"imageexportjobs\""),
+            ),
+            (
+                Reply::Lost,
+                "the API server does not answer",
+                Some("the connection is lost"),
+            ),
+        ] {
+            let message = format!("watch failed: namespace ns: {problem}");
+            let expected = vec![(message, cause.map(str::to_owned))];
+            assert_eq!(warning(vec![reply.clone(); 2], vec![]).await, expected);
+            let started = vec![list(&[])];
+            assert_eq!(warning(started, vec![reply]).await, expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_success_is_a_sign_of_life_of_the_watch() {
+        // A list after 10 s, its second page and a watch after 10 s more each, a rejection after another 10 s.
+        let page = json!({
+            "metadata": { "resourceVersion": "10", "continue": "more" }, "items": [],
+        });
+        let after = |reply| Reply::After(Duration::from_secs(10), Box::new(reply));
+        let replies = [
+            after(Reply::json(200, &page)),
+            after(list(&[])),
+            after(watch(&[])),
+            after(Reply::failure(403, &json!(null))),
+        ];
+        let mut replies = replies.into_iter();
+        let (client, _) = api_server(move |_| replies.next().unwrap_or(Reply::Never));
+        let metrics = Arc::<Metrics>::default();
+        let (sender, mut received) = mpsc::channel(16);
+        let client = noted(client, Source(3), &metrics);
+        let watch = Watch {
+            source: Source(3),
+            scope: "namespace ns".to_owned(),
+            api: Api::namespaced(client, "ns"),
+            label_selector: None,
+            sender,
+            health: Arc::default(),
+            metrics: metrics.clone(),
+            gate: LogGate::default(),
+        };
+        let task = tokio::spawn(async move { watch.run_always().await });
+        let mut ages = Vec::new();
+        for _ in 0..6 {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            let text = metrics.encode();
+            let mut lines = text.lines();
+            let age = lines.find_map(|line| line.strip_prefix("imageexport_watch_age_seconds "));
+            let age: f64 = age.unwrap().parse().unwrap();
+            ages.push(format!("{age:.0}"));
+            while received.try_recv().is_ok() {}
+        }
+        task.abort();
+        // At 9, 18, 27, 36, 45 and 54 s: successes at 10, 20 and 30 s.
+        assert_eq!(ages, ["9", "8", "7", "6", "15", "24"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! The values of labels. Each is counted from the start, so that a rate sees the first of its kind.
 
+use image_export_core::phase::Phase;
+
 pub(super) const OUTCOMES: [&str; 14] = [
     "answered",
     "not_found",
@@ -60,4 +62,15 @@ pub(super) const CLASSES: [&str; 14] = [
     "network",
     "internal",
 ];
-pub(super) const CREDENTIALS: [&str; 4] = ["unread", "usable", "rejected", "broken"];
+pub(super) const CREDENTIALS: [&str; 5] =
+    ["unread", "usable", "rejected", "login_failed", "broken"];
+/// Phases that are an end: from here on nothing changes by itself, though a job beyond its deadline may still end.
+pub const ENDS: [Phase; 5] = [
+    Phase::JobSucceeded,
+    Phase::JobFailed,
+    Phase::ImageIdMissing,
+    Phase::JobNotFound,
+    Phase::DeadlineExceeded,
+];
+/// Those in which the cloud has reported the begin and the end of the job.
+pub(super) const TIMED_ENDS: [Phase; 2] = [Phase::JobSucceeded, Phase::JobFailed];

@@ -99,6 +99,40 @@ impl LogGate {
     }
 }
 
+/// Lets so many lines through at once, and then so many a second.
+#[derive(Debug)]
+pub struct LogQuota {
+    per_second: f64,
+    at_once: f64,
+    left: f64,
+    as_of: Instant,
+}
+
+impl LogQuota {
+    /// A quota of which nothing is used.
+    #[must_use]
+    pub fn new(at_once: f64, per_second: f64) -> Self {
+        Self {
+            per_second,
+            at_once,
+            left: at_once,
+            as_of: Instant::now(),
+        }
+    }
+
+    /// Whether one more line may be logged.
+    pub fn takes(&mut self) -> bool {
+        let gained = self.as_of.elapsed().as_secs_f64() * self.per_second;
+        self.as_of = Instant::now();
+        self.left = (self.left + gained).min(self.at_once);
+        let takes = self.left >= 1.0;
+        if takes {
+            self.left -= 1.0;
+        }
+        takes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +186,16 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(gate.opens("forbidden"));
         assert!(!gate.opens("forbidden"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quota_lets_some_lines_through_at_once_and_then_so_many_a_second() {
+        let mut quota = LogQuota::new(3.0, 0.5);
+        let mut lines = |of: usize| (0..of).filter(|_| quota.takes()).count();
+        assert_eq!(lines(9), 3);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(lines(9), 1);
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(lines(9), 3);
     }
 }

@@ -14,5 +14,6 @@ mod process;
 pub(crate) use captured::Captured;
 pub use health::Health;
 pub use http::{listen, serve};
-pub use logging::{LogFilter, LogFilterError, LogFormat, LogGate, init as init_logging};
-pub use metrics::Metrics;
+pub use labels::ENDS;
+pub use logging::{LogFilter, LogFilterError, LogFormat, LogGate, LogQuota, init as init_logging};
+pub use metrics::{ApiCalls, Metrics, RunningPoll};

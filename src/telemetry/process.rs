@@ -50,13 +50,13 @@ impl Collector for Process {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
-        let resident = "Resident memory in bytes";
+        let resident = "Resident memory in bytes.";
         gauge(
             "process_resident_memory_bytes",
             resident,
             figures.resident_bytes,
         )?;
-        let virtual_ = "Virtual memory in bytes";
+        let virtual_ = "Virtual memory in bytes.";
         gauge(
             "process_virtual_memory_bytes",
             virtual_,
@@ -64,15 +64,15 @@ impl Collector for Process {
         )?;
         gauge(
             "process_open_fds",
-            "Open file descriptors",
+            "Open file descriptors.",
             figures.open_files,
         )?;
-        let most = "Largest possible number of open file descriptors";
+        let most = "Largest possible number of open file descriptors.";
         gauge("process_max_fds", most, figures.most_open_files)?;
-        let started = "Start time of the process, in seconds since the epoch";
+        let started = "Start time of the process, in seconds since the epoch.";
         gauge("process_start_time_seconds", started, self.started)?;
         let cpu = ConstCounter::new(figures.cpu_seconds);
-        let help = "User and system CPU time spent, in seconds";
+        let help = "User and system CPU time spent, in seconds.";
         cpu.encode(encoder.encode_descriptor(
             "process_cpu_seconds",
             help,

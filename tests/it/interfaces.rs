@@ -1,6 +1,7 @@
 //! The interfaces for users and their tools: `kubectl wait`, Events, probes, metrics.
 
 use crate::harness::{PATIENCE, PROJECT, Team, assert_met, key};
+use serde_json::Value;
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -90,6 +91,38 @@ async fn ends_trouble_and_its_end_publish_one_event_each_with_the_message_of_the
         team.until_event(name, event).await;
     }
 
+    let reasons_logged = |name: &str| -> Vec<String> {
+        let object = format!("{}/{name}", team.namespace);
+        let log = team.operator().log();
+        let lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines = lines.filter(|line| {
+            line["target"] == "image_export_operator::controller::transitions"
+                && line["object"] == object
+        });
+        lines
+            .map(|line| {
+                assert_eq!(line["level"], "INFO", "{line}");
+                let reason = line["reason"].as_str().expect("a reason");
+                format!("{reason}: {}", line["message"].as_str().expect("a message"))
+            })
+            .collect()
+    };
+    let line = |reason: &str, status: &image_export_api::ImageExportJobStatus| {
+        format!("{reason}: {}", status.conditions[0].message)
+    };
+    for (name, expected) in [
+        ("good", vec![line("JobSucceeded", &good)]),
+        ("bad", vec![line("JobFailed", &bad)]),
+        (
+            "open",
+            vec![line("AccessDenied", &denied), line("JobRunning", &open)],
+        ),
+    ] {
+        assert_eq!(reasons_logged(name), expected);
+    }
+
     // A restart repeats none; events are posted in order, so the last one follows any repetition.
     team.operator().kill();
     team.sim.put_job(Job::new(PROJECT, "open"));
@@ -127,6 +160,58 @@ async fn ends_trouble_and_its_end_publish_one_event_each_with_the_message_of_the
     }
 }
 
+/// What is shown when two jobs have succeeded and one has failed.
+const EXACTLY: &[(&str, f64)] = &[
+    (r#"imageexport_objects{reason="JobSucceeded"}"#, 2.0),
+    (r#"imageexport_objects{reason="JobFailed"}"#, 1.0),
+    (r#"imageexport_polls_total{outcome="answered"}"#, 3.0),
+    (r#"imageexport_credentials{state="usable"}"#, 1.0),
+    ("imageexport_login_breakers_open", 0.0),
+    ("imageexport_paused_poll_buckets", 0.0),
+    ("imageexport_polls_in_flight", 0.0),
+    ("imageexport_status_writes_in_flight", 0.0),
+    ("imageexport_task_panics_total", 0.0),
+    ("imageexport_contradictory_answers_total", 0.0),
+    ("imageexport_unrecognized_statuses_total", 0.0),
+    ("imageexport_dropped_answers_total", 0.0),
+    ("imageexport_status_repairs_total", 0.0),
+    (
+        r#"imageexport_jobs_ended_total{reason="JobSucceeded"}"#,
+        2.0,
+    ),
+    (r#"imageexport_jobs_ended_total{reason="JobFailed"}"#, 1.0),
+    (
+        r#"imageexport_jobs_ended_total{reason="DeadlineExceeded"}"#,
+        0.0,
+    ),
+    (
+        r#"imageexport_job_duration_seconds_count{reason="JobSucceeded"}"#,
+        2.0,
+    ),
+    ("imageexport_polls_overdue", 0.0),
+    ("imageexport_oldest_answer_age_seconds", 0.0),
+    (
+        r#"controller_runtime_active_workers{controller="imageexportjob"}"#,
+        0.0,
+    ),
+    (
+        r#"controller_runtime_max_concurrent_reconciles{controller="imageexportjob"}"#,
+        256.0,
+    ),
+    (
+        r#"controller_runtime_reconcile_total{controller="imageexportjob",result="success"}"#,
+        3.0,
+    ),
+    (
+        r#"workqueue_depth{controller="imageexportjob",name="imageexportjob"}"#,
+        0.0,
+    ),
+    (
+        r#"workqueue_unfinished_work_seconds{controller="imageexportjob",name="imageexportjob"}"#,
+        0.0,
+    ),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_and_metrics_show_the_state_of_the_operator() {
     let team = Team::start("metrics").await;
@@ -150,25 +235,15 @@ async fn probes_and_metrics_show_the_state_of_the_operator() {
         .map(|name| team.reasons(name).len())
         .sum();
     let transitions = f64::from(u32::try_from(transitions).expect("a few"));
-    let exactly = [
-        (r#"imageexport_objects{reason="JobSucceeded"}"#, 2.0),
-        (r#"imageexport_objects{reason="JobFailed"}"#, 1.0),
-        (r#"imageexport_polls_total{outcome="answered"}"#, 3.0),
-        (r#"imageexport_credentials{state="usable"}"#, 1.0),
-        ("imageexport_login_breakers_open", 0.0),
-        ("imageexport_paused_poll_buckets", 0.0),
-        ("imageexport_polls_in_flight", 0.0),
-        ("imageexport_status_writes_in_flight", 0.0),
-        ("imageexport_task_panics_total", 0.0),
-        ("imageexport_contradictory_answers_total", 0.0),
-        ("imageexport_unrecognized_statuses_total", 0.0),
-        ("imageexport_dropped_answers_total", 0.0),
-        ("imageexport_status_repairs_total", 0.0),
-    ];
     // A request that timed out on a busy machine was sent once more, and is counted.
     let at_least = [
         ("imageexport_poll_requests_total", 3.0),
         ("imageexport_poll_duration_seconds_count", 3.0),
+        ("imageexport_poll_lag_seconds_count", 3.0),
+        (
+            r#"workqueue_adds_total{controller="imageexportjob",name="imageexportjob"}"#,
+            3.0,
+        ),
         (
             r#"imageexport_status_writes_total{result="written"}"#,
             transitions,
@@ -193,7 +268,7 @@ async fn probes_and_metrics_show_the_state_of_the_operator() {
         let text = response.text().await.expect("a body");
         let samples = open_metrics(&text);
         let shown = |series: &str| samples.get(series).copied().unwrap_or(-1.0);
-        let differs = exactly
+        let differs = EXACTLY
             .iter()
             .find(|(series, value)| (shown(series) - value).abs() > 0.5)
             .or(at_least
@@ -215,6 +290,21 @@ async fn probes_and_metrics_show_the_state_of_the_operator() {
         env!("CARGO_PKG_VERSION")
     );
     assert_eq!(samples.get(build.as_str()), Some(&1.0));
+    let age = samples["imageexport_watch_age_seconds"];
+    assert!((0.0..60.0).contains(&age), "{age}");
+    let calls = |code: &str, method: &str| {
+        let series = format!(
+            r#"rest_client_requests_total{{code="{code}",method="{method}",host="127.0.0.1:"#
+        );
+        let found = samples.iter().find(|(name, _)| name.starts_with(&series));
+        *found.unwrap_or_else(|| panic!("{series} in {text}")).1
+    };
+    // A list, a watch, a Secret; and each status was written.
+    assert!(
+        calls("200", "GET") >= 3.0 && calls("200", "PATCH") >= transitions,
+        "{text}"
+    );
+    assert!(calls("201", "POST") >= 3.0, "an Event for each end: {text}");
     for bounded in [PROJECT, "good-1", &team.namespace] {
         assert!(!text.contains(bounded), "no label names {bounded}");
     }

@@ -357,6 +357,83 @@ fn the_links_waits_and_manifests_of_the_readme_work() {
     }
 }
 
+#[test]
+fn the_metrics_of_each_object_are_documented_and_read_fields_that_exist() {
+    let file = read("deploy/monitoring/kube-state-metrics.yaml");
+    let config: Value = serde_saphyr::from_str(&file).expect("YAML");
+    let resource = &config["spec"]["resources"][0];
+    let schema: Value =
+        serde_saphyr::from_str(&read("crds/imageexportjobs.imageexport.dev.yaml")).expect("YAML");
+    let version = &schema["spec"]["versions"][0];
+    let schema = &version["schema"]["openAPIV3Schema"];
+    assert_eq!(resource["groupVersionKind"]["version"], version["name"]);
+    let names = |value: &Value| -> Vec<String> {
+        let values = value.as_array().expect("a list").iter();
+        values
+            .map(|name| name.as_str().expect("a name").to_owned())
+            .collect()
+    };
+    let assert_exists = |path: &[String]| {
+        let mut at = schema;
+        for name in path.iter().filter(|_| path[0] != "metadata") {
+            at = &at["properties"][name];
+            if at["items"].is_object() {
+                at = &at["items"];
+            }
+        }
+        assert!(at.is_object(), "{path:?}");
+    };
+    let mut found = BTreeSet::new();
+    for metric in resource["metrics"].as_array().expect("a list") {
+        let each = ["info", "gauge", "stateSet"].map(|kind| &metric["each"][kind]);
+        let each = each
+            .into_iter()
+            .find(|each| each.is_object())
+            .expect("a kind");
+        let path = if each["path"].is_array() {
+            names(&each["path"])
+        } else {
+            Vec::new()
+        };
+        if !path.is_empty() {
+            assert_exists(&path);
+        }
+        let mut labels: Vec<String> = Vec::new();
+        if let Some(from) = each["labelsFromPath"].as_object() {
+            for (label, field) in from {
+                assert_exists(&[path.clone(), names(field)].concat());
+                labels.push(label.clone());
+            }
+        }
+        labels.extend(each["labelName"].as_str().map(str::to_owned));
+        labels.sort();
+        let prefix = resource["metricNamePrefix"].as_str().expect("a prefix");
+        let name = metric["name"].as_str().expect("a name");
+        found.insert((format!("{prefix}_{name}"), labels));
+    }
+    let page = read("docs/monitoring.md");
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| `imageexportjob_"));
+    let documented: BTreeSet<(String, Vec<String>)> = rows
+        .map(|row| {
+            let cells: Vec<_> = row.split('|').collect();
+            let quoted = |cell: &str| -> Vec<String> {
+                cell.split('`')
+                    .skip(1)
+                    .step_by(2)
+                    .map(str::to_owned)
+                    .collect()
+            };
+            let mut labels = quoted(cells[2]);
+            labels.sort();
+            (quoted(cells[1]).remove(0), labels)
+        })
+        .collect();
+    assert_eq!(found, documented);
+    assert_eq!(found.len(), 7);
+}
+
 /// The fragments of each message in the table of `docs/cloud.md` occur in the sources.
 #[test]
 fn the_messages_in_the_cloud_manual_are_those_of_the_code() {

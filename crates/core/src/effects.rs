@@ -1,6 +1,9 @@
 //! What goes into the tracker and what comes out.
 
-use crate::keys::{BucketKey, JobKey, SecretKey};
+use crate::{
+    keys::{BucketKey, JobKey, SecretKey},
+    phase::Phase,
+};
 use image_export_api::{CloudCredentialsRef, ImageExportJob, ImageExportJobStatus};
 use image_export_model::{ConfigurationError, Failure, JobId, Observation, ProjectId};
 use std::{fmt, sync::Arc, time::Duration};
@@ -103,6 +106,8 @@ pub struct Output {
     pub effects: Vec<Effect>,
     /// Kubernetes Events to publish; nothing answers them.
     pub events: Vec<ObjectEvent>,
+    /// Ends, and troubles entered and left, to log and count; nothing answers them.
+    pub transitions: Vec<Transition>,
 }
 
 /// Identifies a poll. Handed back unchanged.
@@ -129,6 +134,8 @@ pub struct PollRequest {
     pub project: ProjectId,
     /// Job id.
     pub job: JobId,
+    /// How long it was due before it was sent.
+    pub late: Duration,
 }
 
 /// Identifies a write. Handed back unchanged.
@@ -225,6 +232,21 @@ pub enum FetchResult {
     Gone,
     /// No reply.
     Failed,
+}
+
+/// The API server has a status that shows an end, a trouble, or the end of a trouble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Of which object.
+    pub key: ObjectKey,
+    /// What its status showed before; `None`: nothing.
+    pub before: Option<Phase>,
+    /// What it shows now.
+    pub after: Phase,
+    /// The sentence, the same as in the conditions.
+    pub message: String,
+    /// The time from the begin of the job to its end, once both are known.
+    pub took: Option<Duration>,
 }
 
 /// One Kubernetes Event.

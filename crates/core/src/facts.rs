@@ -1,7 +1,7 @@
 //! What is known about a job itself, as its object's status shows it.
 
 use image_export_model::{JobState, TYPES_WITHOUT_IMAGE};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// What is known about the job itself. Shared between evidence and snapshot while they agree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,13 @@ impl Facts {
     pub fn is_complete(&self) -> bool {
         let has_no_image = |job_type: &str| TYPES_WITHOUT_IMAGE.contains(&job_type);
         self.image_id.is_some() || self.job_type.as_deref().is_some_and(has_no_image)
+    }
+
+    /// The time from the begin of the job to its end, once both are known.
+    #[must_use]
+    pub fn duration(&self) -> Option<Duration> {
+        let seconds = self.completion?.saturating_sub(self.start?);
+        u64::try_from(seconds).ok().map(Duration::from_secs)
     }
 
     /// The job ended at this second, but not before it began.

@@ -95,6 +95,7 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
             secret,
             group,
             evidence: Evidence::default(),
+            answered_at: now.at,
             pending_at: None,
             polling: Polling {
                 stage: PollStage::Off,
@@ -168,7 +169,8 @@ pub fn apply_content(state: &mut State, now: Moment, key: JobKey, object: &Image
         job.adopt(&state.config, now, status);
     } else {
         let before = acknowledged_phase(job);
-        let is_late_write = now.at < state.believes_until && is_news(job, status);
+        let grace_end = state.leading_since + state.config.takeover_grace;
+        let is_late_write = now.at < grace_end && is_news(job, status);
         match job.apply_status(&state.config, now.at, status) {
             StatusChange::None => {}
             StatusChange::Edited if is_late_write => job.adopt(&state.config, now, status),

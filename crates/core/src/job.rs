@@ -93,6 +93,8 @@ pub struct Job {
 
     /// What its polls have shown.
     pub evidence: Evidence,
+    /// When the cloud last reported the job here, or since when it is polled here.
+    pub answered_at: Duration,
     /// When the object says that it waits for its first answer.
     pub pending_at: Option<Duration>,
     /// What the schedule remembers.
@@ -223,6 +225,7 @@ impl Job {
 
     /// Applies that nobody here observed the job until now.
     pub fn apply_gap(&mut self, now: Moment) {
+        self.answered_at = now.at;
         self.limits.unobserved_since = Some(now.at);
         self.evidence.apply_gap();
     }
@@ -302,6 +305,9 @@ impl Job {
     ) -> (Next, bool) {
         let applied = self.evidence.apply(config, now, outcome);
         self.polling.image_id_at = now.at + config.image_id_period;
+        if matches!(outcome, Outcome::Answered(_)) {
+            self.answered_at = now.at;
+        }
         // One failure alone does not show how the job is, nor that nobody can know.
         let shows = match outcome {
             Outcome::Answered(_) | Outcome::JobNotFound | Outcome::Misconfigured(_) => true,

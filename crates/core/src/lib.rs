@@ -61,8 +61,8 @@ mod write_queue;
 pub use config::Config;
 pub use effects::{
     CredentialError, CredentialRef, Deletion, Effect, FetchResult, FetchTicket, Input, ObjectEvent,
-    ObjectKey, Output, PollRequest, PollTicket, Precondition, Source, StatusWrite, WriteResult,
-    WriteTicket,
+    ObjectKey, Output, PollRequest, PollTicket, Precondition, Source, StatusWrite, Transition,
+    WriteResult, WriteTicket,
 };
 pub use intake::INVALID_OBJECT;
 pub use state::Counters;

@@ -9,7 +9,7 @@ use crate::{
     intake,
     job::{Job, PollStage},
     phase::Phase,
-    secrets::ReadChange,
+    secrets::{Acceptance, ReadChange},
     state::{State, acknowledged_phase},
     sync::Reply,
     time::{Due, Moment},
@@ -66,10 +66,10 @@ pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Ob
                 .secrets
                 .apply_login(&state.config, now.at, ticket.secret);
         }
-        if let Some(accepted) = accepts_credential(&seen.outcome) {
+        if let Some(acceptance) = acceptance(&seen.outcome) {
             state
                 .secrets
-                .apply_acceptance(&state.config, now.at, ticket.secret, accepted);
+                .apply_acceptance(&state.config, now.at, ticket.secret, acceptance);
         }
         if let (Some(_), Some(host)) = (answer, &seen.endpoint) {
             state.quotas.share(now.at, group, host);
@@ -78,17 +78,19 @@ pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Ob
 }
 
 /// Whether the cloud accepted what the Secret holds; `None` where the outcome does not show it.
-fn accepts_credential(outcome: &Outcome) -> Option<bool> {
+fn acceptance(outcome: &Outcome) -> Option<Acceptance> {
     match outcome {
         // An answer that there is no such job is given to accepted credentials alone.
-        Outcome::Answered(_) | Outcome::JobNotFound => Some(true),
+        Outcome::Answered(_) | Outcome::JobNotFound => Some(Acceptance::Accepted),
         // Credentials or a URL in the Secret may be invalid, and are fixed there.
         Outcome::Misconfigured(error) => matches!(
             error.reason,
             ConfigurationReason::CredentialsInvalid | ConfigurationReason::EndpointInvalid
         )
-        .then_some(false),
-        Outcome::Failed(failure) => (failure.stage == Stage::Login).then_some(false),
+        .then_some(Acceptance::Rejected),
+        Outcome::Failed(failure) => {
+            (failure.stage == Stage::Login).then_some(Acceptance::LoginFailed)
+        }
         Outcome::Throttled => None,
     }
 }

@@ -16,26 +16,50 @@ pub fn next_poll(config: &Config, job: &Job, phase: Option<Phase>) -> Option<Due
     if job.is_being_deleted {
         return None;
     }
-    let own = job.own_period(config);
-    let period = match phase.map_or(Pace::Own, |phase| phase.row().pace) {
+    match phase.map_or(Pace::Own, |phase| phase.row().pace) {
         Pace::Never => {
             // A finished job is polled by hand alone, and only where its image id may still come.
             let requested = polling.wanted.filter(|wanted| *wanted == Due::Requested);
-            return requested.filter(|_| phase == Some(Phase::ImageIdMissing));
+            requested.filter(|_| phase == Some(Phase::ImageIdMissing))
         }
         // Its attempts keep their distance, whatever happens meanwhile.
-        Pace::ImageId => return Some(Due::Since(polling.image_id_at)),
-        Pace::Own => own,
+        Pace::ImageId => Some(Due::Since(polling.image_id_at)),
+        Pace::Own | Pace::Slow | Pace::NotFound => {
+            let wanted = polling.wanted;
+            Some(wanted.unwrap_or_else(|| Due::Since(planned(config, job, phase))))
+        }
+    }
+}
+
+/// When the next poll is due, unless something wants one before.
+fn planned(config: &Config, job: &Job, phase: Option<Phase>) -> Duration {
+    let own = job.own_period(config);
+    let period = match phase.map_or(Pace::Own, |phase| phase.row().pace) {
+        Pace::Own | Pace::ImageId | Pace::Never => own,
         Pace::Slow => own.max(config.slow_period),
         Pace::NotFound => config.not_found_period,
     };
-    if polling.wanted.is_some() {
-        return polling.wanted;
-    }
-    Some(Due::Since(match polling.plan {
+    match job.polling.plan {
         Plan::First(at) | Plan::Retry(at) => at,
         Plan::Paced(earliest) => cadence::next_instant(job.seed, period, earliest),
-    }))
+    }
+}
+
+/// How long a poll that waits is due. One requested by hand counts from its planned time, where that has
+/// passed, and nothing counts from before this process led.
+#[must_use]
+pub fn lateness(
+    config: &Config,
+    job: &Job,
+    due: Due,
+    leading_since: Duration,
+    at: Duration,
+) -> Duration {
+    let due = match due {
+        Due::Since(due) => due,
+        Due::Requested => planned(config, job, job.phase()),
+    };
+    at.saturating_sub(due.max(leading_since))
 }
 
 /// When an object is polled first. `pending_in_group`: its first poll is the latest of so many pending in

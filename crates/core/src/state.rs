@@ -2,7 +2,7 @@
 
 use crate::{
     config::Config,
-    effects::{CredentialRef, ObjectEvent, Output},
+    effects::{CredentialRef, ObjectEvent, Output, Transition},
     job::{Job, PollStage},
     keys::JobKey,
     phase::{EventKind, Phase, Priority},
@@ -27,6 +27,8 @@ pub struct Counters {
     pub dropped_answers: u64,
     /// Statuses that somebody else had changed and that were repaired.
     pub repairs: u64,
+    /// Polls that became due.
+    pub polls_due: u64,
 }
 
 /// Objects, Secrets, quotas, queues and timers.
@@ -39,12 +41,12 @@ pub struct State {
     pub timers: Timers,
     /// Whether this process may act.
     pub leading: bool,
+    /// Since when: what was due before was the previous leader's to poll.
+    pub leading_since: Duration,
     /// Whether the process is about to end.
     pub stopping: bool,
     /// Counts changes of leadership: what was sent under another epoch is void.
     pub epoch: u32,
-    /// Until then, a status that another leader wrote is believed.
-    pub believes_until: Duration,
     /// Numbers what is sent.
     pub sequence: u64,
     pub counters: Counters,
@@ -62,9 +64,9 @@ impl State {
             writes: WriteQueue::new(&config, at),
             timers: Timers::default(),
             leading: false,
+            leading_since: at,
             stopping: false,
             epoch: 0,
-            believes_until: Duration::ZERO,
             sequence: 0,
             counters: Counters::default(),
             dirty: Vec::new(),
@@ -145,6 +147,7 @@ impl State {
             ("dirty objects", self.dirty.len()),
             ("effects", self.output.effects.len()),
             ("events", self.output.events.len()),
+            ("transitions", self.output.transitions.len()),
         ];
         sizes.extend(self.jobs.sizes());
         sizes.extend(self.secrets.sizes());
@@ -166,22 +169,31 @@ impl State {
         }
     }
 
-    /// Publishes an Event where the acknowledged reason is another than that of `before`.
+    /// Reports that the acknowledged phase is another than `before`, plain progress aside; with an Event where
+    /// its reason is another as well. Only the leader reports.
     pub fn publish_phase(&mut self, key: JobKey, before: Option<Phase>) {
-        let Some(job) = self.jobs.get(key) else {
+        let Some(job) = self.jobs.get(key).filter(|_| self.leading) else {
             return;
         };
         let Some(shown) = job.sync.acknowledged() else {
             return;
         };
-        let (row, before) = (shown.phase.row(), before.map(Phase::row));
-        let was_trouble = before.is_some_and(|row| row.event == EventKind::Warning);
-        let is_same = before.is_some_and(|before| before.reason == row.reason);
-        if is_same || row.event == EventKind::Progress && !was_trouble {
+        let (row, row_before) = (shown.phase.row(), before.map(Phase::row));
+        let was_trouble = row_before.is_some_and(|row| row.event == EventKind::Warning);
+        if before == Some(shown.phase) || row.event == EventKind::Progress && !was_trouble {
             return;
         }
         let note = shown.message(job.id.as_str());
-        self.publish(key, row.reason, row.event == EventKind::Warning, note);
+        self.output.transitions.push(Transition {
+            key: job.key.clone(),
+            before,
+            after: shown.phase,
+            message: note.clone(),
+            took: shown.facts.duration(),
+        });
+        if row_before.is_none_or(|before| before.reason != row.reason) {
+            self.publish(key, row.reason, row.event == EventKind::Warning, note);
+        }
     }
 
     /// Publishes an Event about an object. Only the leader publishes.

@@ -8,10 +8,11 @@ use crate::{
         WriteTicket,
     },
     intake,
-    job::{Plan, PollStage},
+    job::{Job, Plan, PollStage},
     keys::{BucketKey, JobKey},
     outcomes,
     phase::{Detail, Phase, Priority},
+    quota::Waiting,
     schedule,
     secrets::SecretState,
     state::{Counters, State},
@@ -34,10 +35,16 @@ pub struct Census {
     pub polls_in_flight: usize,
     /// Changes of objects that were sent and not yet answered.
     pub writes_in_flight: usize,
-    /// Credentials by state: `unread`, `usable`, `rejected` by the cloud, `broken`.
+    /// Credentials by state: `unread`, `usable`, `rejected` by the cloud, `login_failed`, `broken`.
     pub credentials: BTreeMap<&'static str, usize>,
     /// Quota buckets that wait because the cloud demands it.
     pub paused_buckets: usize,
+    /// Polls that are due and wait for their quota or for a read of their Secret.
+    pub polls_waiting: usize,
+    /// Unfinished objects whose poll waits for longer than their period, and than five minutes.
+    pub polls_overdue: usize,
+    /// The longest time since the cloud reported a job, of the unfinished objects that are not suspended.
+    pub oldest_answer: Duration,
     /// Counters since the start.
     pub counters: Counters,
 }
@@ -95,6 +102,8 @@ impl Tracker {
             self.decide_dirty(now);
             self.send_changes(now);
             output.events.append(&mut self.state.output.events);
+            let transitions = &mut self.state.output.transitions;
+            output.transitions.append(transitions);
         }
         output.effects.append(&mut self.state.output.effects);
     }
@@ -139,7 +148,7 @@ impl Tracker {
         }
         state.epoch += 1;
         if leading {
-            state.believes_until = now.at + state.config.takeover_grace;
+            state.leading_since = now.at;
             state.secrets.apply_new_leadership();
             state.output.events.append(&mut state.jobs.take_reports());
             for (key, job) in state.jobs.iter_mut() {
@@ -230,8 +239,38 @@ impl Tracker {
             let shown = job.sync.acknowledged();
             let reason = shown.map_or("", |shown| shown.phase.row().reason);
             *census.objects.entry(reason).or_default() += 1;
+            // What a standby has not polled is not overdue.
+            if !state.leading {
+                continue;
+            }
+            let lateness = self.lateness(job, now.at);
+            census.polls_waiting += usize::from(lateness.is_some());
+            if job.is_active() {
+                let patience = job.own_period(&state.config).max(state.config.slow_period);
+                let is_overdue = lateness.is_some_and(|lateness| lateness > patience);
+                census.polls_overdue += usize::from(is_overdue);
+                let answer = now.at.saturating_sub(job.answered_at);
+                census.oldest_answer = census.oldest_answer.max(answer);
+            }
         }
         census
+    }
+
+    /// How long the poll of an object waits for its quota or for a read of its Secret.
+    fn lateness(&self, job: &Job, at: Duration) -> Option<Duration> {
+        let state = &self.state;
+        let due = match job.polling.stage {
+            PollStage::Queued(due) => due,
+            PollStage::AwaitingSecret => match state.secrets.state(job.secret) {
+                SecretState::Misconfigured(_) => return None,
+                SecretState::Unread | SecretState::Usable(_) => {
+                    schedule::next_poll(&state.config, job, job.phase())?
+                }
+            },
+            PollStage::Off | PollStage::Scheduled(_) | PollStage::InFlight(_) => return None,
+        };
+        let since = state.leading_since;
+        Some(schedule::lateness(&state.config, job, due, since, at))
     }
 
     /// Marks the objects whose timer fires, and queues the reads of Secrets that are due.
@@ -340,6 +379,7 @@ impl Tracker {
                 state.quotas.remove(&waiting);
             }
             if let Some(waits) = waits {
+                state.counters.polls_due += u64::from(waiting.is_none());
                 state.quotas.push(waits);
             }
         }
@@ -376,7 +416,7 @@ impl Tracker {
     fn send_polls(&mut self, now: Moment) {
         let state = &mut self.state;
         while let Some((waiting, bucket)) = state.quotas.next_poll(&state.config, now.at) {
-            send_poll(state, now, waiting.job, bucket);
+            send_poll(state, now, &waiting, bucket);
         }
     }
 
@@ -387,7 +427,8 @@ impl Tracker {
     }
 }
 
-fn send_poll(state: &mut State, now: Moment, key: JobKey, bucket: BucketKey) {
+fn send_poll(state: &mut State, now: Moment, waiting: &Waiting, bucket: BucketKey) {
+    let key = waiting.job;
     let sequence = state.next_sequence();
     let Some(job) = state.jobs.get_mut(key) else {
         return;
@@ -399,6 +440,8 @@ fn send_poll(state: &mut State, now: Moment, key: JobKey, bucket: BucketKey) {
         state.dirty.push(key);
         return;
     };
+    let since = state.leading_since;
+    let late = schedule::lateness(&state.config, job, waiting.due, since, now.at);
     job.polling.stage = PollStage::InFlight(sequence);
     job.polling.wanted = None;
     // Also where its answer is dropped.
@@ -416,6 +459,7 @@ fn send_poll(state: &mut State, now: Moment, key: JobKey, bucket: BucketKey) {
         credential: state.secrets.reference(job.secret).clone(),
         project: state.quotas.project(job.group).clone(),
         job: job.id.clone(),
+        late,
     };
     state.output.effects.push(Effect::Poll(Box::new(request)));
 }

@@ -2,10 +2,10 @@
 
 use super::world::World;
 use crate::{
-    Effect, Output, StatusWrite,
+    Effect, Output, StatusWrite, Transition,
     decide::decide,
     job::PollStage,
-    phase::Priority,
+    phase::{Phase, Priority},
     status::{Snapshot, unowned},
     sync::ChangeStage,
     time::Due,
@@ -313,6 +313,22 @@ pub fn check_decisions(world: &World) {
             let timer = job.timer.expect("a timer");
             assert!(timer <= wake, "wakes too late: {job:?}");
         }
+    }
+}
+
+/// Each Event about a phase comes with a transition of the same sentence.
+pub fn check_transitions(output: &Output) {
+    for event in &output.events {
+        let same = |transition: &&Transition| {
+            transition.key == event.key && transition.after.row().reason == event.reason
+        };
+        let is_phase = Phase::from_reason(event.reason, false).is_some();
+        let found = output.transitions.iter().find(same);
+        let found = found.map(|transition| &transition.message);
+        assert_eq!(found, Some(&event.note).filter(|_| is_phase), "{event:?}");
+    }
+    for transition in &output.transitions {
+        assert_ne!(transition.before, Some(transition.after), "{transition:?}");
     }
 }
 

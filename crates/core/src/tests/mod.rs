@@ -13,6 +13,7 @@ mod invariants;
 mod leadership;
 mod lease;
 mod lists;
+mod measures;
 mod oracles;
 mod phases;
 mod polls;

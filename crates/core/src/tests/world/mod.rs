@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     Census, Config, CredentialError, CredentialRef, Deletion, Effect, FetchTicket, Input, Now,
-    ObjectEvent, ObjectKey, Output, PollRequest, Source, StatusWrite, Tracker, WriteResult,
-    WriteTicket,
+    ObjectEvent, ObjectKey, Output, PollRequest, Source, StatusWrite, Tracker, Transition,
+    WriteResult, WriteTicket,
     keys::{BucketKey, JobKey},
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::types};
@@ -33,6 +33,7 @@ pub struct PollLog {
     pub at: Duration,
     pub name: Arc<str>,
     pub bucket: BucketKey,
+    pub late: Duration,
 }
 
 /// A status that landed.
@@ -143,6 +144,7 @@ pub struct World {
     /// When each deletion was sent.
     pub deletions: Vec<Duration>,
     pub events: Vec<ObjectEvent>,
+    pub transitions: Vec<Transition>,
     pub reads: Vec<(Duration, Arc<CredentialRef>)>,
     pub fetches: Vec<Duration>,
     /// Keeps writes and events; large runs only count them.
@@ -214,6 +216,7 @@ impl World {
             writes: Vec::new(),
             deletions: Vec::new(),
             events: Vec::new(),
+            transitions: Vec::new(),
             reads: Vec::new(),
             fetches: Vec::new(),
             keep_log: true,
@@ -250,6 +253,7 @@ impl World {
             invariants::check_stopping(&output);
         }
         self.oracles_after(step, &output);
+        invariants::check_transitions(&output);
         for effect in output.effects.drain(..) {
             self.perform(effect);
         }
@@ -258,8 +262,10 @@ impl World {
         }
         if self.keep_log {
             self.events.append(&mut output.events);
+            self.transitions.append(&mut output.transitions);
         }
         output.events.clear();
+        output.transitions.clear();
         self.output = output;
         let next = self.tracker.next_deadline();
         assert!(
@@ -366,6 +372,7 @@ impl World {
                     at: self.now,
                     name: poll.key.name.clone(),
                     bucket: poll.ticket.bucket,
+                    late: poll.late,
                 });
                 if self.held.polls {
                     self.open_polls.push(*poll);
