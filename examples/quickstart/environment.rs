@@ -1,7 +1,7 @@
 //! The parts that the quick start runs: a Kubernetes API, a simulated cloud and the operator. All of
 //! them end with this process, whatever ends it.
 
-use crate::OPERATOR_ARGUMENT;
+use crate::{OPERATOR_ARGUMENT, target::Target};
 use anyhow::{Context, bail};
 use image_export_api::ImageExportJob;
 use kube::{
@@ -16,26 +16,25 @@ use std::{
 };
 use testbed::{
     ims::{self, Simulator, User},
-    kubernetes::Cluster,
     process::{Output, Supervised, last_lines},
 };
 
 /// Namespace of the sample objects.
-pub const NAMESPACE: &str = "quickstart";
+pub const NAMESPACE: &str = "image-export-quickstart";
 /// The project of all sample objects.
 pub const PROJECT: &str = "ac234de25c6741d2b1273da49eea1b9e";
 /// Seconds between two polls of a job; the operator's default is 30.
 pub const POLL_PERIOD: &str = "2";
 
 /// Namespace and name of the `ServiceAccount` in `deploy/`.
-const OPERATOR: &str = "image-export-operator";
+pub const OPERATOR: &str = "image-export-operator";
 /// The text that the Secrets have in place of the simulator's address.
 const SIMULATOR_PLACEHOLDER: &str = "http://SIMULATOR";
 /// Lines of the operator's log that an error shows.
 const LOG_LINES: usize = 15;
 
 /// `deploy/`, as a user has it.
-fn deploy() -> PathBuf {
+pub fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
 
@@ -56,29 +55,8 @@ pub fn start_simulator() -> anyhow::Result<Simulator> {
     })
 }
 
-/// Applies `deploy/` and creates the namespace, as an administrator would.
-pub fn install(cluster: &Cluster) -> anyhow::Result<()> {
-    cluster
-        .kubectl(["apply", "--server-side", "-k"])
-        .args([deploy()])
-        .success()?;
-    cluster
-        .kubectl(["wait", "--for=condition=Established", "--timeout=30s"])
-        .args(["crd/imageexportjobs.imageexport.dev"])
-        .success()?;
-    cluster
-        .kubectl(["create", "namespace", NAMESPACE])
-        .success()?;
-    // From here on, kubectl with this kubeconfig needs no --namespace.
-    cluster
-        .kubectl(["config", "set-context", "--current"])
-        .args(["--namespace", NAMESPACE])
-        .success()?;
-    Ok(())
-}
-
 /// Creates a Secret for the simulator from a file beside this one.
-pub fn apply_secret(cluster: &Cluster, simulator: &Simulator, file: &str) -> anyhow::Result<()> {
+pub fn apply_secret(cluster: &Target, simulator: &Simulator, file: &str) -> anyhow::Result<()> {
     let file = sample(file);
     let secret = fs::read_to_string(&file)
         .with_context(|| format!("reading {}", file.display()))?
@@ -91,7 +69,7 @@ pub fn apply_secret(cluster: &Cluster, simulator: &Simulator, file: &str) -> any
 }
 
 /// Creates the sample objects.
-pub fn apply_objects(cluster: &Cluster) -> anyhow::Result<()> {
+pub fn apply_objects(cluster: &Target) -> anyhow::Result<()> {
     cluster
         .kubectl(["apply", "--server-side", "-f"])
         .args([sample("objects")])
@@ -100,7 +78,7 @@ pub fn apply_objects(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 /// The objects, read with the administrator's rights.
-pub async fn objects(cluster: &Cluster) -> anyhow::Result<Api<ImageExportJob>> {
+pub async fn objects(cluster: &Target) -> anyhow::Result<Api<ImageExportJob>> {
     let kubeconfig = Kubeconfig::read_from(cluster.admin_kubeconfig())?;
     let mut config =
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -117,14 +95,14 @@ pub struct Operator {
 
 impl Operator {
     /// Starts this program as the operator, under its own `ServiceAccount`.
-    pub fn start(cluster: &Cluster) -> anyhow::Result<Self> {
-        let kubeconfig = cluster.kubeconfig_for_service_account(OPERATOR, OPERATOR)?;
+    pub fn start(cluster: &Target) -> anyhow::Result<Self> {
+        let kubeconfig = cluster.operator_kubeconfig()?;
         let log = kubeconfig.with_file_name("operator.log");
         let program = env::current_exe().context("finding this program's own file")?;
         let mut command = Command::new(program);
         command
             .args([OPERATOR_ARGUMENT, "run", "--allow-http"])
-            .args(["--poll-period", POLL_PERIOD])
+            .args(["--poll-period", POLL_PERIOD, "--namespace", NAMESPACE])
             .args(["--http-listen", "127.0.0.1:0"]);
         // Settings and proxies of the environment must not change the quick start.
         for (name, _) in env::vars_os() {

@@ -7,6 +7,7 @@
 mod environment;
 mod scenes;
 mod screen;
+mod target;
 
 use anyhow::{Context, bail};
 use clap::Parser;
@@ -25,10 +26,8 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use testbed::{
-    ims::{Answer, OutageStart, Simulator},
-    kubernetes::{Binaries, Cluster},
-};
+use target::Target;
+use testbed::ims::{Answer, OutageStart, Simulator};
 use tokio::task::spawn_blocking;
 
 /// First argument of this program when it runs as the operator: an example has no other program.
@@ -49,7 +48,7 @@ const INTERRUPTED: u8 = 130;
 ///
 /// It needs Rust and Go 1.26 or newer. The first run builds the API server, which takes about 5
 /// minutes; it is kept for later runs. Instead of Go, KUBEBUILDER_ASSETS may name a folder with
-/// etcd, kubectl and kube-apiserver.
+/// etcd, kubectl and kube-apiserver (setup-envtest downloads one), or --context a cluster.
 ///
 /// Exit code: 0 if all objects reached their expected ends, else 1; 130 after Ctrl-C before that.
 #[derive(Parser)]
@@ -59,6 +58,11 @@ struct Arguments {
     /// Keep everything running until Ctrl-C, and print what to try with kubectl
     #[arg(long)]
     stay: bool,
+
+    /// Run on the cluster of this context of your kubeconfig (kind, k3d, a development cluster) instead.
+    /// It must not have the CRD yet. The CRD and the namespace image-export-quickstart are removed again
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -77,23 +81,31 @@ fn start() -> anyhow::Result<ExitCode> {
         arguments.remove(1);
         return cli::main(arguments);
     }
-    let Arguments { stay } = Arguments::parse();
+    let arguments = Arguments::parse();
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok()
         .context("another TLS provider is installed already")?;
     let runtime = tokio::runtime::Runtime::new()?;
     let mut screen = Screen::new();
-    let mut done = false;
+    let (mut used, mut done) = (None, false);
     let outcome = runtime.block_on(async {
         tokio::select! {
             // Dropping the tour ends what it has started.
-            result = tour(&mut screen, stay, &mut done) => result.map(|()| true),
+            result = tour(&arguments, &mut screen, &mut used, &mut done) => result.map(|()| true),
             result = tokio::signal::ctrl_c() => result.map(|()| false).context("waiting for Ctrl-C"),
         }
     });
     // A step that Ctrl-C has interrupted may still run; what it has started ends with this process.
     runtime.shutdown_background();
+    if let (Some(target), Some(context)) = (used, &arguments.context) {
+        screen.note(&format!(
+            "removing namespace {NAMESPACE} and the CRD from the cluster"
+        ))?;
+        target
+            .remove()
+            .with_context(|| format!("cleaning up in context {context}"))?;
+    }
     if !outcome? {
         screen.print("\nStopped by Ctrl-C, and with it all that was started.\n")?;
     }
@@ -104,14 +116,25 @@ fn start() -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The whole tour. `done` is set once all objects have reached their ends.
-async fn tour(screen: &mut Screen, stay: bool, done: &mut bool) -> anyhow::Result<()> {
-    screen.note("finding kube-apiserver, etcd, kubectl (the first run builds them)")?;
-    let binaries = blocking(Binaries::locate).await?;
-    screen.note("starting etcd and kube-apiserver")?;
-    let cluster = Arc::new(blocking(|| Cluster::start_with(binaries)).await?);
-    screen.note("applying deploy/: CRD, ServiceAccount, RBAC (no Pod runs here)")?;
-    on(&cluster, environment::install).await?;
+/// The whole tour. `used` is set to what it runs on; `done` is set once all objects have reached their ends.
+async fn tour(
+    arguments: &Arguments,
+    screen: &mut Screen,
+    used: &mut Option<Arc<Target>>,
+    done: &mut bool,
+) -> anyhow::Result<()> {
+    let cluster = Arc::new(if let Some(context) = arguments.context.clone() {
+        screen.note(&format!("looking at the cluster of context {context}"))?;
+        blocking(move || Target::given(&context)).await?
+    } else {
+        screen.note("starting etcd and kube-apiserver (the first run builds them)")?;
+        blocking(Target::start).await?
+    });
+    *used = Some(cluster.clone());
+    screen.note(
+        "applying CRD, ServiceAccount, RBAC of deploy/ (the operator runs here, in no Pod)",
+    )?;
+    on(&cluster, Target::install).await?;
     screen.note("starting a simulated cloud with five image jobs")?;
     let simulator = Arc::new(environment::start_simulator()?);
     for scene in Scene::ALL {
@@ -139,7 +162,7 @@ async fn tour(screen: &mut Screen, stay: bool, done: &mut bool) -> anyhow::Resul
         "5 of 5 reached their expected end in {:.0} s",
         screen.elapsed().as_secs_f64()
     ))?;
-    if !stay {
+    if !arguments.stay {
         let next = "\nNext: `cargo run --example quickstart -- --stay` keeps all of this up for your \
                     own kubectl.\nThe objects are in examples/quickstart/objects, the manifests in deploy/.\n";
         screen.print(next)?;
@@ -155,7 +178,7 @@ async fn tour(screen: &mut Screen, stay: bool, done: &mut bool) -> anyhow::Resul
 
 /// The run of the five scenes.
 struct Run<'p> {
-    cluster: &'p Arc<Cluster>,
+    cluster: &'p Arc<Target>,
     simulator: &'p Arc<Simulator>,
     operator: &'p Operator,
     watch: BoxStream<'static, watcher::Result<ImageExportJob>>,
@@ -167,7 +190,7 @@ struct Run<'p> {
 
 impl<'p> Run<'p> {
     async fn new(
-        cluster: &'p Arc<Cluster>,
+        cluster: &'p Arc<Target>,
         simulator: &'p Arc<Simulator>,
         operator: &'p Operator,
     ) -> anyhow::Result<Self> {
@@ -299,7 +322,7 @@ impl<'p> Run<'p> {
 }
 
 async fn put_secret(
-    cluster: &Arc<Cluster>,
+    cluster: &Arc<Target>,
     simulator: &Arc<Simulator>,
     file: &'static str,
 ) -> anyhow::Result<()> {
@@ -319,14 +342,14 @@ async fn blocking<T: Send + 'static>(
 
 /// [`blocking`] with the cluster.
 async fn on<T: Send + 'static>(
-    cluster: &Arc<Cluster>,
-    step: impl FnOnce(&Cluster) -> anyhow::Result<T> + Send + 'static,
+    cluster: &Arc<Target>,
+    step: impl FnOnce(&Target) -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
     let cluster = Arc::clone(cluster);
     blocking(move || step(&cluster)).await
 }
 
-fn commands_to_try(cluster: &Cluster, operator: &Operator) -> String {
+fn commands_to_try(cluster: &Target, operator: &Operator) -> String {
     let kubectl = cluster.kubectl_path();
     let path = match kubectl.parent() {
         Some(folder) if !is_on_path("kubectl") => {
@@ -353,7 +376,7 @@ Everything stays up until Ctrl-C. In another terminal (the namespace is {NAMESPA
 
 The operator's log: {log}
 ",
-        kubeconfig = quoted(cluster.admin_kubeconfig()),
+        kubeconfig = quoted(&cluster.admin_kubeconfig()),
         one_more = quoted(&environment::sample("one-more.yaml")),
         log = operator.log().display(),
     )

@@ -25,6 +25,7 @@ mod network;
 mod objects;
 mod outage;
 mod query;
+mod quickstart;
 mod races;
 mod recorded_run;
 mod repair;

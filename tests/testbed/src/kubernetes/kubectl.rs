@@ -33,7 +33,8 @@ pub struct Output {
 }
 
 impl Kubectl {
-    pub(super) fn new(program: PathBuf, kubeconfig: PathBuf, cache: PathBuf) -> Self {
+    /// A command of this program with this kubeconfig; `cache` is a folder for what kubectl keeps.
+    pub fn new(program: PathBuf, kubeconfig: PathBuf, cache: PathBuf) -> Self {
         Self {
             program,
             kubeconfig,
