@@ -9,11 +9,11 @@ use std::{
     process::Command,
 };
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: &str) -> String {
+pub fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
@@ -37,7 +37,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The objects that `kubectl kustomize` makes of a folder, by kind and name.
-fn kustomize(folder: &str) -> BTreeMap<(String, String), Value> {
+pub fn kustomize(folder: &str) -> BTreeMap<(String, String), Value> {
     let folder = root().join(folder);
     let yaml = cluster()
         .kubectl(["kustomize"])
@@ -117,8 +117,8 @@ fn the_packages_of_the_core_cannot_do_io() {
     }
 }
 
-/// All rights of the operator, as the rules of a Role.
-fn rules() -> Value {
+/// All rights of the operator in the namespaces that it serves, as the rules of a Role.
+pub fn rules() -> Value {
     json!([
         {
             "apiGroups": ["imageexport.dev"], "resources": ["imageexportjobs"],
@@ -133,7 +133,18 @@ fn rules() -> Value {
     ])
 }
 
-fn find<'o>(
+/// Its rights in its own namespace.
+fn leader_election_rules() -> Value {
+    json!([
+        { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"] },
+        {
+            "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+            "resourceNames": ["image-export-operator"], "verbs": ["get", "update"],
+        },
+    ])
+}
+
+pub fn find<'o>(
     objects: &'o BTreeMap<(String, String), Value>,
     kind: &str,
     name: &str,
@@ -144,6 +155,7 @@ fn find<'o>(
 #[test]
 fn deploy_grants_the_operator_these_rights_and_no_others() {
     const NAME: &str = "image-export-operator";
+    const LEADER_ELECTION: &str = "image-export-operator-leader-election";
     let whole = kustomize("deploy");
     let kinds: Vec<_> = whole
         .keys()
@@ -157,6 +169,8 @@ fn deploy_grants_the_operator_these_rights_and_no_others() {
             "ClusterRole image-export-operator-edit",
             "ClusterRole image-export-operator-view",
             "ClusterRoleBinding image-export-operator",
+            "Role image-export-operator-leader-election",
+            "RoleBinding image-export-operator-leader-election",
         ]
     );
     assert_eq!(
@@ -167,6 +181,15 @@ fn deploy_grants_the_operator_these_rights_and_no_others() {
     let binding = find(&whole, "ClusterRoleBinding", NAME).expect("it");
     assert_eq!(binding["subjects"], subjects);
     assert_eq!(binding["roleRef"]["name"], NAME);
+    for objects in [&whole, &kustomize("deploy/namespaced")] {
+        let role = find(objects, "Role", LEADER_ELECTION).expect("it");
+        assert_eq!(role["metadata"]["namespace"], NAME);
+        assert_eq!(role["rules"], leader_election_rules());
+        let binding = find(objects, "RoleBinding", LEADER_ELECTION).expect("it");
+        assert_eq!(binding["metadata"]["namespace"], NAME);
+        assert_eq!(binding["subjects"], subjects);
+        assert_eq!(binding["roleRef"]["name"], LEADER_ELECTION);
+    }
 
     let namespaced = kustomize("deploy/namespaced");
     assert_eq!(
@@ -183,25 +206,29 @@ fn deploy_grants_the_operator_these_rights_and_no_others() {
 #[test]
 fn the_aggregated_roles_give_users_the_objects_and_no_right_to_write_a_status() {
     let whole = kustomize("deploy");
-    for (role, resources, verbs, aggregated_to) in [
+    let rule = |resources: &[&str], verbs: &[&str]| json!({ "apiGroups": ["imageexport.dev"], "resources": resources, "verbs": verbs });
+    let view = rule(
+        &["imageexportjobs", "imageexportjobs/status"],
+        &["get", "list", "watch"],
+    );
+    let change = rule(
+        &["imageexportjobs"],
+        &["create", "update", "patch", "delete", "deletecollection"],
+    );
+    for (role, rules, aggregated_to) in [
         (
             "image-export-operator-view",
-            json!(["imageexportjobs", "imageexportjobs/status"]),
-            json!(["get", "list", "watch"]),
+            json!([view]),
             &["view", "edit", "admin"][..],
         ),
         (
             "image-export-operator-edit",
-            json!(["imageexportjobs"]),
-            json!(["create", "update", "patch", "delete", "deletecollection"]),
+            json!([view, change]),
             &["edit", "admin"],
         ),
     ] {
         let role = find(&whole, "ClusterRole", role).expect("it");
-        let rule = json!({
-            "apiGroups": ["imageexport.dev"], "resources": resources, "verbs": verbs,
-        });
-        assert_eq!(role["rules"], json!([rule]));
+        assert_eq!(role["rules"], rules);
         let labels = &role["metadata"]["labels"];
         for target in ["view", "edit", "admin"] {
             let label = format!("rbac.authorization.k8s.io/aggregate-to-{target}");
@@ -295,7 +322,9 @@ fn documents_and_manifests_name_flags_and_variables_that_exist() {
         let text = fs::read_to_string(&document).expect("text");
         let named = document.display();
         for line in text.lines() {
+            let is_of_helm = line.contains("helm ");
             let operator = line.split("image-export-operator ").nth(1);
+            let operator = operator.filter(|_| !is_of_helm);
             for flag in flags(operator.unwrap_or_default()) {
                 assert!(known.contains(&flag), "{named}: {line}");
             }

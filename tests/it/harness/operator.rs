@@ -37,6 +37,8 @@ pub struct Launch<'a> {
     pub scale: f64,
     /// Further environment variables.
     pub environment: &'a [(&'a str, &'a str)],
+    /// Another binary than that of this version.
+    pub program: Option<&'a Path>,
 }
 
 impl Launch<'_> {
@@ -56,6 +58,7 @@ impl Default for Launch<'_> {
             log_level: "info,image_export=debug",
             scale: SCALE,
             environment: &[],
+            program: None,
         }
     }
 }
@@ -92,7 +95,8 @@ impl Operator {
             "operator-{}.log",
             COUNT.fetch_add(1, Ordering::Relaxed)
         ));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_image-export-operator"));
+        let own = Path::new(env!("CARGO_BIN_EXE_image-export-operator"));
+        let mut command = Command::new(launch.program.unwrap_or(own));
         command
             .arg("run")
             .args(["--http-listen", "127.0.0.1:0", "--log-format", "json"])

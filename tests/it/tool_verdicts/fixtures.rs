@@ -24,6 +24,7 @@ const NOT_ALLOWED: &str = "endpoint-not-allowed";
 /// The longest grace, that of `JobNotFound`, is 5 minutes by the operator's time: 15 s here.
 const LAUNCH: Launch<'static> = Launch {
     environment: &[],
+    program: None,
     allow_http: true,
     log_level: "info",
     scale: GRACE_SCALE,

@@ -21,6 +21,7 @@ const REPEATED: [(&str, &str); 4] = [
 /// run the operator without a delay of 10 ms.
 const FAST: Launch<'static> = Launch {
     environment: &[],
+    program: None,
     allow_http: true,
     log_level: "info",
     scale: 0.001,
