@@ -2,6 +2,8 @@
 //! quick start re-executes itself as one.
 
 mod args;
+#[cfg(test)]
+mod flags;
 mod query;
 mod run;
 mod signals;

@@ -15,10 +15,21 @@ use testbed::{
 };
 
 /// Each flag with its environment variable and invalid values.
-const FLAGS: [(&str, &str, &[&str]); 9] = [
+const FLAGS: [(&str, &str, &[&str]); 12] = [
     (
         "--namespace",
         "IMAGE_EXPORT_NAMESPACES",
+        &["", "Team", "a/b", "-a", "a-"],
+    ),
+    (
+        "--watch-label-selector",
+        "IMAGE_EXPORT_WATCH_LABEL_SELECTOR",
+        &[],
+    ),
+    ("--leader-elect", "IMAGE_EXPORT_LEADER_ELECT", &[]),
+    (
+        "--leader-elect-namespace",
+        "IMAGE_EXPORT_LEADER_ELECT_NAMESPACE",
         &["", "Team", "a/b", "-a", "a-"],
     ),
     (

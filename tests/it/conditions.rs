@@ -11,7 +11,11 @@ const DOCUMENT: &str = include_str!("../../docs/conditions.md");
 
 /// The cells of the lines of the table under this heading.
 fn table(heading: &str) -> Vec<Vec<&'static str>> {
-    let (_, section) = DOCUMENT
+    table_of(DOCUMENT, heading)
+}
+
+fn table_of(document: &'static str, heading: &str) -> Vec<Vec<&'static str>> {
+    let (_, section) = document
         .split_once(&format!("\n## {heading}\n"))
         .unwrap_or_else(|| panic!("no section {heading}"));
     section
@@ -101,6 +105,15 @@ fn the_documentation_explains_each_reason() {
         .flat_map(|line| quoted(line[0]))
         .collect();
     assert_eq!(explained, reasons());
+}
+
+#[test]
+fn the_page_about_troubleshooting_has_a_line_for_each_reason() {
+    let page = include_str!("../../docs/troubleshooting.md");
+    let lines = table_of(page, "An object, by the reason of `Ready`");
+    let named: BTreeSet<_> = lines.iter().flat_map(|line| quoted(line[0])).collect();
+    let missing: Vec<_> = reasons().difference(&named).copied().collect();
+    assert_eq!(missing, Vec::<&str>::new());
 }
 
 #[test]

@@ -463,6 +463,54 @@ fn the_metrics_of_each_object_are_documented_and_read_fields_that_exist() {
     assert_eq!(found.len(), 7);
 }
 
+/// The anchor that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// A document without its code.
+fn prose(document: &str) -> String {
+    let mut is_code = false;
+    let lines = document.lines().filter(|line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    });
+    lines.flat_map(|line| line.split('`').step_by(2)).collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let documents = files(root())
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|extension| extension == "md"));
+    let mut broken = Vec::new();
+    for document in documents {
+        let text = prose(&fs::read_to_string(&document).expect("text"));
+        for link in text.split("](").skip(1) {
+            let link = link.split(')').next().unwrap_or_default();
+            let (path, section) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => document.clone(),
+                path => document.with_file_name("").join(path),
+            };
+            let leads_there = section.is_empty()
+                || fs::read_to_string(&target).is_ok_and(|text| {
+                    let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                    headings.any(|heading| anchor(heading) == section)
+                });
+            if !link.contains("://") && !(target.exists() && leads_there) {
+                broken.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}
+
 /// The fragments of each message in the table of `docs/cloud.md` occur in the sources.
 #[test]
 fn the_messages_in_the_cloud_manual_are_those_of_the_code() {
