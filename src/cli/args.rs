@@ -7,7 +7,9 @@
 use crate::telemetry::{LogFilter, LogFormat};
 use clap::{
     Args, Parser, Subcommand,
-    builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser},
+    builder::{
+        BoolishValueParser, NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser,
+    },
 };
 use image_export_api::JobId;
 use image_export_cloud::{
@@ -132,7 +134,8 @@ pub(super) struct RunArgs {
     #[arg(
         long,
         value_name = "SELECTOR",
-        env = "IMAGE_EXPORT_WATCH_LABEL_SELECTOR"
+        env = "IMAGE_EXPORT_WATCH_LABEL_SELECTOR",
+        value_parser = NonEmptyStringValueParser::new()
     )]
     pub(super) watch_label_selector: Option<String>,
 
