@@ -7,10 +7,11 @@ use image_export_api::ImageExportJob;
 use image_export_cloud::ProxyProblem;
 use image_export_core::{Input, ObjectKey, Source};
 use kube::{
-    Api, CustomResourceExt, Resource,
+    Api, Client, CustomResourceExt, Resource,
     runtime::{
         WatchStreamExt,
-        watcher::{self, Config, Event, ListSemantic, watcher},
+        utils::Backoff,
+        watcher::{self, Config, DefaultBackoff, Event, ListSemantic, watcher},
     },
 };
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -21,6 +22,9 @@ use tracing::{Instrument, error_span};
 /// The API server ends each watch after this time, and kube's watcher gives up one that is silent
 /// for 5 s longer: a connection that is lost without notice is replaced within a minute.
 const WATCH_SECONDS: u32 = 50;
+/// Longest wait before a watch that failed is tried again. One request in this time burdens no API server,
+/// and objects are seen soon after the CRD or the rights are there.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Objects per page of a list. Each page is reduced to lean records before the next is requested.
 const PAGE: u32 = 500;
 /// Bound on the description of why an object does not decode, in bytes.
@@ -32,19 +36,17 @@ pub(super) fn spawn(
     sender: &mpsc::Sender<Input>,
     stop: &CancellationToken,
 ) {
-    let client = &controller.client;
-    let mut scopes: Vec<(String, Api<Guarded>)> = controller
-        .namespaces
-        .iter()
-        .map(|namespace| {
-            let api = Api::namespaced(client.clone(), namespace);
-            (format!("namespace {namespace}"), api)
-        })
-        .collect();
-    if scopes.is_empty() {
-        scopes.push(("all namespaces".to_owned(), Api::all(client.clone())));
-    }
-    for (source, (scope, api)) in (0..).map(Source).zip(scopes) {
+    let namespaces = controller.namespaces.iter().map(Some);
+    let all = controller.namespaces.is_empty().then_some(None);
+    for (source, namespace) in (0..).map(Source).zip(namespaces.chain(all)) {
+        let client = observed(&controller.client, &controller.health, source);
+        let (scope, api) = match namespace {
+            Some(namespace) => (
+                format!("namespace {namespace}"),
+                Api::namespaced(client, namespace),
+            ),
+            None => ("all namespaces".to_owned(), Api::all(client)),
+        };
         let span = error_span!("watch", scope);
         let watch = Watch {
             source,
@@ -58,6 +60,40 @@ pub(super) fn spawn(
         let stop = stop.clone();
         let task = async move { stop.run_until_cancelled(watch.run_always()).await };
         tokio::spawn(task.instrument(span));
+    }
+}
+
+/// The client, where `health` learns of each answer to a list or a watch: while no object changes, nothing
+/// else shows that a watch is accepted.
+fn observed(client: &Client, health: &Arc<Health>, source: Source) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let (client, health) = (client.clone(), health.clone());
+    let service = tower::service_fn(move |request| {
+        let (client, health) = (client.clone(), health.clone());
+        async move {
+            let response = client.send(request).await?;
+            health.watch_answered(source, response.status().as_u16());
+            Ok::<_, kube::Error>(response)
+        }
+    });
+    Client::new(service, namespace)
+}
+
+/// kube's backoff, up to [`LONGEST_WAIT`].
+#[derive(Default)]
+struct BoundedBackoff(DefaultBackoff);
+
+impl Iterator for BoundedBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.0.next()?.min(LONGEST_WAIT))
+    }
+}
+
+impl Backoff for BoundedBackoff {
+    fn reset(&mut self) {
+        self.0.reset();
     }
 }
 
@@ -88,7 +124,8 @@ impl Watch {
             .timeout(WATCH_SECONDS)
             .page_size(PAGE)
             .list_semantic(ListSemantic::MostRecent);
-        let mut events = watcher(self.api.clone(), config).default_backoff().boxed();
+        let events = watcher(self.api.clone(), config);
+        let mut events = events.backoff(BoundedBackoff::default()).boxed();
         while let Some(event) = events.next().await {
             let input = match event {
                 Ok(event) => {
@@ -444,6 +481,38 @@ mod tests {
                 .encode()
                 .contains("imageexport_task_panics_total 1\n")
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_failed_is_tried_again_within_10_seconds() {
+        let (sent, mut times) = mpsc::unbounded_channel();
+        let (client, _) = api_server(move |_| {
+            sent.send(tokio::time::Instant::now()).unwrap();
+            Reply::failure(404, &json!(null))
+        });
+        let (sender, _received) = mpsc::channel(1000);
+        let watch = Watch {
+            source: Source(3),
+            scope: "namespace ns".to_owned(),
+            api: Api::namespaced(client, "ns"),
+            sender,
+            health: Arc::default(),
+            metrics: Arc::default(),
+            gate: LogGate::default(),
+        };
+        let run = timeout(Duration::from_secs(600), watch.run_always());
+        assert!(run.await.is_err(), "it never ends");
+        drop(watch);
+        let mut at = Vec::new();
+        while let Ok(time) = times.try_recv() {
+            at.push(time);
+        }
+        let longest = at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        assert!(
+            longest <= LONGEST_WAIT + Duration::from_millis(5),
+            "{longest:?}"
+        );
+        assert!((60..90).contains(&at.len()), "no busy loop: {}", at.len());
     }
 
     #[test]
