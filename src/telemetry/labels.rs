@@ -60,4 +60,5 @@ pub(super) const CLASSES: [&str; 14] = [
     "network",
     "internal",
 ];
-pub(super) const CREDENTIALS: [&str; 4] = ["unread", "usable", "rejected", "broken"];
+pub(super) const CREDENTIALS: [&str; 5] =
+    ["unread", "usable", "rejected", "login_failed", "broken"];

@@ -452,6 +452,7 @@ mod tests {
                 dropped_answers: 9,
                 repairs: 10,
             },
+            ..Census::default()
         };
         metrics.update(&census, 11);
         let counters = [

@@ -26,6 +26,17 @@ pub enum SecretState {
     Misconfigured(ConfigurationError),
 }
 
+/// What an outcome shows about the content of a Secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// The cloud accepted it.
+    Accepted,
+    /// The cloud rejected it.
+    Rejected,
+    /// The login failed without an answer about it.
+    LoginFailed,
+}
+
 /// What a read has changed for the objects that use the Secret.
 #[derive(Debug)]
 pub enum ReadChange {
@@ -60,8 +71,10 @@ struct Secret {
     next_read: Option<Duration>,
     /// Consecutive reads that did not fix it.
     retries: u32,
-    /// The cloud rejected this content.
+    /// The cloud rejected this content, or the login with it failed.
     is_rejected: bool,
+    /// The latter.
+    has_login_failed: bool,
 }
 
 /// All Secrets that objects name.
@@ -107,6 +120,7 @@ impl Secrets {
             next_read: None,
             retries: 0,
             is_rejected: false,
+            has_login_failed: false,
         });
         self.by_reference.insert(reference, key);
         key
@@ -316,15 +330,18 @@ impl Secrets {
         change
     }
 
-    /// Applies whether the cloud accepted what the Secret holds.
+    /// Applies whether the cloud accepted what the Secret holds. After a login that failed it is read anew as
+    /// after a rejected one: its URL may be fixed there.
     pub fn apply_acceptance(
         &mut self,
         config: &Config,
         at: Duration,
         key: SecretKey,
-        accepted: bool,
+        acceptance: Acceptance,
     ) {
         let secret = &mut self.entries[key];
+        let accepted = acceptance == Acceptance::Accepted;
+        secret.has_login_failed = acceptance == Acceptance::LoginFailed;
         let was_rejected = std::mem::replace(&mut secret.is_rejected, !accepted);
         if !accepted && !was_rejected {
             // Somebody may have rotated it just now.
@@ -367,6 +384,9 @@ impl Secrets {
         for secret in self.entries.values() {
             let state = match secret.state {
                 SecretState::Unread => "unread",
+                SecretState::Usable(_) if secret.is_rejected && secret.has_login_failed => {
+                    "login_failed"
+                }
                 SecretState::Usable(_) if secret.is_rejected => "rejected",
                 SecretState::Usable(_) => "usable",
                 SecretState::Misconfigured(_) => "broken",

@@ -7,8 +7,9 @@ use crate::{
         Deletion, Effect, FetchTicket, Input, Output, PollRequest, PollTicket, Source, StatusWrite,
         WriteTicket,
     },
+    facts::Wait,
     intake,
-    job::PollStage,
+    job::{Job, PollStage},
     keys::{BucketKey, JobKey},
     outcomes,
     phase::{Phase, Priority},
@@ -33,10 +34,12 @@ pub struct Census {
     pub polls_in_flight: usize,
     /// Changes of objects that were sent and not yet answered.
     pub writes_in_flight: usize,
-    /// Credentials by state: `unread`, `usable`, `rejected` by the cloud, `broken`.
+    /// Credentials by state: `unread`, `usable`, `rejected` by the cloud, `login_failed`, `broken`.
     pub credentials: BTreeMap<&'static str, usize>,
     /// Quota buckets that wait because the cloud demands it.
     pub paused_buckets: usize,
+    /// Unfinished objects whose poll is overdue because it waits for its quota or is throttled.
+    pub polls_overdue: usize,
     /// Counters since the start.
     pub counters: Counters,
 }
@@ -83,12 +86,13 @@ impl Tracker {
         self.fire_timers(now);
         self.apply(now, input);
         self.decide_dirty(now);
+        if self.state.leading && !self.state.stopping {
+            self.send_reads(now);
+            self.send_polls(now);
+        }
+        self.note_waits();
+        self.decide_dirty(now);
         if self.state.leading {
-            if !self.state.stopping {
-                self.send_reads(now);
-                self.send_polls(now);
-            }
-            self.decide_dirty(now);
             self.send_changes(now);
             output.effects.append(&mut self.state.output.effects);
             output.events.append(&mut self.state.output.events);
@@ -202,6 +206,9 @@ impl Tracker {
             let shown = job.sync.acknowledged();
             let reason = shown.map_or("", |shown| shown.phase.row().reason);
             *census.objects.entry(reason).or_default() += 1;
+            let overdue_at = job.overdue_at(&state.config);
+            let is_overdue = overdue_at.is_some_and(|at| at <= now.at) && job.is_active();
+            census.polls_overdue += usize::from(is_overdue && state.leading);
         }
         census
     }
@@ -248,7 +255,20 @@ impl Tracker {
                 let Some(job) = state.jobs.get_mut(key) else {
                     continue;
                 };
+                let was_pending = job.evidence.pending;
                 job.apply_time(&state.config, now, state.leading);
+                let is_new = job.evidence.pending && !was_pending && job.waiting(key).is_some();
+                if (is_new || job.is_overdue(&state.config, now.at))
+                    && state.leading
+                    && !state.stopping
+                {
+                    let wait = if job.is_asked_to_wait(now.at) {
+                        Wait::Pause
+                    } else {
+                        state.quotas.wait(&state.config, now.at, job.group)
+                    };
+                    job.apply_wait(&state.config, now.at, is_new, wait);
+                }
                 let decision = decide(&state.config, job, now);
                 self.enact(now, key, decision);
             }
@@ -307,6 +327,15 @@ impl Tracker {
             },
         };
         let waits = job.waiting(key);
+        match job.polling.stage {
+            PollStage::Queued(_) if state.leading && job.polling.waits_since.is_none() => {
+                job.polling.waits_since = Some(now.at);
+                state.waiting.push(key);
+            }
+            PollStage::Queued(_) => {}
+            PollStage::Scheduled(_) if job.is_asked_to_wait(now.at) => {}
+            _ => job.polling.waits_since = None,
+        }
         if waits != waiting {
             if let Some(waiting) = waiting {
                 state.quotas.remove(&waiting);
@@ -343,6 +372,20 @@ impl Tracker {
                 .effects
                 .push(Effect::ReadCredential(reference));
         }
+    }
+
+    /// Has those polls decided about that were not sent at once: each is overdue at some time.
+    fn note_waits(&mut self) {
+        let state = &mut self.state;
+        let mut waiting = std::mem::take(&mut state.waiting);
+        for key in waiting.drain(..) {
+            let job = state.jobs.get(key);
+            let is_sent = |job: &Job| matches!(job.polling.stage, PollStage::InFlight(_));
+            if job.is_some_and(|job| !is_sent(job)) {
+                state.dirty.push(key);
+            }
+        }
+        state.waiting = waiting;
     }
 
     fn send_polls(&mut self, now: Moment) {
