@@ -30,3 +30,4 @@ mod repair;
 mod repository;
 mod spec;
 mod tool_verdicts;
+mod waits;
