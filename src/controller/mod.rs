@@ -575,4 +575,43 @@ mod tests {
         stop.cancel();
         running.await.unwrap();
     }
+
+    /// The API server answers every call with an error, for six minutes.
+    #[tokio::test(start_paused = true)]
+    async fn it_is_not_ready_once_no_watch_was_accepted_for_5_minutes_and_recovers_by_itself() {
+        let fails = Arc::new(AtomicBool::new(false));
+        let failing = fails.clone();
+        let controller = observed(move |sent| {
+            if failing.load(Ordering::Relaxed) {
+                Reply::failure(503, &json!(null))
+            } else if sent.line.contains("watch=true") {
+                Reply::After(50 * SECOND, Box::new(Reply::Text(200, String::new())))
+            } else {
+                let list = json!({ "metadata": { "resourceVersion": "9" }, "items": [] });
+                Reply::json(200, &list)
+            }
+        });
+        let health = controller.health.clone();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(controller.run(stop.clone()));
+        // While no object changes, only the watches that are accepted anew show that all is well.
+        for _ in 0..10 {
+            sleep(60 * SECOND).await;
+            assert_eq!(health.ready(), Ok(()));
+        }
+        fails.store(true, Ordering::Relaxed);
+        sleep(240 * SECOND).await;
+        assert_eq!(health.ready(), Ok(()));
+        sleep(120 * SECOND).await;
+        let problem = health.ready().unwrap_err();
+        let names =
+            "all namespaces: the API server answered 503: changes of objects have not been seen";
+        assert!(problem.starts_with(names), "{problem}");
+        assert_eq!(health.live(), Ok(()), "a restart does not help");
+        fails.store(false, Ordering::Relaxed);
+        sleep(70 * SECOND).await;
+        assert_eq!(health.ready(), Ok(()));
+        stop.cancel();
+        running.await.unwrap();
+    }
 }

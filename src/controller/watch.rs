@@ -10,7 +10,8 @@ use kube::{
     Api, Client, CustomResourceExt, Resource,
     runtime::{
         WatchStreamExt,
-        watcher::{self, Config, Event, ListSemantic, watcher},
+        utils::Backoff,
+        watcher::{self, Config, DefaultBackoff, Event, ListSemantic, watcher},
     },
 };
 use std::{error::Error, iter::successors, panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -22,6 +23,9 @@ use tracing::{Instrument, error_span};
 /// The API server ends each watch after this time, and kube's watcher gives up one that is silent
 /// for 5 s longer: a connection that is lost without notice is replaced within a minute.
 const WATCH_SECONDS: u32 = 50;
+/// Longest wait before a watch that failed is tried again. One request in this time burdens no API server,
+/// and objects are seen soon after the CRD or the rights are there.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Objects per page of a list. Each page is reduced to lean records before the next is requested.
 const PAGE: u32 = 500;
 /// Bound on the description of why an object does not decode, in bytes.
@@ -33,13 +37,11 @@ pub(super) fn spawn(
     sender: &mpsc::Sender<Input>,
     stop: &CancellationToken,
 ) {
-    let mut scopes: Vec<_> = controller.namespaces.iter().map(Some).collect();
-    if scopes.is_empty() {
-        scopes.push(None);
-    }
-    for (source, scope) in (0..).map(Source).zip(scopes) {
-        let client = noted(controller.client.clone(), source, &controller.metrics);
-        let (scope, api) = match scope {
+    let namespaces = controller.namespaces.iter().map(Some);
+    let all = controller.namespaces.is_empty().then_some(None);
+    for (source, namespace) in (0..).map(Source).zip(namespaces.chain(all)) {
+        let client = observed(controller, source);
+        let (scope, api) = match namespace {
             Some(namespace) => (
                 format!("namespace {namespace}"),
                 Api::namespaced(client, namespace),
@@ -63,22 +65,43 @@ pub(super) fn spawn(
     }
 }
 
-/// A client that notes each success as a sign of life of this watch, which begins now.
-fn noted(client: Client, source: Source, metrics: &Arc<Metrics>) -> Client {
+/// The client, where health and metrics learn of each answer to a list or a watch: while no object changes, nothing
+/// else shows that a watch is accepted.
+fn observed(controller: &Controller, source: Source) -> Client {
+    let (client, health) = (controller.client.clone(), controller.health.clone());
+    let metrics = controller.metrics.clone();
     metrics.watch_seen(source);
     let namespace = client.default_namespace().to_owned();
-    let metrics = metrics.clone();
     let service = service_fn(move |request| {
-        let (client, metrics) = (client.clone(), metrics.clone());
+        let (client, health, metrics) = (client.clone(), health.clone(), metrics.clone());
         async move {
-            let answer = client.send(request).await?;
-            if answer.status().is_success() {
+            let response = client.send(request).await?;
+            health.watch_answered(source, response.status().as_u16());
+            if response.status().is_success() {
                 metrics.watch_seen(source);
             }
-            Ok::<_, kube::Error>(answer)
+            Ok::<_, kube::Error>(response)
         }
     });
     Client::new(service, namespace)
+}
+
+/// kube's backoff, up to [`LONGEST_WAIT`].
+#[derive(Default)]
+struct BoundedBackoff(DefaultBackoff);
+
+impl Iterator for BoundedBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.0.next()?.min(LONGEST_WAIT))
+    }
+}
+
+impl Backoff for BoundedBackoff {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
 }
 
 struct Watch {
@@ -113,7 +136,8 @@ impl Watch {
             .timeout(WATCH_SECONDS)
             .page_size(PAGE)
             .list_semantic(ListSemantic::MostRecent);
-        let mut events = watcher(self.api.clone(), config).default_backoff().boxed();
+        let events = watcher(self.api.clone(), config);
+        let mut events = events.backoff(BoundedBackoff::default()).boxed();
         while let Some(event) = events.next().await {
             let input = match event {
                 Ok(event) => {
@@ -263,6 +287,7 @@ fn key(meta: &kube::core::ObjectMeta) -> Option<ObjectKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::fake::controller;
     use crate::{
         controller::fake::{Reply, Sent, api_server, object},
         telemetry::Captured,
@@ -486,9 +511,10 @@ mod tests {
         ];
         let mut replies = replies.into_iter();
         let (client, _) = api_server(move |_| replies.next().unwrap_or(Reply::Never));
-        let metrics = Arc::<Metrics>::default();
+        let controller = controller(client);
+        let metrics = controller.metrics.clone();
         let (sender, mut received) = mpsc::channel(16);
-        let client = noted(client, Source(3), &metrics);
+        let client = observed(&controller, Source(3));
         let watch = Watch {
             source: Source(3),
             scope: "namespace ns".to_owned(),
@@ -591,6 +617,39 @@ mod tests {
                 .encode()
                 .contains("imageexport_task_panics_total 1\n")
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_failed_is_tried_again_within_10_seconds() {
+        let (sent, mut times) = mpsc::unbounded_channel();
+        let (client, _) = api_server(move |_| {
+            sent.send(tokio::time::Instant::now()).unwrap();
+            Reply::failure(404, &json!(null))
+        });
+        let (sender, _received) = mpsc::channel(1000);
+        let watch = Watch {
+            source: Source(3),
+            scope: "namespace ns".to_owned(),
+            api: Api::namespaced(client, "ns"),
+            label_selector: None,
+            sender,
+            health: Arc::default(),
+            metrics: Arc::default(),
+            gate: LogGate::default(),
+        };
+        let run = timeout(Duration::from_secs(600), watch.run_always());
+        assert!(run.await.is_err(), "it never ends");
+        drop(watch);
+        let mut at = Vec::new();
+        while let Ok(time) = times.try_recv() {
+            at.push(time);
+        }
+        let longest = at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        assert!(
+            longest <= LONGEST_WAIT + Duration::from_millis(5),
+            "{longest:?}"
+        );
+        assert!((60..90).contains(&at.len()), "no busy loop: {}", at.len());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The state behind the probes: live while the control loop turns; ready once all objects were
-//! listed, unless the API server rejects every call.
+//! listed, unless the API server rejects every call or a watch is down for long.
 
 use image_export_core::Source;
 use std::{
@@ -19,6 +19,10 @@ const STUCK: Duration = Duration::from_secs(60);
 /// lasts: a watch that is renewed shows that the operator is let in.
 const REJECTED: Duration = Duration::from_secs(60);
 
+/// The operator is not ready once a watch has not been answered for this long. While all is well, the API
+/// server accepts it anew each minute.
+const WATCH_DOWN: Duration = Duration::from_secs(5 * 60);
+
 /// Shared between the loop, the watches and the probes.
 #[derive(Debug)]
 pub struct Health {
@@ -30,6 +34,8 @@ pub struct Health {
     problems: Mutex<BTreeMap<Source, String>>,
     /// What keeps this process from standing for leadership.
     election: Mutex<Option<String>>,
+    /// When the API server last accepted a list or a watch of each.
+    watched: Mutex<BTreeMap<Source, Instant>>,
     /// Those since the last call that the API server accepted.
     rejections: Mutex<Option<Rejections>>,
 }
@@ -50,6 +56,7 @@ impl Default for Health {
             listed: AtomicBool::new(false),
             problems: Mutex::default(),
             election: Mutex::default(),
+            watched: Mutex::default(),
             rejections: Mutex::default(),
         }
     }
@@ -81,6 +88,32 @@ impl Health {
     /// Call it when a watch fails; `problem` is for people.
     pub fn watch_fails(&self, source: Source, problem: String) {
         self.problems().insert(source, problem);
+    }
+
+    /// Call it with the status of each answer to a list or a watch.
+    pub fn watch_answered(&self, source: Source, status: u16) {
+        if (200..300).contains(&status) {
+            self.watched().insert(source, Instant::now());
+        }
+    }
+
+    /// Which watches have been down for long, and why.
+    fn watch_outage(&self) -> Option<String> {
+        let problems = self.problems();
+        let watched = self.watched();
+        let times = watched.iter().map(|(source, at)| (source, at.elapsed()));
+        let down = times.filter(|(_, time)| *time >= WATCH_DOWN);
+        let lines = down.map(|(source, time)| {
+            let seconds = time.as_secs();
+            let problem = problems.get(source).map_or("a watch", String::as_str);
+            format!("{problem}: changes of objects have not been seen for {seconds} s")
+        });
+        let lines: Vec<String> = lines.collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+
+    fn watched(&self) -> std::sync::MutexGuard<'_, BTreeMap<Source, Instant>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn problems(&self) -> std::sync::MutexGuard<'_, BTreeMap<Source, String>> {
@@ -149,9 +182,10 @@ impl Health {
     /// `Err` says what keeps the operator from working.
     pub fn ready(&self) -> Result<(), String> {
         if self.is_listed() {
-            // A later outage of the API server is not fixed by a restart of the operator.
+            // Whatever it is, a restart of the operator does not fix it: it stays live.
             let election = self.election.lock().unwrap_or_else(PoisonError::into_inner);
-            return self.rejection().or(election.clone()).map_or(Ok(()), Err);
+            let problem = self.rejection().or_else(|| self.watch_outage());
+            return problem.or(election.clone()).map_or(Ok(()), Err);
         }
         let problems = self.problems();
         if problems.is_empty() {
@@ -190,6 +224,7 @@ mod tests {
         for (seconds, status) in answers {
             advance(Duration::from_secs(*seconds)).await;
             health.api_answered(*status);
+            health.watch_answered(Source(0), 200);
             ready.push(health.ready().is_ok());
         }
         ready
@@ -215,7 +250,7 @@ mod tests {
                 &[(0, 403), (50, 200), (5, 403), (50, 200), (5, 403)],
                 &[yes; 5],
             ),
-            // Overload and outages show nothing.
+            // Overload and outages show nothing about the operator's rights.
             (&[(0, 403), (60, 429), (60, 503), (60, 504)], &[yes; 4]),
             (&[(0, 403), (600, 503), (1, 403)], &[yes, yes, no]),
             (&[(0, 503), (600, 500)], &[yes, yes]),
@@ -248,6 +283,35 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_operator_is_not_ready_while_a_watch_is_down_for_five_minutes() {
+        let health = Health::default();
+        let (one, two) = (Source(0), Source(1));
+        health.watch_answered(one, 200);
+        health.watch_answered(two, 200);
+        health.set_listed();
+        health.watch_fails(
+            one,
+            "namespace one: the API server does not answer".to_owned(),
+        );
+        advance(Duration::from_secs(299)).await;
+        // What is no watch is no watch that works, and neither is an error.
+        health.api_answered(200);
+        for status in [403, 404, 429, 503] {
+            health.watch_answered(one, status);
+        }
+        health.watch_answered(two, 200);
+        assert_eq!(health.ready(), Ok(()));
+        advance(Duration::from_secs(1)).await;
+        let problem = "namespace one: the API server does not answer: changes of objects have not been \
+                       seen for 300 s";
+        assert_eq!(health.ready(), Err(problem.to_owned()));
+        health.beat();
+        assert_eq!(health.live(), Ok(()), "a restart does not help");
+        health.watch_answered(one, 200);
+        assert_eq!(health.ready(), Ok(()));
+    }
+
     #[test]
     fn readiness_names_what_is_missing() {
         let health = Health::default();
@@ -268,7 +332,7 @@ mod tests {
         assert_eq!(
             health.ready(),
             Ok(()),
-            "an outage of the API server leaves the operator ready"
+            "a short outage of the API server leaves the operator ready"
         );
     }
 }

@@ -84,6 +84,7 @@ fn the_table_of_the_documentation_is_that_of_the_code() {
             assert_eq!((kstatus, argo), expected, "{reason}");
             let expected = match (phase, row.pace) {
                 (Phase::PollFailed, _) => "with backoff",
+                (Phase::PollOverdue, _) => "in its turn",
                 (Phase::Suspended, _) => "pauses",
                 (_, Pace::Own) => "at its period",
                 (_, Pace::Slow) => "slow",
@@ -138,5 +139,5 @@ fn the_objects_that_argo_cds_script_is_tested_with_are_what_the_operator_writes(
             assert!(path.ends_with("created.yaml"), "{}", path.display());
         }
     }
-    assert_eq!(written, 17);
+    assert_eq!(written, 18);
 }

@@ -313,8 +313,8 @@ fn throttling() -> Vec<(&'static str, Answer, f64)> {
     ]
 }
 
-/// That throttling is reported when it lasts, after 15 minutes, is tested in virtual time, by
-/// `throttling_alone_shows_poll_failed_after_15_minutes_only` of the core.
+/// That throttling is reported when it lasts, after 5 minutes, is tested in virtual time, by
+/// `throttling_shows_poll_overdue_after_5_minutes_and_never_poll_failed` of the core.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_poll_comes_before_the_time_that_the_cloud_names() {
     let team = Team::start("throttled").await;

@@ -34,3 +34,4 @@ mod repository;
 mod spec;
 mod tool_verdicts;
 mod upgrade;
+mod waits;

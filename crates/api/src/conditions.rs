@@ -89,6 +89,8 @@ pub mod reasons {
     pub const JOB_RUNNING: &str = "JobRunning";
     /// Polls have been failing for some minutes; the operator retries with backoff.
     pub const POLL_FAILED: &str = "PollFailed";
+    /// A poll has been due for minutes: it waits for the quota, or the cloud asks to wait.
+    pub const POLL_OVERDUE: &str = "PollOverdue";
     /// The job was not seen to end within `spec.deadlineSeconds`.
     pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
     /// The cloud reports `SUCCESS`, and the image id is known or the job type has none.

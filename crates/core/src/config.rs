@@ -15,7 +15,7 @@ pub struct Config {
     /// Length of a second of the spec's `…Seconds` fields.
     pub spec_second: Duration,
     /// Shortest period of slow phases: configuration errors, `JobNotFound`, `DeadlineExceeded`. Also the
-    /// patience with an unobserved job whose deadline has passed.
+    /// patience with an unobserved job whose deadline has passed, and the least with a poll that waits.
     pub slow_period: Duration,
     /// Period while a 404 is within its grace; overrides `pollPeriodSeconds`.
     pub not_found_period: Duration,
@@ -37,10 +37,11 @@ pub struct Config {
     pub sleep_threshold: Duration,
     /// A run of failures becomes `PollFailed` when it is this long …
     pub failure_grace: Duration,
-    /// … and has this many polls.
+    /// … and has this many polls. Also the failures in an outage of a host.
     pub failure_polls: u32,
-    /// Throttling alone becomes `PollFailed` after this time without any answer.
-    pub throttling_grace: Duration,
+    /// Consecutive failures at a host are an outage of it when they last this long: the first success there
+    /// ends the backoff of all objects.
+    pub outage_grace: Duration,
     /// A run of 404 answers becomes `JobNotFound` for good when it is this long …
     pub not_found_grace: Duration,
     /// … and has this many polls.
@@ -72,7 +73,8 @@ pub struct Config {
 
     /// Status writes (and reads to settle them) in flight.
     pub writes_in_flight: usize,
-    /// `PollFailed` writes a second: a cloud outage must not become a write storm.
+    /// Writes a second of `PollFailed`, `PollOverdue` and causes that `Pending` comes to name: a cloud outage
+    /// must not become a write storm.
     pub poll_failed_writes: f64,
     /// Consecutive conflicts on one object after which JSON Patch is used; conflicts of deletions after which
     /// the object is read, and deleted in whatever version.
@@ -115,7 +117,7 @@ impl Default for Config {
             sleep_threshold: secs(10),
             failure_grace: secs(120),
             failure_polls: 3,
-            throttling_grace: secs(900),
+            outage_grace: secs(10),
             not_found_grace: secs(300),
             not_found_polls: 5,
             backoff_floor: secs(1),
@@ -160,7 +162,7 @@ impl Config {
             &mut self.min_poll_gap,
             &mut self.pending_grace,
             &mut self.failure_grace,
-            &mut self.throttling_grace,
+            &mut self.outage_grace,
             &mut self.not_found_grace,
             &mut self.backoff_floor,
             &mut self.backoff_base,
@@ -213,7 +215,7 @@ mod tests {
             (config.failure_polls, config.failure_grace),
             (3, secs(2 * 60))
         );
-        assert_eq!(config.throttling_grace, secs(15 * 60));
+        assert_eq!(config.outage_grace, secs(10));
         assert_eq!(
             (config.not_found_polls, config.not_found_grace),
             (5, secs(5 * 60))

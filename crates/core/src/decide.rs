@@ -31,9 +31,10 @@ pub fn decide(config: &Config, job: &Job, now: Moment) -> Decision {
     let phase = job.phase();
     let poll = schedule::next_poll(config, job, phase);
     let change = next_change(job, phase, now);
+    // One that is in flight is followed by another decision.
+    let is_in_flight = matches!(job.polling.stage, PollStage::InFlight(_));
     let poll_at = match poll {
-        // One that is in flight is followed by another decision.
-        Some(Due::Since(at)) if !matches!(job.polling.stage, PollStage::InFlight(_)) => Some(at),
+        Some(Due::Since(at)) if !is_in_flight => Some(at),
         _ => None,
     };
     let change_at = match job.sync.stage {
@@ -47,6 +48,7 @@ pub fn decide(config: &Config, job: &Job, now: Moment) -> Decision {
         change_at,
         job.sync.repair_at(),
         job.pending_at,
+        job.overdue_at(config).filter(|_| !is_in_flight),
         job.limits.deadline(start).filter(|_| is_open),
         job.limits
             .shown_late_at(start, config.slow_period)
@@ -76,7 +78,18 @@ fn next_change(job: &Job, phase: Option<Phase>, now: Moment) -> Option<Priority>
     if let Some(phase) = phase
         && job.sync.needs(now.at, &job.snapshot(phase, now.wall))
     {
-        return Some(phase.row().priority);
+        let shown = job.sync.acknowledged();
+        let names_cause = phase == Phase::Pending
+            && shown.is_some_and(|shown| {
+                shown.phase == phase
+                    && shown.generation == job.generation
+                    && shown.poll_request == job.handled_request
+            });
+        return Some(if names_cause {
+            Priority::Outage
+        } else {
+            phase.row().priority
+        });
     }
     let has_expired = job.expires_at().is_some_and(|at| at <= now.at);
     has_expired.then_some(Priority::Expiry)

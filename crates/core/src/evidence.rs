@@ -5,7 +5,7 @@
 
 use crate::{
     config::Config,
-    facts::{Cause, Facts},
+    facts::{Cause, Facts, Wait},
     phase::{Detail, Phase},
     time::Moment,
 };
@@ -61,6 +61,11 @@ pub struct Evidence {
     pub configuration_error: Option<(ConfigurationReason, Cause)>,
     /// `PollFailed`. Ends with any classified reply.
     pub poll_failed: Option<Cause>,
+    /// `PollOverdue`: why the poll waits, as of when it became overdue. Ends with any classified reply.
+    pub poll_overdue: Option<Cause>,
+    /// Why there is no answer: the first failure since the latest classified reply, else what the poll waits
+    /// for. `Pending` names it.
+    pub delay: Option<Cause>,
     /// `DeadlineExceeded` was adopted with whatever cause it names. Ends with any classified reply.
     stored_obstacle: bool,
     /// `Pending`: the grace period without any answer is over.
@@ -72,8 +77,6 @@ pub struct Evidence {
     failure_run: Run,
     /// Consecutive failures, for the backoff.
     failures: u32,
-    /// First attempt since the latest answer, for throttling.
-    unanswered_since: Option<Duration>,
     /// Attempts since SUCCESS was reported without an image id.
     image_id_attempts: u8,
     /// When `progressPercent` last moved in this process.
@@ -107,6 +110,8 @@ impl Evidence {
                 evidence.configuration_error = Some((reason, Cause::Stored));
             }
             Detail::Failure => evidence.poll_failed = Some(Cause::Stored),
+            Detail::Wait => evidence.poll_overdue = Some(Cause::Stored),
+            Detail::Delay => evidence.delay = Some(Cause::Stored),
             Detail::Obstacle => evidence.stored_obstacle = true,
         }
         evidence.pending = phase == Phase::Pending;
@@ -149,6 +154,9 @@ impl Evidence {
         if self.poll_failed.is_some() {
             return Some(Phase::PollFailed);
         }
+        if self.poll_overdue.is_some() {
+            return Some(Phase::PollOverdue);
+        }
         match self.facts.job_status {
             Some(JobState::Unrecognized(_)) => Some(Phase::JobStatusUnrecognized),
             _ if self.not_found_yet => Some(Phase::JobNotFoundYet),
@@ -179,6 +187,8 @@ impl Evidence {
                 Some(cause.clone())
             }
             Detail::Failure => self.poll_failed.clone(),
+            Detail::Wait => self.poll_overdue.clone(),
+            Detail::Delay => self.delay.clone(),
             Detail::Obstacle => self.obstacle(),
         }
     }
@@ -186,7 +196,8 @@ impl Evidence {
     /// What keeps the operator from seeing the end of the job.
     fn obstacle(&self) -> Option<Cause> {
         let configuration = self.configuration_error.as_ref().map(|(_, cause)| cause);
-        if let Some(cause) = configuration.or(self.poll_failed.as_ref()) {
+        let failure = self.poll_failed.as_ref().or(self.poll_overdue.as_ref());
+        if let Some(cause) = configuration.or(failure) {
             return Some(cause.clone());
         }
         if self.not_found || self.not_found_yet {
@@ -211,6 +222,7 @@ impl Evidence {
     /// Applies the choice of other credentials: what the old ones met says nothing any more.
     pub fn apply_other_credentials(&mut self) {
         self.stored_obstacle = false;
+        self.delay = None;
         self.configuration_error = None;
         self.not_found = false;
         self.not_found_yet = false;
@@ -227,7 +239,16 @@ impl Evidence {
     pub fn apply_gap(&mut self) {
         self.not_found_run = Run::default();
         self.failure_run = Run::default();
-        self.unanswered_since = None;
+    }
+
+    /// Applies what the poll of a job waits for.
+    pub fn apply_wait(&mut self, wait: Wait) {
+        self.delay.get_or_insert_with(|| wait.into());
+    }
+
+    /// Applies that the poll of the job is overdue.
+    pub fn apply_overdue(&mut self, wait: Wait) {
+        self.poll_overdue.get_or_insert_with(|| wait.into());
     }
 
     /// Applies one outcome. Returns when to poll next, and whether the answer contradicts an earlier one.
@@ -260,12 +281,7 @@ impl Evidence {
                 Next::Pace
             }
             Outcome::Throttled => {
-                let since = *self.unanswered_since.get_or_insert(now.at);
-                if now.at.saturating_sub(since) >= config.throttling_grace {
-                    let cause = "the cloud limits the rate of requests";
-                    let cause = Cause::Observed(cause.into());
-                    self.poll_failed.get_or_insert(cause);
-                }
+                self.apply_wait(Wait::Pause);
                 Next::AfterPause
             }
             Outcome::Failed(failure) => {
@@ -279,16 +295,19 @@ impl Evidence {
 
     /// Ends a run of failures, as any classified reply does.
     fn end_failures(&mut self) {
-        self.unanswered_since = None;
         self.failure_run = Run::default();
         self.failures = 0;
+        self.delay = None;
         self.poll_failed = None;
+        self.poll_overdue = None;
         self.stored_obstacle = false;
     }
 
     fn apply_failure(&mut self, config: &Config, now: Moment, failure: &Failure) {
         self.failures = self.failures.saturating_add(1);
-        self.unanswered_since.get_or_insert(now.at);
+        if self.failures == 1 || self.delay.is_none() {
+            self.delay = Some(Cause::Observed(bounded(&failure.message)));
+        }
         let (polls, grace) = (config.failure_polls, config.failure_grace);
         // The first cause stays: alternating causes would make the message flutter.
         if self.poll_failed.is_none() && self.failure_run.extend(now.at, polls, grace) {

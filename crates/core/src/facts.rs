@@ -1,7 +1,10 @@
 //! What is known about a job itself, as its object's status shows it.
 
 use image_export_model::{JobState, TYPES_WITHOUT_IMAGE};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 /// What is known about the job itself. Shared between evidence and snapshot while they agree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,4 +56,30 @@ pub enum Cause {
     Stored,
     /// Half a sentence that this process has reason to show.
     Observed(Arc<str>),
+}
+
+/// What a poll that is due waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The quota of polls a second.
+    Quota,
+    /// The end of a pause that the cloud asked for.
+    Pause,
+    /// One of the polls in flight, of which there are as many as there may be.
+    InFlight,
+}
+
+impl From<Wait> for Cause {
+    fn from(wait: Wait) -> Self {
+        // Shared by all objects that wait.
+        static TEXTS: LazyLock<[Arc<str>; 3]> = LazyLock::new(|| {
+            [
+                "more polls are due for its endpoint and project than --polls-per-second allows; raise that, or the poll periods",
+                "the cloud asks to wait (throttling or Retry-After); if that lasts, raise the poll periods or lower --polls-per-second",
+                "the polls before it, as many as may be in flight, still await their answers; the cloud is slow",
+            ]
+            .map(Arc::from)
+        });
+        Self::Observed(TEXTS[wait as usize].clone())
+    }
 }

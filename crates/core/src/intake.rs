@@ -99,8 +99,10 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
             pending_at: None,
             polling: Polling {
                 stage: PollStage::Off,
+                waits_since: None,
                 wanted: None,
                 plan: Plan::Paced(now.at),
+                failed_at: None,
                 counts_as_new: false,
                 image_id_at: now.at,
             },

@@ -6,7 +6,8 @@ use crate::{
     deadline::Limits,
     effects::{ObjectKey, Source},
     evidence::{Evidence, Next},
-    keys::{GroupKey, JobKey, SecretKey},
+    facts::Wait,
+    keys::{GroupKey, HostKey, JobKey, SecretKey},
     phase::Phase,
     quota::Waiting,
     status::Snapshot,
@@ -38,7 +39,12 @@ pub enum Plan {
     /// The first poll of this process, at this time.
     First(Duration),
     /// After a failure, at the end of the backoff.
-    Retry(Duration),
+    Retry {
+        /// When that is.
+        at: Duration,
+        /// Not before this time, even if the backoff ends early.
+        earliest: Duration,
+    },
     /// At the pace of the phase, not before this time.
     Paced(Duration),
 }
@@ -48,12 +54,16 @@ pub enum Plan {
 pub struct Polling {
     /// Where the next poll is.
     pub stage: PollStage,
+    /// Since when the leader has a poll wait for its quota, or because the cloud asks for it.
+    pub waits_since: Option<Duration>,
     /// Something happened after which a poll is due at once: it was requested, the object was resumed, its
     /// Secret was fixed, an answer was dropped, a deadline passed. Cleared when a poll is sent, so that one
     /// that is wanted during a poll follows it. The schedule decides in which phases it counts.
     pub wanted: Option<Due>,
     /// When the next poll is due, unless one is wanted before.
     pub plan: Plan,
+    /// The host at which the latest poll failed, if it did.
+    pub failed_at: Option<HostKey>,
     /// Whether it counts among the first polls pending in its quota group.
     pub counts_as_new: bool,
     /// The next attempt to get an image id.
@@ -226,12 +236,14 @@ impl Job {
     /// Applies that nobody here observed the job until now.
     pub fn apply_gap(&mut self, now: Moment) {
         self.answered_at = now.at;
+        self.polling.waits_since = None;
         self.limits.unobserved_since = Some(now.at);
         self.evidence.apply_gap();
     }
 
     /// Applies that the whole process has slept, and so has what is in flight.
     pub fn apply_sleep(&mut self, now: Moment) {
+        self.polling.waits_since = None;
         self.evidence.apply_gap();
         if self.limits.unobserved_since.is_none() {
             self.limits.unobserved_since = Some(now.at);
@@ -239,6 +251,54 @@ impl Job {
             if is_in_flight && self.limits.deadline.is_some() {
                 self.want_poll(Due::Since(now.at));
             }
+        }
+    }
+
+    /// When its poll is overdue, if it waits.
+    #[must_use]
+    pub fn overdue_at(&self, config: &Config) -> Option<Duration> {
+        let patience = self.own_period(config).max(config.slow_period);
+        Some(self.polling.waits_since? + patience)
+    }
+
+    /// Whether a failure came with a `Retry-After` that is not over.
+    #[must_use]
+    pub fn is_asked_to_wait(&self, at: Duration) -> bool {
+        matches!(self.polling.plan, Plan::Retry { earliest, .. } if at < earliest)
+    }
+
+    /// Whether its poll is overdue, and is not in flight.
+    #[must_use]
+    pub fn is_overdue(&self, config: &Config, at: Duration) -> bool {
+        let is_in_flight = matches!(self.polling.stage, PollStage::InFlight(_));
+        !is_in_flight
+            && self.is_active()
+            && self.overdue_at(config).is_some_and(|overdue| overdue <= at)
+    }
+
+    /// Applies what the poll waits for: to an object that begins to say that it waits for its first answer
+    /// (`is_new`), and to one whose poll is overdue.
+    pub fn apply_wait(&mut self, config: &Config, at: Duration, is_new: bool, wait: Wait) {
+        if is_new {
+            self.evidence.apply_wait(wait);
+        }
+        if self.is_overdue(config, at) {
+            self.evidence.apply_overdue(wait);
+            // It stays due, whatever the pace of the phase.
+            if let PollStage::Queued(due) = self.polling.stage {
+                self.want_poll(due);
+            }
+        }
+    }
+
+    /// Ends the backoff after a failure: the next poll is at the usual instant, so that the objects of a host
+    /// spread, unless it comes before anyway.
+    pub fn end_backoff(&mut self, config: &Config, now: Moment) {
+        self.polling.failed_at = None;
+        let (gap, period) = (self.least_gap(config), self.own_period(config));
+        if let Plan::Retry { at, earliest } = &mut self.polling.plan {
+            let usual = cadence::next_instant(self.seed, period, (now.at + gap).max(*earliest));
+            *at = usual.min(*at);
         }
     }
 
@@ -258,6 +318,9 @@ impl Job {
     ) -> bool {
         // An outcome from before something made the job unobserved shows nothing of the time since.
         let is_stale = self.polling.wanted.is_some();
+        if *outcome != Outcome::Throttled {
+            self.polling.waits_since = None;
+        }
         let (next, contradicts) = self.apply_evidence(config, now, outcome, is_stale);
         let earliest = now.at + self.least_gap(config);
         let polling = &mut self.polling;
@@ -270,8 +333,12 @@ impl Job {
             }
             Next::Backoff(failures) => {
                 let asked = retry_after.unwrap_or_default().min(config.pause_max);
-                let wait = cadence::backoff(config, self.seed, failures).max(asked);
-                polling.plan = Plan::Retry(now.at + wait);
+                let backoff = cadence::backoff(config, self.seed, failures);
+                polling.waits_since = (asked >= backoff).then_some(now.at);
+                polling.plan = Plan::Retry {
+                    at: now.at + backoff.max(asked),
+                    earliest: now.at + asked,
+                };
             }
         }
         if self.sync.is_untrusted()

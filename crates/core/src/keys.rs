@@ -10,4 +10,6 @@ slotmap::new_key_type! {
     pub struct GroupKey;
     /// Names one quota bucket.
     pub struct BucketKey;
+    /// Names one host while objects wait after a failure there.
+    pub struct HostKey;
 }

@@ -22,7 +22,7 @@
 //! | [`phase`], `message`, [`status`] | – the conditions table, its sentences, and the status made of them |
 //! | `sync` | – what the API server has of it, and which change is under way |
 //! | `deadline` | – what its spec limits in time |
-//! | `registry`, `secrets`, `quota`, `write_queue`, `timers` | what many objects share; these return values and call nobody |
+//! | `registry`, `secrets`, `quota`, `hosts`, `write_queue`, `timers` | what many objects share; these return values and call nobody |
 //! | `state` | all of it together |
 //! | [`lease`] | leader election, which the caller runs: it tells the tracker by [`Input::Leading`] |
 //! | `effects`, `config` | the contract with the caller; its numbers |
@@ -35,6 +35,7 @@ mod decide;
 mod effects;
 mod evidence;
 mod facts;
+mod hosts;
 mod intake;
 mod job;
 mod keys;

@@ -17,7 +17,10 @@ pub const MAX_BYTES: usize = 1024;
 pub fn message(phase: Phase, job: &str, detail: Option<&str>, facts: &Facts) -> String {
     let cause = detail.unwrap_or("see the operator's log");
     let mut text = match phase {
-        Phase::Pending => format!("Waiting for the first answer about job {job}."),
+        Phase::Pending => match detail {
+            Some(detail) => format!("Waiting for the first answer about job {job}: {detail}."),
+            None => format!("Waiting for the first answer about job {job}."),
+        },
         Phase::CredentialsNotFound
         | Phase::CredentialsInvalid
         | Phase::AccessDenied
@@ -29,6 +32,7 @@ pub fn message(phase: Phase, job: &str, detail: Option<&str>, facts: &Facts) -> 
         Phase::PollFailed => format!(
             "Job {job} cannot be queried at the moment: {cause}; the operator keeps trying."
         ),
+        Phase::PollOverdue => format!("The poll of job {job} is overdue: {cause}."),
         Phase::DeadlineExceeded => match detail {
             Some(detail) => format!(
                 "Job {job} was not seen to end within spec.deadlineSeconds: {detail}; an end that \
@@ -79,8 +83,19 @@ pub fn succeeded_message(
 ) -> Option<String> {
     match phase {
         Phase::ImageIdMissing => Some(format!("Job {job} has succeeded.")),
+        // What blocks polling is said by `Ready` and `Reconciling`.
+        Phase::CredentialsNotFound
+        | Phase::CredentialsInvalid
+        | Phase::AccessDenied
+        | Phase::EndpointInvalid
+        | Phase::EndpointNotAllowed
+        | Phase::RequestRejected
+        | Phase::PollFailed
+        | Phase::PollOverdue => Some(format!("Job {job} was not seen to end.")),
         // Also shows, whatever the wording, that the sentence of `Ready` has a detail.
-        Phase::DeadlineExceeded if has_detail => Some(message(phase, job, None, facts)),
+        Phase::DeadlineExceeded | Phase::Pending if has_detail => {
+            Some(message(phase, job, None, facts))
+        }
         _ => None,
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     time::{Due, Moment},
 };
 use image_export_model::{ConfigurationReason, JobState, Observation, Outcome, Stage};
+use std::sync::Arc;
 
 /// Applies the outcome of a poll, or drops it where it says nothing about the object as it is now.
 pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Observation) {
@@ -54,6 +55,14 @@ pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Ob
     }
     let contradicts = job.apply_outcome(&state.config, now, &seen.outcome, seen.retry_after);
     state.counters.contradictions += u64::from(contradicts);
+    let before = job.polling.failed_at.take();
+    let failed = failed_at(seen);
+    let failed =
+        failed.map(|(stage, host)| state.hosts.apply_failure(now.at, stage, host, ticket.job));
+    job.polling.failed_at = failed;
+    if let Some(before) = before.filter(|before| failed != Some(*before)) {
+        state.hosts.leave(before, ticket.job);
+    }
     let is_unrecognized = answer.is_some_and(|a| matches!(a.state, JobState::Unrecognized(_)));
     state.counters.unrecognized += u64::from(is_unrecognized);
     if std::mem::take(&mut job.polling.counts_as_new) {
@@ -73,6 +82,47 @@ pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Ob
         }
         if let (Some(_), Some(host)) = (answer, &seen.endpoint) {
             state.quotas.share(now.at, group, host);
+        }
+    }
+    end_outages(state, now, seen);
+}
+
+/// The host at which a poll failed.
+fn failed_at(seen: &Observation) -> Option<(Stage, &Arc<str>)> {
+    let Outcome::Failed(failure) = &seen.outcome else {
+        return None;
+    };
+    let host = match failure.stage {
+        Stage::Login => &seen.identity,
+        Stage::Query => &seen.queried,
+    };
+    Some((failure.stage, host.as_ref()?))
+}
+
+/// Ends the backoff of the objects that wait after an outage of a host that this poll shows to work. It shows
+/// nothing about what they were rejected for.
+fn end_outages(state: &mut State, now: Moment, seen: &Observation) {
+    let is_answered = matches!(seen.outcome, Outcome::Answered(_) | Outcome::JobNotFound);
+    let login = seen.identity.as_ref();
+    let works = [
+        (Stage::Query, seen.queried.as_ref().filter(|_| is_answered)),
+        (
+            Stage::Login,
+            login.filter(|_| seen.signed_in && seen.queried.is_some()),
+        ),
+    ];
+    for (stage, host) in works {
+        let Some(host) = host else {
+            continue;
+        };
+        for key in state
+            .hosts
+            .apply_success(&state.config, now.at, stage, host)
+        {
+            if let Some(job) = state.jobs.get_mut(key) {
+                job.end_backoff(&state.config, now);
+                state.dirty.push(key);
+            }
         }
     }
 }

@@ -55,8 +55,8 @@ pub enum Priority {
     Expiry,
     /// Configuration errors, which hit all objects of a credential at once.
     Trouble,
-    /// `PollFailed`, which an outage causes on all objects at once. Its rate is limited, so it comes
-    /// last and delays nothing else.
+    /// `PollFailed` and `PollOverdue`, which an outage or a scarce quota causes on all objects at once, and
+    /// causes that `Pending` comes to name. Their rate is limited, so they come last and delay nothing else.
     Outage,
 }
 
@@ -96,6 +96,10 @@ pub enum Detail {
     Configuration(ConfigurationReason),
     /// Why polls fail.
     Failure,
+    /// Why the poll waits.
+    Wait,
+    /// Why there is no answer yet, if the cause is known.
+    Delay,
     /// Why the end may not have been seen, if there is a cause.
     Obstacle,
 }
@@ -152,7 +156,7 @@ macro_rules! phases {
             #[must_use]
             pub const fn row(self) -> &'static Row {
                 use ConfigurationReason as Error;
-                use Detail::{Configuration, Failure, None, Obstacle};
+                use Detail::{Configuration, Delay, Failure, None, Obstacle, Wait};
                 match self {
                     $(Self::$phase => &Row {
                         reason: reasons::$reason,
@@ -177,7 +181,7 @@ macro_rules! phases {
 phases! {
     // phase                reason                   Ready    Succeeded             third        pace      write    Event     detail
     /// No answer yet.
-    Pending:                PENDING,                 Unknown, Unknown,              Reconciling, Own,      Trouble, Progress, None;
+    Pending:                PENDING,                 Unknown, Unknown,              Reconciling, Own,      Trouble, Progress, Delay;
     /// Secret, key or cloud entry missing.
     CredentialsNotFound:    CREDENTIALS_NOT_FOUND,   Unknown, Unknown,              Reconciling, Slow,     Trouble, Warning,  Configuration(Error::CredentialsNotFound);
     /// Credentials unreadable, incomplete or rejected.
@@ -196,6 +200,8 @@ phases! {
     JobRunning:             JOB_RUNNING,             Unknown, Unknown,              Reconciling, Own,      Normal,  Progress, None;
     /// Polls have failed for a while.
     PollFailed:             POLL_FAILED,             Unknown, Unknown,              Reconciling, Own,      Outage,  Warning,  Failure;
+    /// The poll has been due for a while.
+    PollOverdue:            POLL_OVERDUE,            Unknown, Unknown,              Reconciling, Own,      Outage,  Warning,  Wait;
     /// Not finished within `spec.deadlineSeconds`.
     DeadlineExceeded:       DEADLINE_EXCEEDED,       False,   Unknown,              Stalled,     Slow,     Normal,  Warning,  Obstacle;
     /// `SUCCESS` with its image id, or of a job type that has none.

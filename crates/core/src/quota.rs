@@ -8,6 +8,7 @@
 use crate::{
     config::Config,
     effects::CredentialRef,
+    facts::Wait,
     keys::{BucketKey, GroupKey, JobKey, SecretKey},
     time::Due,
     token_bucket::TokenBucket,
@@ -280,6 +281,23 @@ impl Quotas {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// What the objects of a group wait for now. A pause counts for a while after it: polls that are
+    /// throttled once it is over begin the next one.
+    #[must_use]
+    pub fn wait(&self, config: &Config, at: Duration, group: GroupKey) -> Wait {
+        let bucket = &self.buckets[self.groups[group].bucket];
+        let is_paused = !bucket.paused_until.is_zero();
+        if is_paused && at < bucket.paused_until + config.pause_min * 10 {
+            Wait::Pause
+        } else if bucket.in_flight >= config.quota_in_flight
+            || self.in_flight >= config.polls_in_flight
+        {
+            Wait::InFlight
+        } else {
+            Wait::Quota
+        }
     }
 
     /// Queues an object that is due.

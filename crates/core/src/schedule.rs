@@ -40,7 +40,7 @@ fn planned(config: &Config, job: &Job, phase: Option<Phase>) -> Duration {
         Pace::NotFound => config.not_found_period,
     };
     match job.polling.plan {
-        Plan::First(at) | Plan::Retry(at) => at,
+        Plan::First(at) | Plan::Retry { at, .. } => at,
         Plan::Paced(earliest) => cadence::next_instant(job.seed, period, earliest),
     }
 }
@@ -86,7 +86,7 @@ pub fn first_poll(
         _ if job.is_late(now.at) => soon / 2,
         // Trouble before the start does not outlast a long period of its own.
         _ if is_misconfigured && job.own_period(config) > config.slow_period => soon,
-        Phase::Pending | Phase::PollFailed => soon,
+        Phase::Pending | Phase::PollFailed | Phase::PollOverdue => soon,
         _ => return None,
     };
     let paced = next_poll(config, job, Some(phase));

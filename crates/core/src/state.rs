@@ -3,6 +3,7 @@
 use crate::{
     config::Config,
     effects::{CredentialRef, ObjectEvent, Output, Transition},
+    hosts::Hosts,
     job::{Job, PollStage},
     keys::JobKey,
     phase::{EventKind, Phase, Priority},
@@ -37,6 +38,7 @@ pub struct State {
     pub jobs: Registry,
     pub secrets: Secrets,
     pub quotas: Quotas,
+    pub hosts: Hosts,
     pub writes: WriteQueue,
     pub timers: Timers,
     /// Whether this process may act.
@@ -52,6 +54,8 @@ pub struct State {
     pub counters: Counters,
     /// Objects about which a decision is due.
     pub dirty: Vec<JobKey>,
+    /// Objects whose poll began to wait for its quota.
+    pub waiting: Vec<JobKey>,
     pub output: Output,
 }
 
@@ -61,6 +65,7 @@ impl State {
             jobs: Registry::default(),
             secrets: Secrets::new(&config, at),
             quotas: Quotas::default(),
+            hosts: Hosts::default(),
             writes: WriteQueue::new(&config, at),
             timers: Timers::default(),
             leading: false,
@@ -70,6 +75,7 @@ impl State {
             sequence: 0,
             counters: Counters::default(),
             dirty: Vec::new(),
+            waiting: Vec::new(),
             output: Output::default(),
             config,
         }
@@ -114,6 +120,9 @@ impl State {
             self.quotas
                 .leave(now.at, job.group, job.polling.counts_as_new);
             self.secrets.leave(job.secret, key);
+            if let Some(host) = job.polling.failed_at {
+                self.hosts.leave(host, key);
+            }
             let jobs = &self.jobs;
             self.timers
                 .shrink(jobs.len(), |at, job| is_timer_of(jobs, at, job));
@@ -145,6 +154,7 @@ impl State {
             ("timers", self.timers.len()),
             ("queued changes", self.writes.len()),
             ("dirty objects", self.dirty.len()),
+            ("waiting objects", self.waiting.len()),
             ("effects", self.output.effects.len()),
             ("events", self.output.events.len()),
             ("transitions", self.output.transitions.len()),
@@ -152,6 +162,7 @@ impl State {
         sizes.extend(self.jobs.sizes());
         sizes.extend(self.secrets.sizes());
         sizes.extend(self.quotas.sizes());
+        sizes.extend(self.hosts.sizes());
         sizes.retain(|(_, size)| *size > 0);
         sizes
     }

@@ -199,7 +199,8 @@ impl Snapshot {
 
     fn has_detail(&self, status: &ImageExportJobStatus) -> bool {
         let message = |type_| owned(status).find(|c| c.type_ == type_).map(|c| &c.message);
-        self.phase == Phase::DeadlineExceeded && message(types::READY) != message(types::SUCCEEDED)
+        matches!(self.phase, Phase::DeadlineExceeded | Phase::Pending)
+            && message(types::READY) != message(types::SUCCEEDED)
     }
 
     /// Whether conditions and fields were written together: an end that only one of them shows is not

@@ -7,6 +7,7 @@ use crate::{
         Deletion, Effect, FetchTicket, Input, Output, PollRequest, PollTicket, Source, StatusWrite,
         WriteTicket,
     },
+    facts::Wait,
     intake,
     job::{Job, Plan, PollStage},
     keys::{BucketKey, JobKey},
@@ -41,7 +42,7 @@ pub struct Census {
     pub paused_buckets: usize,
     /// Polls that are due and wait for their quota or for a read of their Secret.
     pub polls_waiting: usize,
-    /// Unfinished objects whose poll waits for longer than their period, and than five minutes.
+    /// Unfinished objects whose poll is overdue because it waits for its quota or is throttled.
     pub polls_overdue: usize,
     /// The longest time since the cloud reported a job, of the unfinished objects that are not suspended.
     pub oldest_answer: Duration,
@@ -98,8 +99,9 @@ impl Tracker {
         if leading && !stopping {
             self.send_polls(now);
         }
+        self.note_waits();
+        self.decide_dirty(now);
         if leading {
-            self.decide_dirty(now);
             self.send_changes(now);
             output.events.append(&mut self.state.output.events);
             let transitions = &mut self.state.output.transitions;
@@ -246,8 +248,8 @@ impl Tracker {
             let lateness = self.lateness(job, now.at);
             census.polls_waiting += usize::from(lateness.is_some());
             if job.is_active() {
-                let patience = job.own_period(&state.config).max(state.config.slow_period);
-                let is_overdue = lateness.is_some_and(|lateness| lateness > patience);
+                let overdue_at = job.overdue_at(&state.config);
+                let is_overdue = overdue_at.is_some_and(|at| at <= now.at);
                 census.polls_overdue += usize::from(is_overdue);
                 let answer = now.at.saturating_sub(job.answered_at);
                 census.oldest_answer = census.oldest_answer.max(answer);
@@ -315,7 +317,20 @@ impl Tracker {
                 let Some(job) = state.jobs.get_mut(key) else {
                     continue;
                 };
+                let was_pending = job.evidence.pending;
                 job.apply_time(&state.config, now, state.leading);
+                let is_new = job.evidence.pending && !was_pending && job.waiting(key).is_some();
+                if (is_new || job.is_overdue(&state.config, now.at))
+                    && state.leading
+                    && !state.stopping
+                {
+                    let wait = if job.is_asked_to_wait(now.at) {
+                        Wait::Pause
+                    } else {
+                        state.quotas.wait(&state.config, now.at, job.group)
+                    };
+                    job.apply_wait(&state.config, now.at, is_new, wait);
+                }
                 let decision = decide(&state.config, job, now);
                 self.enact(now, key, decision);
             }
@@ -374,6 +389,15 @@ impl Tracker {
             },
         };
         let waits = job.waiting(key);
+        match job.polling.stage {
+            PollStage::Queued(_) if state.leading && job.polling.waits_since.is_none() => {
+                job.polling.waits_since = Some(now.at);
+                state.waiting.push(key);
+            }
+            PollStage::Queued(_) => {}
+            PollStage::Scheduled(_) if job.is_asked_to_wait(now.at) => {}
+            _ => job.polling.waits_since = None,
+        }
         if waits != waiting {
             if let Some(waiting) = waiting {
                 state.quotas.remove(&waiting);
@@ -411,6 +435,20 @@ impl Tracker {
                 .effects
                 .push(Effect::ReadCredential(reference));
         }
+    }
+
+    /// Has those polls decided about that were not sent at once: each is overdue at some time.
+    fn note_waits(&mut self) {
+        let state = &mut self.state;
+        let mut waiting = std::mem::take(&mut state.waiting);
+        for key in waiting.drain(..) {
+            let job = state.jobs.get(key);
+            let is_sent = |job: &Job| matches!(job.polling.stage, PollStage::InFlight(_));
+            if job.is_some_and(|job| !is_sent(job)) {
+                state.dirty.push(key);
+            }
+        }
+        state.waiting = waiting;
     }
 
     fn send_polls(&mut self, now: Moment) {

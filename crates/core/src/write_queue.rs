@@ -9,7 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 #[derive(Debug)]
 pub struct WriteQueue {
     queues: [VecDeque<JobKey>; Priority::ALL.len()],
-    /// Limits `PollFailed`: a cloud outage must not become a write storm.
+    /// Limits [`Priority::Outage`]: a cloud outage must not become a write storm.
     outage: TokenBucket,
     in_flight: usize,
     /// Nothing is sent before this time: the API server is in trouble.

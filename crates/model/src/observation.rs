@@ -18,6 +18,11 @@ pub struct Observation {
     pub retry_after: Option<Duration>,
     /// `host[:port]` of the endpoint that answered with any HTTP status; `None` where none did.
     pub endpoint: Option<Arc<str>>,
+    /// `host[:port]` of the endpoint that was queried, whether it answered or not; `None` where the poll
+    /// ended before that.
+    pub queried: Option<Arc<str>>,
+    /// `host[:port]` of the identity service, where a login was made for this poll or none is possible.
+    pub identity: Option<Arc<str>>,
     /// Requests that this poll sent to the job query endpoint, 0 where it ended before that. Each
     /// takes one quota token.
     pub requests: u32,
@@ -35,6 +40,8 @@ impl Observation {
             outcome,
             retry_after: None,
             endpoint: None,
+            queried: None,
+            identity: None,
             requests,
             signed_in: false,
             request_id: None,

@@ -133,6 +133,11 @@ fn setups() -> Vec<Setup> {
             answers: vec![Answer::preset("running"), Answer::preset("unavailable")],
             ..answered("poll-failed", Answer::hang(), "PollFailed")
         },
+        // With credentials that are not accepted yet, which pause no other's polls.
+        with_spec(
+            secret("throttled"),
+            answered("poll-overdue", Answer::preset("throttled"), "PollOverdue"),
+        ),
         with_spec(
             json!({ "deadlineSeconds": 300 }),
             simulated(
@@ -232,6 +237,7 @@ async fn set_up() -> Fixtures {
         "rejected",
         &team.clouds_yaml().replace("canary-token", "rejected-token"),
     );
+    team.put_secret("throttled", &team.clouds_yaml());
     let setups = setups();
     create(&team, &setups).await;
     let mut strict = Team::without_operator("table-strict").await;

@@ -157,6 +157,7 @@ situations! {
     job_running:                "job-running"              "JobRunning"            InProgress       ["suspend"] [];
     deadline_exceeded:     "deadline-exceeded"             "DeadlineExceeded"      Stalled        ["suspend"] [];
     poll_failed:           "poll-failed"             "PollFailed"            InProgress       ["suspend"] [];
+    poll_overdue:           "poll-overdue"             "PollOverdue"            InProgress       ["suspend"] [];
     job_succeeded:                  "job-succeeded"              "JobSucceeded"          Succeeded      []          [Good, Either];
     success_of_a_job_type_without_image:      "job-succeeded-without-image"      "JobSucceeded"          Succeeded      []          [Good, Either];
     image_id_pending:      "image-id-pending"             "ImageIDPending"        InProgress       ["suspend"] [];

@@ -33,7 +33,7 @@ use Flux::{Active, AtRest, Unseen};
 /// The conditions table as tools read it: file of the testdata, kstatus in both editions, Flux's
 /// checker, Argo CD's health.
 #[rustfmt::skip]
-const TABLE: [(&str, Kstatus, Flux, ArgoHealth); 18] = [
+const TABLE: [(&str, Kstatus, Flux, ArgoHealth); 19] = [
     ("created",               InProgress, Unseen,   Progressing),
     ("pending",              InProgress, Active, Progressing),
     ("credentials-not-found", InProgress, Active, Progressing),
@@ -43,6 +43,7 @@ const TABLE: [(&str, Kstatus, Flux, ArgoHealth); 18] = [
     ("job-running",               InProgress, Active, Progressing),
     ("deadline-exceeded",    Failed,     AtRest,   Degraded),
     ("poll-failed",          InProgress, Active, Progressing),
+    ("poll-overdue",         InProgress, Active, Progressing),
     ("job-succeeded",             Current,    AtRest,   Healthy),
     ("image-id-pending",     InProgress, Active, Progressing),
     ("image-id-missing",     Failed,     AtRest,   Degraded),

@@ -42,6 +42,8 @@ struct Poll<'a> {
     job_id: &'a JobId,
     attempts: Attempts,
     endpoint: Option<Arc<str>>,
+    queried: Option<Arc<str>>,
+    identity: Option<Arc<str>>,
     retry_after: Option<Duration>,
     request_id: Option<Arc<str>>,
     logged_in: bool,
@@ -61,6 +63,8 @@ pub(super) async fn run(
         job_id,
         attempts: Attempts::default(),
         endpoint: None,
+        queried: None,
+        identity: None,
         retry_after: None,
         request_id: None,
         logged_in: false,
@@ -69,6 +73,8 @@ pub(super) async fn run(
         outcome: poll.outcome().await,
         retry_after: poll.retry_after,
         endpoint: poll.endpoint,
+        queried: poll.queried,
+        identity: poll.identity,
         requests: poll.attempts.sent,
         signed_in: poll.logged_in,
         request_id: poll.request_id,
@@ -231,7 +237,11 @@ impl<'a> Poll<'a> {
         };
         let (pacing, renewable) = (&shared.breakers.pacing, login.is_renewable());
         let old = rejected.map(|(session, _)| (session, self.job_id));
-        match slot.session(pacing, old, renewable, log_in).await {
+        let session = slot.session(pacing, old, renewable, log_in).await;
+        if self.logged_in || session.is_err() {
+            self.identity = Some(keystone.host().into());
+        }
+        match session {
             Ok(session) => {
                 let grant = &session.grant;
                 match self.other_project(grant.project_id.as_deref(), &grant.redactor) {
@@ -290,6 +300,8 @@ impl<'a> Poll<'a> {
         let (host, http) = (endpoint.shown_host(redactor), &self.shared.http);
         let path = self.entry().job_path.unwrap_or(http.options.job_path);
         let url = endpoint.job_url(path, self.project_id, self.job_id);
+        let shown: Arc<str> = host.as_str().into();
+        self.queried = Some(shown.clone());
         let route = Route {
             url: &url,
             host: &host,
@@ -311,7 +323,7 @@ impl<'a> Poll<'a> {
             ),
             error => error.outcome(Stage::Query, &host),
         })?;
-        self.endpoint = Some(host.as_str().into());
+        self.endpoint = Some(shown);
 
         let parsed = answer::parse(&host, &answer, self.job_id, redactor);
         self.retry_after = parsed.retry_after;

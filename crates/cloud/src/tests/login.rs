@@ -28,6 +28,28 @@ async fn the_query_is_what_the_documentation_says() {
 }
 
 #[tokio::test]
+async fn a_poll_names_the_hosts_that_it_needed_whether_they_answered_well_or_not() {
+    let cloud = Cloud::start(accept, |_| running()).await;
+    let (client, credential) = (client(), cloud.overridden());
+    let host = cloud.url.strip_prefix("http://");
+    for identity in [host, None] {
+        // The second poll uses the token of the first.
+        let poll = query(&client, &credential).await;
+        let named = (poll.identity.as_deref(), poll.queried.as_deref());
+        assert_eq!(named, (identity, host));
+    }
+    let cloud = Cloud::start(|_| respond(503, ""), |_| running()).await;
+    let credential = cloud.overridden();
+    let host = cloud.url.strip_prefix("http://");
+    for _ in 0..2 {
+        // The second poll shares the failed login of the first.
+        let poll = query(&client, &credential).await;
+        let named = (poll.identity.as_deref(), poll.queried);
+        assert_eq!(named, (host, None));
+    }
+}
+
+#[tokio::test]
 async fn the_scope_is_the_project_of_the_job_with_one_token_each() {
     let cloud = Cloud::start(
         |n| granted(n, ["p1", "p2"][n - 1], HOUR, &Value::Null),

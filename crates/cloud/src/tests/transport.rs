@@ -343,6 +343,7 @@ async fn a_closed_port_and_a_server_without_tls_are_named() {
         format!("{closed} cannot be reached: connection refused")
     );
     assert_eq!((poll.endpoint, poll.requests), (None, 1));
+    assert_eq!(poll.queried, Some(closed.to_string().into()));
 
     let cloud = Cloud::start(accept, |_| running()).await;
     let tls = cloud.url.replace("http://", "https://");

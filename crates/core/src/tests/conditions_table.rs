@@ -5,7 +5,7 @@ use super::{
     invariants::condition,
     samples::{
         answer_with, fail, init, misconfigured, not_found, object, running, secret_missing, secs,
-        success, success_without_image, unavailable, unrecognized,
+        success, success_without_image, throttled, unavailable, unrecognized,
     },
     world::World,
 };
@@ -117,6 +117,16 @@ fn table() -> Vec<Line> {
             ..RECONCILING
         },
         Line {
+            case: "with a known cause",
+            situation: |world| cloud_reports(world, unavailable()),
+            within: 11,
+            reason: "Pending",
+            pace: Backoff,
+            message: "Waiting for the first answer about job job-x: ims.example.com answered 503.",
+            events: &[],
+            ..RECONCILING
+        },
+        Line {
             situation: |world| {
                 world.secrets.insert("otc".into(), Err(secret_missing()));
                 create(world);
@@ -196,6 +206,21 @@ fn table() -> Vec<Line> {
             message: "Job job-x cannot be queried at the moment: ims.example.com answered 503; \
                       the operator keeps trying.",
             events: &["!PollFailed"],
+            ..RECONCILING
+        },
+        Line {
+            situation: |world| {
+                cloud_reports(world, running());
+                world.run(5);
+                world.reports("x", throttled(Some(secs(60))));
+            },
+            within: 340,
+            reason: "PollOverdue",
+            job_status: Some("RUNNING"),
+            pace: Backoff,
+            message: "The poll of job job-x is overdue: the cloud asks to wait (throttling or \
+                      Retry-After); if that lasts, raise the poll periods or lower --polls-per-second.",
+            events: &["!PollOverdue"],
             ..RECONCILING
         },
         Line {
@@ -371,6 +396,16 @@ fn each_phase_shows_its_row_of_the_conditions_table() {
             line.reason
         };
         assert_eq!(succeeded.reason, own, "{label}");
+        // What blocks polling is said once less.
+        let short = match line.reason {
+            "ImageIDMissing" => Some("Job job-x has succeeded."),
+            "Pending" => Some("Waiting for the first answer about job job-x."),
+            reason if line.message.contains("fix this") || reason.starts_with("Poll") => {
+                Some("Job job-x was not seen to end.")
+            }
+            _ => None,
+        };
+        assert_eq!(succeeded.message, short.unwrap_or(line.message), "{label}");
         for type_ in [types::RECONCILING, types::STALLED] {
             let shown = of(type_).map(|c| (&*c.status, &*c.reason));
             let expected = (line.progress == Some(type_)).then_some(("True", line.reason));

@@ -285,6 +285,10 @@ pub fn check_decisions(world: &World) {
             let is_off = job.polling.stage == PollStage::Off;
             assert!(!is_off, "no poll is planned: {job:?}");
         }
+        let is_overdue =
+            leading && !world.tracker.state.stopping && job.is_overdue(&world.config, now.at);
+        let shows_wait = job.evidence.poll_overdue.is_some();
+        assert!(shows_wait || !is_overdue, "overdue without a word: {job:?}");
         match (job.polling.stage, decision.poll) {
             (PollStage::InFlight(_), _)
             | (PollStage::Off, None)

@@ -62,8 +62,8 @@ struct Memory {
     observed: HashMap<Arc<str>, (Duration, bool)>,
     /// Objects that were not read since a change of them met a conflict.
     unread: HashSet<Arc<str>>,
-    /// Objects that show `PollFailed` or `JobNotFound` for good.
-    troubled: [HashSet<Arc<str>>; 2],
+    /// Objects with evidence of `PollFailed`, of `PollOverdue` or of `JobNotFound` for good.
+    troubled: [HashSet<Arc<str>>; 3],
 }
 
 /// What is remembered of all.
@@ -374,6 +374,7 @@ impl Memory {
         let evidence = &job.evidence;
         let troubles = [
             (evidence.poll_failed.is_some(), config.failure_grace),
+            (evidence.poll_overdue.is_some(), config.slow_period),
             (evidence.not_found, config.not_found_grace),
         ];
         for ((holds, grace), troubled) in troubles.into_iter().zip(&mut self.troubled) {

@@ -129,30 +129,35 @@ fn poll_failed_keeps_its_first_cause() {
 }
 
 #[test]
-fn throttling_alone_shows_poll_failed_after_15_minutes_only() {
+fn throttling_shows_poll_overdue_after_5_minutes_and_never_poll_failed() {
     let mut world = world_with(running());
     world.reports("x", throttled(None));
     while world.polls.len() < 2 {
         world.run(1);
     }
     let first = world.polls[1].at;
-    world.run_until(first + secs(899));
-    assert_eq!(world.reason("x"), "JobRunning");
-    world.run_until(first + secs(905));
-    assert_eq!(world.reason("x"), "PollFailed");
+    world.run_until(first + secs(299));
+    assert_eq!((world.reason("x"), world.writes.len()), ("JobRunning", 1));
+    world.run_until(first + secs(303));
+    assert_eq!(world.reason("x"), "PollOverdue");
     let message = &condition(world.status("x"), types::READY)
         .expect("present")
         .message;
-    assert!(message.contains("limits the rate"), "{message}");
+    assert!(message.contains("throttling"), "{message}");
+    world.run(3600);
+    assert_eq!((world.reason("x"), world.writes.len()), ("PollOverdue", 2));
+    world.reports("x", running());
+    world.run(40);
+    assert_eq!((world.reason("x"), world.writes.len()), ("JobRunning", 3));
 }
 
 #[test]
-fn throttling_is_not_shown_when_an_answer_comes_within_15_minutes() {
+fn throttling_is_not_shown_when_an_answer_comes_within_5_minutes() {
     let mut world = world_with(running());
     let written = world.writes.len();
     for _ in 0..4 {
         world.reports("x", throttled(Some(secs(60))));
-        world.run(800);
+        world.run(200);
         world.reports("x", running());
         world.run(120);
     }
@@ -439,7 +444,7 @@ fn a_hundred_identical_polls_write_nothing() {
         (init(), "JobInitializing"),
         (running(), "JobRunning"),
         (unavailable(), "PollFailed"),
-        (throttled(None), "PollFailed"),
+        (throttled(None), "PollOverdue"),
         (
             misconfigured(ConfigurationReason::AccessDenied),
             "AccessDenied",

@@ -6,13 +6,14 @@
 //! 4. `JobNotFound` for good
 //! 5. the configuration errors
 //! 6. `PollFailed`
-//! 7. `JobStatusUnrecognized`
-//! 8. `JobNotFound` within the grace period
-//! 9. `JobInitializing`, `JobRunning`
-//! 10. `Pending`
+//! 7. `PollOverdue`
+//! 8. `JobStatusUnrecognized`
+//! 9. `JobNotFound` within the grace period
+//! 10. `JobInitializing`, `JobRunning`
+//! 11. `Pending`
 use crate::{
     evidence::Evidence,
-    facts::{Cause, Facts},
+    facts::{Cause, Facts, Wait},
     phase::Phase,
 };
 use image_export_model::{ConfigurationReason, JobState};
@@ -56,6 +57,7 @@ fn ranks() -> Vec<Vec<(Phase, Adds)>> {
         vec![(Phase::PollFailed, |e, _| {
             e.poll_failed = Some(Cause::Observed("503".into()));
         })],
+        vec![(Phase::PollOverdue, |e, _| e.apply_overdue(Wait::Quota))],
         vec![(Phase::JobStatusUnrecognized, |e, _| {
             facts(e, |f| {
                 f.job_status = Some(JobState::Unrecognized("ODD".into()));

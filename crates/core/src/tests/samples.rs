@@ -73,6 +73,8 @@ fn observed(outcome: Outcome) -> Observation {
         outcome,
         retry_after: None,
         endpoint: Some(HOST.into()),
+        queried: Some(HOST.into()),
+        identity: None,
         requests: 1,
         signed_in: false,
         request_id: None,

@@ -42,7 +42,7 @@ pub(crate) struct Keystone<'a> {
 
 impl Keystone<'_> {
     /// The identity service, as messages name it.
-    fn host(self) -> String {
+    pub(crate) fn host(self) -> String {
         self.login.auth_url.shown_host(&self.entry.redactor)
     }
 

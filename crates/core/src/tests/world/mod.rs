@@ -488,10 +488,11 @@ impl World {
                 self.invariants.poll_ended(poll.ticket.sequence);
                 let mut observation = self.cloud_reports(poll.job.as_str());
                 let secret = poll.credential.cloud.secret_name.as_str();
-                if let (Some(endpoint), Some(host)) =
-                    (&mut observation.endpoint, self.hosts.get(secret))
-                {
-                    endpoint.clone_from(host);
+                if let Some(host) = self.hosts.get(secret) {
+                    let seen = [&mut observation.endpoint, &mut observation.queried];
+                    for seen in seen.into_iter().flatten() {
+                        seen.clone_from(host);
+                    }
                 }
                 self.feed(Input::Polled(poll.ticket, observation));
             }
