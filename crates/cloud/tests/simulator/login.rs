@@ -92,7 +92,7 @@ async fn a_rejected_token_is_replaced_once_a_poll() {
 /// What a failing identity service does to those who have a token and to those who need one.
 async fn failing_identity_service(answer: Answer, kind: FailureKind, words: &str) {
     let lab = Lab::with(CloudOptions {
-        request_timeout: Duration::from_millis(500),
+        request_timeout: Duration::from_secs(5),
         pacing: Arc::new(Pacing::default().scaled(0.1)),
         ..options()
     });
@@ -102,21 +102,21 @@ async fn failing_identity_service(answer: Answer, kind: FailureKind, words: &str
         lab.poll(&other, "job").await.answer().state,
         JobState::Running
     );
-    lab.sim.set_token_lifetime(Duration::from_secs(4));
+    lab.sim.set_token_lifetime(Duration::from_secs(30));
     let signed_in = Instant::now();
     assert_eq!(lab.poll(&me, "job").await.answer().state, JobState::Running);
     assert_eq!(lab.sim.logins(), 2);
     lab.sim.script_forever(Target::Login, answer);
 
     // Past half of its life a login is tried, and the old token stays in use.
-    tokio::time::sleep_until((signed_in + Duration::from_millis(2200)).into()).await;
+    tokio::time::sleep_until((signed_in + Duration::from_secs(16)).into()).await;
     for _ in 0..2 {
         let polled = lab.poll(&me, "job").await;
         assert_eq!(polled.answer().state, JobState::Running, "{words}");
         assert_eq!((polled.queries, lab.sim.logins()), (1, 3), "{words}");
     }
 
-    tokio::time::sleep_until((signed_in + Duration::from_millis(4200)).into()).await;
+    tokio::time::sleep_until((signed_in + Duration::from_secs(31)).into()).await;
     let polled = lab.poll(&me, "job").await;
     let message = format!("identity service {} {words}", lab.host());
     assert_eq!(polled.observation.outcome, login_failed(kind, message));
@@ -138,7 +138,7 @@ async fn failing_identity_service(answer: Answer, kind: FailureKind, words: &str
         lab.poll(&me, "job").await.observation.outcome,
         Outcome::Answered(_)
     ) {
-        assert!(fixed.elapsed() < Duration::from_secs(10), "{words}");
+        assert!(fixed.elapsed() < Duration::from_secs(60), "{words}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -147,7 +147,7 @@ async fn failing_identity_service(answer: Answer, kind: FailureKind, words: &str
 async fn a_failing_identity_service_does_not_affect_valid_tokens() {
     let preset = Answer::preset;
     let throttled = "limits the rate of logins (429)";
-    let silent = "did not answer within 0.5 s";
+    let silent = "did not answer within 5 s";
     tokio::join!(
         failing_identity_service(preset("internal-error"), FailureKind::Http, "answered 500"),
         failing_identity_service(preset("unavailable"), FailureKind::Http, "answered 503"),
