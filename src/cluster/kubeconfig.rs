@@ -69,7 +69,7 @@ fn has_context(kubeconfig: &Kubeconfig) -> bool {
         .is_some_and(|context| !context.is_empty())
 }
 
-/// The cluster and user of the current context, with the `proxy-url` as it stands there.
+/// The cluster, user and namespace of the current context, with the `proxy-url` as it stands there.
 pub(super) fn config(kubeconfig: Kubeconfig) -> anyhow::Result<Config> {
     let Some(name) = kubeconfig.current_context.filter(|name| !name.is_empty()) else {
         bail!("it has no current-context: choose one with kubectl config use-context");
@@ -102,6 +102,9 @@ pub(super) fn config(kubeconfig: Kubeconfig) -> anyhow::Result<Config> {
         config.root_cert = Some(certificates.iter().map(|der| der.to_vec()).collect());
     }
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    if let Some(namespace) = given(context.namespace) {
+        config.default_namespace = namespace;
+    }
     config.accept_invalid_certs = cluster.insecure_skip_tls_verify.unwrap_or_default();
     config.tls_server_name = given(cluster.tls_server_name);
     let proxy = given(cluster.proxy_url).map(|proxy| proxy.parse());

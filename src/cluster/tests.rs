@@ -213,3 +213,16 @@ fn the_api_server_is_reached_as_the_environment_says_unless_its_kubeconfig_names
     assert_eq!(way("https://127.0.0.1:6443", "", &[PROXY]), "");
     assert_eq!(way(server, "socks5h://own", &[]), "socks5://own:1080/");
 }
+
+#[test]
+fn the_namespace_is_that_of_the_context() {
+    for (namespace, expected) in [(", namespace: team-a", "team-a"), ("", "default")] {
+        let text = kubeconfig("x", "x", "{server: 'https://127.0.0.1:6443'}");
+        let text = text.replace("user: nobody", &format!("user: nobody{namespace}"));
+        let folder = Folder::new(&format!("namespace-{expected}"));
+        let file = folder.file("config", &text);
+        let found = kubeconfig::find(&list(&[&file]), None).unwrap().unwrap();
+        let config = kubeconfig::config(found.0).unwrap();
+        assert_eq!(config.default_namespace, expected);
+    }
+}

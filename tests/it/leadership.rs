@@ -306,8 +306,9 @@ async fn without_the_api_server_nobody_leads_and_afterwards_one_does() {
         environment: &namespace,
         ..Launch::default()
     };
-    let start = || Operator::start_as(cluster, launch, &arguments);
-    let operators = [start(), start()];
+    // The namespace of the Lease by the environment, as in a Pod, and by the kubeconfig.
+    let operators =
+        [launch, Launch::default()].map(|launch| Operator::start_as(cluster, launch, &arguments));
     team.follow(running("job")).await;
     team.until_reason("job", "JobRunning").await;
     let lost = |operator: &Operator| operator.log().contains("this process leads no longer");
