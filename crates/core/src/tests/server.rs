@@ -207,7 +207,8 @@ impl World {
             return WriteResult::Conflict;
         }
         if self.wall_steps.len() == 1 {
-            invariants::check_deletion(object, wall.as_second());
+            let exact = deletion.version.is_some();
+            invariants::check_deletion(object, wall.as_second(), exact);
         }
         let name = deletion.key.name.clone();
         if object.metadata.finalizers.is_none() {
