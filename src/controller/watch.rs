@@ -298,6 +298,19 @@ mod tests {
 
     const PATH: &str = "/apis/imageexport.dev/v1alpha1/namespaces/ns/imageexportjobs";
 
+    fn watch_of(client: Client, sender: mpsc::Sender<Input>) -> Watch {
+        Watch {
+            source: Source(3),
+            scope: "namespace ns".to_owned(),
+            api: Api::namespaced(client, "ns"),
+            label_selector: None,
+            sender,
+            health: Arc::default(),
+            metrics: Arc::default(),
+            gate: LogGate::default(),
+        }
+    }
+
     /// What a watch reports: its inputs until it has been silent for a minute.
     struct Seen {
         inputs: Vec<String>,
@@ -318,14 +331,9 @@ mod tests {
             let (health, metrics) = (Arc::default(), Arc::default());
             let (sender, mut received) = mpsc::channel(16);
             let watch = Watch {
-                source: Source(3),
-                scope: "namespace ns".to_owned(),
-                api: Api::namespaced(client, "ns"),
-                label_selector: None,
-                sender,
                 health: Arc::clone(&health),
                 metrics: Arc::clone(&metrics),
-                gate: LogGate::default(),
+                ..watch_of(client, sender)
             };
             let task = tokio::spawn(async move { watch.run_always().await });
             let mut inputs = Vec::new();
@@ -515,16 +523,7 @@ mod tests {
         let metrics = controller.metrics.clone();
         let (sender, mut received) = mpsc::channel(16);
         let client = observed(&controller, Source(3));
-        let watch = Watch {
-            source: Source(3),
-            scope: "namespace ns".to_owned(),
-            api: Api::namespaced(client, "ns"),
-            label_selector: None,
-            sender,
-            health: Arc::default(),
-            metrics: metrics.clone(),
-            gate: LogGate::default(),
-        };
+        let watch = watch_of(client, sender);
         let task = tokio::spawn(async move { watch.run_always().await });
         let mut ages = Vec::new();
         for _ in 0..6 {
@@ -631,16 +630,7 @@ mod tests {
             }
         });
         let (sender, _received) = mpsc::channel(1000);
-        let watch = Watch {
-            source: Source(3),
-            scope: "namespace ns".to_owned(),
-            api: Api::namespaced(client, "ns"),
-            label_selector: None,
-            sender,
-            health: Arc::default(),
-            metrics: Arc::default(),
-            gate: LogGate::default(),
-        };
+        let watch = watch_of(client, sender);
         let run = timeout(Duration::from_secs(600), watch.run_always());
         assert!(run.await.is_err(), "it never ends");
         drop(watch);
