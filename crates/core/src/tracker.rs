@@ -185,20 +185,14 @@ impl Tracker {
     fn next_wake(&self) -> Option<Duration> {
         let state = &self.state;
         let decisions = [state.timers.next_wake(), state.secrets.next_plan()];
-        let reads = [state.secrets.next_wake()]
-            .into_iter()
-            .filter(|_| !state.stopping);
-        let polls = [state.quotas.next_wake()]
-            .into_iter()
-            .filter(|_| !state.stopping);
-        let sends = polls.chain([state.writes.next_wake()]);
-        let sends = sends.filter(|_| state.leading);
-        decisions
-            .into_iter()
-            .chain(reads)
-            .chain(sends)
-            .flatten()
-            .min()
+        let reads = state.secrets.next_wake().filter(|_| !state.stopping);
+        let polls = state
+            .quotas
+            .next_wake()
+            .filter(|_| state.leading && !state.stopping);
+        let writes = state.writes.next_wake().filter(|_| state.leading);
+        let all = decisions.into_iter().chain([reads, polls, writes]);
+        all.flatten().min()
     }
 
     /// Whether every source has been listed once.
