@@ -7,7 +7,7 @@ use crate::{
 };
 use image_export_cloud::CloudClient;
 use image_export_core::PollRequest;
-use image_export_model::{FailureKind, Observation, Outcome};
+use image_export_model::{Caller, FailureKind, Observation, Outcome};
 use std::sync::Arc;
 
 /// Polls a job with the credential that was read for it.
@@ -24,16 +24,20 @@ pub(super) async fn poll(
         let failure = failure(FailureKind::Internal, message);
         return Observation::of(Outcome::Failed(failure), 0);
     };
+    let caller = Caller {
+        namespace: request.key.namespace.clone(),
+        standing: request.standing,
+    };
     let running = metrics.poll_started(request.late);
     let observation = cloud
-        .query(&credential, &request.project, &request.job)
+        .query(&credential, &request.project, &request.job, &caller)
         .await;
     let elapsed = running.end(&observation.outcome, observation.requests);
     let outcome = observation.outcome.category();
     let (endpoint, request_id) = (&observation.endpoint, &observation.request_id);
     // One line a minute for each category, with the request id that the cloud's support asks for.
     let problem = match &observation.outcome {
-        Outcome::Answered(_) => None,
+        Outcome::Answered(_) | Outcome::Deferred(_) => None,
         Outcome::JobNotFound => Some("the cloud finds no such job"),
         Outcome::Throttled => Some("the cloud limits the rate of requests"),
         Outcome::Misconfigured(_) | Outcome::Failed(_) => observation.outcome.message(),

@@ -34,6 +34,7 @@ impl Progress {
             Outcome::Answered(answer) => answer.state.as_str(),
             Outcome::JobNotFound => "not found",
             Outcome::Throttled => "throttled",
+            Outcome::Deferred(_) => "waiting",
             failed => failed.message().unwrap_or_default(),
         };
         let time = Timestamp::now().to_zoned(TimeZone::system());

@@ -155,7 +155,7 @@ impl Exit {
                 JobState::Init | JobState::Running | JobState::Unrecognized(_) => Self::Running,
             },
             Outcome::JobNotFound => Self::NotFound,
-            Outcome::Throttled | Outcome::Failed(_) => Self::Unreachable,
+            Outcome::Throttled | Outcome::Deferred(_) | Outcome::Failed(_) => Self::Unreachable,
             Outcome::Misconfigured(error) => error.reason.into(),
         }
     }

@@ -11,7 +11,7 @@ use image_export_cloud::{CloudClient, Credential, POLL_TIMEOUT};
 use image_export_core::{
     Config, CredentialError, Effect, Input, Now, Output, PollTicket, Source, Tracker, WriteResult,
 };
-use image_export_model::{FailureKind, Observation, Outcome};
+use image_export_model::{Caller, FailureKind, Observation, Outcome};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use std::{
     collections::VecDeque,
@@ -183,7 +183,8 @@ impl<'a> LocalRuntime<'a> {
         let (client, results) = (self.target.client.clone(), self.results.clone());
         let (project, job) = (self.target.project.clone(), self.target.job.clone());
         tokio::spawn(async move {
-            let query = client.query(&credential, &project, &job);
+            let caller = Caller::default();
+            let query = client.query(&credential, &project, &job, &caller);
             let observation = contain(POLL_TIMEOUT, query, || {})
                 .await
                 .unwrap_or_else(|failure| Observation::of(Outcome::Failed(failure), 1));

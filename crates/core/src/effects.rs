@@ -5,7 +5,7 @@ use crate::{
     phase::Phase,
 };
 use image_export_api::{CloudCredentialsRef, ImageExportJob, ImageExportJobStatus};
-use image_export_model::{ConfigurationError, Failure, JobId, Observation, ProjectId};
+use image_export_model::{ConfigurationError, Failure, JobId, Observation, ProjectId, Standing};
 use std::{fmt, sync::Arc, time::Duration};
 
 /// One watch: a namespace, or all of them.
@@ -134,6 +134,8 @@ pub struct PollRequest {
     pub project: ProjectId,
     /// Job id.
     pub job: JobId,
+    /// What the objects showed of the credential when this process first saw them.
+    pub standing: Standing,
     /// How long it was due before it was sent.
     pub late: Duration,
 }

@@ -284,6 +284,7 @@ impl Evidence {
                 self.apply_wait(Wait::Pause);
                 Next::AfterPause
             }
+            Outcome::Deferred(_) => return (Next::AfterPause, false),
             Outcome::Failed(failure) => {
                 self.apply_failure(config, now, failure);
                 Next::Backoff(self.failures)

@@ -318,7 +318,7 @@ impl Job {
     ) -> bool {
         // An outcome from before something made the job unobserved shows nothing of the time since.
         let is_stale = self.polling.wanted.is_some();
-        if *outcome != Outcome::Throttled {
+        if !matches!(outcome, Outcome::Throttled | Outcome::Deferred(_)) {
             self.polling.waits_since = None;
         }
         let (next, contradicts) = self.apply_evidence(config, now, outcome, is_stale);
@@ -379,7 +379,7 @@ impl Job {
         let shows = match outcome {
             Outcome::Answered(_) | Outcome::JobNotFound | Outcome::Misconfigured(_) => true,
             Outcome::Failed(_) => self.evidence.poll_failed.is_some(),
-            Outcome::Throttled => false,
+            Outcome::Throttled | Outcome::Deferred(_) => false,
         };
         if shows && !is_stale {
             self.limits.unobserved_since = None;

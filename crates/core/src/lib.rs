@@ -26,6 +26,7 @@
 //! | `state` | all of it together |
 //! | [`lease`] | leader election, which the caller runs: it tells the tracker by [`Input::Leading`] |
 //! | `effects`, `config` | the contract with the caller; its numbers |
+//! | `fair` | a queue whose owners take turns |
 //! | `keys`, `time`, `token_bucket`, `cadence`, `version` | keys, clocks and arithmetic |
 
 mod cadence;
@@ -35,6 +36,7 @@ mod decide;
 mod effects;
 mod evidence;
 mod facts;
+mod fair;
 mod hosts;
 mod intake;
 mod job;
@@ -65,6 +67,7 @@ pub use effects::{
     ObjectKey, Output, PollRequest, PollTicket, Precondition, Source, StatusWrite, Transition,
     WriteResult, WriteTicket,
 };
+pub use fair::FairQueue;
 pub use intake::INVALID_OBJECT;
 pub use state::Counters;
 pub use time::Now;

@@ -141,7 +141,7 @@ fn acceptance(outcome: &Outcome) -> Option<Acceptance> {
         Outcome::Failed(failure) => {
             (failure.stage == Stage::Login).then_some(Acceptance::LoginFailed)
         }
-        Outcome::Throttled => None,
+        Outcome::Throttled | Outcome::Deferred(_) => None,
     }
 }
 
@@ -151,7 +151,7 @@ fn pause_quota(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Obser
     let pauses = match &seen.outcome {
         Outcome::Throttled => true,
         Outcome::Failed(failure) if failure.stage == Stage::Login => false,
-        Outcome::Answered(_) => false,
+        Outcome::Answered(_) | Outcome::Deferred(_) => false,
         Outcome::Failed(_) | Outcome::JobNotFound | Outcome::Misconfigured(_) => {
             seen.retry_after.is_some() && seen.endpoint.is_some()
         }

@@ -20,7 +20,7 @@ use crate::{
     sync::ChangeStage,
     time::{Due, Moment, Now},
 };
-use image_export_model::Outcome;
+use image_export_model::{Outcome, Standing};
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -491,6 +491,7 @@ fn send_poll(state: &mut State, now: Moment, waiting: &Waiting, bucket: BucketKe
         credential: state.secrets.reference(job.secret).clone(),
         project: state.quotas.project(job.group).clone(),
         job: job.id.clone(),
+        standing: Standing::Unknown,
         late,
     };
     state.output.effects.push(Effect::Poll(Box::new(request)));

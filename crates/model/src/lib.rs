@@ -7,6 +7,6 @@ mod observation;
 
 pub use ids::{CloudName, JobId, ProjectId, SecretName};
 pub use observation::{
-    ConfigurationError, ConfigurationReason, Failure, FailureKind, JobAnswer, JobState,
-    Observation, Outcome, Stage, TYPES_WITHOUT_IMAGE,
+    Caller, ConfigurationError, ConfigurationReason, Failure, FailureKind, JobAnswer, JobState,
+    Observation, Outcome, Stage, Standing, TYPES_WITHOUT_IMAGE,
 };

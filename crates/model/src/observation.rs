@@ -28,6 +28,9 @@ pub struct Observation {
     pub requests: u32,
     /// Whether a login was made for this poll.
     pub signed_in: bool,
+    /// Whether the answer shows that the credential belongs to the project of the job: the token names that
+    /// project, or a path that names it was answered with 200.
+    pub proves_project: bool,
     /// The cloud's name for the latest request, for the log only.
     pub request_id: Option<Arc<str>>,
 }
@@ -44,9 +47,32 @@ impl Observation {
             identity: None,
             requests,
             signed_in: false,
+            proves_project: false,
             request_id: None,
         }
     }
+}
+
+/// What the status of the objects that use a credential shows about it when the operator starts: its memory
+/// of who was accepted outlives the process there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// The cloud accepted it.
+    Accepted,
+    /// The cloud rejected it.
+    Rejected,
+}
+
+/// On whose behalf a poll is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Namespace of the object: attempts of login identities are shared out by it.
+    pub namespace: Arc<str>,
+    /// Of the credential, as of the start of this process.
+    pub standing: Standing,
 }
 
 /// How a poll ended. `docs/architecture.md` lists the reason to which each leads.
@@ -60,6 +86,9 @@ pub enum Outcome {
     Throttled,
     /// A configuration error; polling again soon cannot help.
     Misconfigured(ConfigurationError),
+    /// No answer was asked for yet: another attempt with the credential, or with its login identity, must end
+    /// first. The poll is to be repeated after this time.
+    Deferred(Duration),
     /// Passing trouble: 5xx, timeout, network, an answer that is unreadable or another job's.
     Failed(Failure),
 }
@@ -71,7 +100,7 @@ impl Outcome {
         match self {
             Self::Misconfigured(error) => Some(&error.message),
             Self::Failed(failure) => Some(&failure.message),
-            Self::Answered(_) | Self::JobNotFound | Self::Throttled => None,
+            Self::Answered(_) | Self::JobNotFound | Self::Throttled | Self::Deferred(_) => None,
         }
     }
 
@@ -82,6 +111,7 @@ impl Outcome {
             Self::Answered(_) => "answered",
             Self::JobNotFound => "not_found",
             Self::Throttled => "throttled",
+            Self::Deferred(_) => "deferred",
             Self::Misconfigured(error) => error.reason.category(),
             Self::Failed(failure) => failure.kind.category(),
         }

@@ -145,7 +145,7 @@ impl Polls {
                 JobState::Init | JobState::Running | JobState::Unrecognized(_) => "requeue_after",
             },
             Some(Outcome::JobNotFound) => "requeue_after",
-            Some(Outcome::Throttled) => "requeue",
+            Some(Outcome::Throttled | Outcome::Deferred(_)) => "requeue",
             Some(Outcome::Misconfigured(_) | Outcome::Failed(_)) | None => "error",
         };
         self.reconciles.get_or_create(&[("result", result)]).inc();

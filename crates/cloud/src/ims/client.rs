@@ -2,7 +2,7 @@
 
 use super::poll::{self, Shared};
 use crate::{CloudOptions, Credential, auth::breaker::Breakers, config::CloudsFile, http::Http};
-use image_export_model::{ConfigurationError, JobId, Observation, ProjectId};
+use image_export_model::{Caller, ConfigurationError, JobId, Observation, ProjectId};
 use std::sync::Arc;
 
 /// A client cannot be built, because of TLS or the system's root certificates.
@@ -47,7 +47,8 @@ impl CloudClient {
         credential: &Credential,
         project_id: &ProjectId,
         job_id: &JobId,
+        caller: &Caller,
     ) -> Observation {
-        poll::run(&self.0, credential, project_id, job_id).await
+        poll::run(&self.0, credential, project_id, job_id, caller).await
     }
 }

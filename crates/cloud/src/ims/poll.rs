@@ -19,8 +19,8 @@ use crate::{
 };
 use http::Method;
 use image_export_model::{
-    ConfigurationReason::CredentialsInvalid, FailureKind, JobId, Observation, Outcome, ProjectId,
-    Stage,
+    Caller, ConfigurationReason::CredentialsInvalid, FailureKind, JobId, Observation, Outcome,
+    ProjectId, Stage,
 };
 use jiff::Timestamp;
 use reqwest::{RequestBuilder, header::ACCEPT};
@@ -55,6 +55,7 @@ pub(super) async fn run(
     credential: &Credential,
     project_id: &ProjectId,
     job_id: &JobId,
+    _caller: &Caller,
 ) -> Observation {
     let mut poll = Poll {
         shared,
@@ -77,6 +78,7 @@ pub(super) async fn run(
         identity: poll.identity,
         requests: poll.attempts.sent,
         signed_in: poll.logged_in,
+        proves_project: false,
         request_id: poll.request_id,
     }
 }

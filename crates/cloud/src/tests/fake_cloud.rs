@@ -11,7 +11,7 @@ use axum::{
     extract::Request,
     http::{HeaderMap, Method, Response, Uri},
 };
-use image_export_model::{JobId, Observation, ProjectId};
+use image_export_model::{Caller, JobId, Observation, ProjectId};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::{
@@ -136,7 +136,8 @@ pub(super) async fn query_in(
     project: &str,
 ) -> Observation {
     let (project, job): (ProjectId, JobId) = (project.parse().unwrap(), JOB.parse().unwrap());
-    client.query(credential, &project, &job).await
+    let caller = Caller::default();
+    client.query(credential, &project, &job, &caller).await
 }
 
 /// A client of a lab.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{CloudOptions, Pacing};
 use futures::future::join_all;
-use image_export_model::{ConfigurationReason, FailureKind, Outcome, Stage};
+use image_export_model::{Caller, ConfigurationReason, FailureKind, Outcome, Stage};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -79,6 +79,7 @@ async fn a_job_that_is_always_rejected_does_not_cause_a_login_for_each_poll() {
                 &credential,
                 &PROJECT.parse().unwrap(),
                 &"good".parse().unwrap(),
+                &Caller::default(),
             )
             .await;
         assert_eq!((good.outcome.category(), good.requests), ("answered", 1));

@@ -9,8 +9,8 @@ use image_export_cloud::{
     CloudClient, CloudOptions, CloudsFile, Credential, EndpointPolicy, Place,
 };
 use image_export_model::{
-    ConfigurationError, ConfigurationReason, Failure, FailureKind, JobAnswer, Observation, Outcome,
-    Stage,
+    Caller, ConfigurationError, ConfigurationReason, Failure, FailureKind, JobAnswer, Observation,
+    Outcome, Stage,
 };
 use std::{sync::Arc, time::Duration};
 use testbed::ims::{self, Answer, Job, JobKey, Simulator, User};
@@ -131,7 +131,8 @@ async fn query(
     job: &str,
 ) -> Observation {
     let (project, job) = (project.parse().expect("an id"), job.parse().expect("an id"));
-    client.query(credential, &project, &job).await
+    let caller = Caller::default();
+    client.query(credential, &project, &job, &caller).await
 }
 
 /// Entry `otc` of a clouds.yaml, its fields given as flow-style YAML.
