@@ -166,6 +166,11 @@ pub(super) struct RunArgs {
           value_parser = rate)]
     pub(super) polls_per_second: f64,
 
+    /// Polls a second, at most, for each endpoint, whatever the project (0.1 to 10000). Default: ten times
+    /// --polls-per-second
+    #[arg(long, value_name = "RATE", env = "IMAGE_EXPORT_HOST_POLLS_PER_SECOND", value_parser = host_rate)]
+    pub(super) host_polls_per_second: Option<f64>,
+
     #[command(flatten)]
     pub(super) cloud: CloudArgs,
 
@@ -257,9 +262,17 @@ impl List {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
+    number(text, 1000.0)
+}
+
+fn host_rate(text: &str) -> Result<f64, String> {
+    number(text, 10_000.0)
+}
+
+fn number(text: &str, most: f64) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if (0.1..=1000.0).contains(&rate) => Ok(rate),
-        _ => Err("not a number from 0.1 to 1000".to_owned()),
+        Ok(number) if (0.1..=most).contains(&number) => Ok(number),
+        _ => Err(format!("not a number from 0.1 to {most}")),
     }
 }
 

@@ -40,10 +40,16 @@ fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
         );
     }
     let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
+    let rate = arguments.polls_per_second;
+    let host_rate = arguments.host_polls_per_second.unwrap_or(10.0 * rate);
     let mut config = Config {
         poll_period: Duration::from_secs(arguments.poll_period),
-        quota_rate: arguments.polls_per_second,
-        quota_burst: 2.0 * arguments.polls_per_second,
+        quota_rate: rate,
+        quota_burst: 2.0 * rate,
+        host_rate,
+        host_burst: 2.0 * host_rate,
+        unproven_rate: 2.0 * rate,
+        unproven_burst: 4.0 * rate,
         takeover_grace: if arguments.leader_elect {
             TAKEOVER_GRACE
         } else {

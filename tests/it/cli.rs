@@ -42,6 +42,11 @@ const FLAGS: [(&str, &str, &[&str]); 12] = [
         "IMAGE_EXPORT_POLLS_PER_SECOND",
         &["0", "0.09", "1001", "-1", "NaN", "inf", "many"],
     ),
+    (
+        "--host-polls-per-second",
+        "IMAGE_EXPORT_HOST_POLLS_PER_SECOND",
+        &["0", "0.09", "10001", "many"],
+    ),
     ("--allow-http", "IMAGE_EXPORT_ALLOW_HTTP", &[]),
     (
         "--allow-host",

@@ -62,6 +62,14 @@ pub struct Config {
     pub quota_rate: f64,
     /// Polls that a quota bucket can save up.
     pub quota_burst: f64,
+    /// Polls a second at one host, for all projects …
+    pub host_rate: f64,
+    /// … and how many can be saved up.
+    pub host_burst: f64,
+    /// Polls a second of one namespace with credentials that are not shown to belong to their projects …
+    pub unproven_rate: f64,
+    /// … and how many can be saved up.
+    pub unproven_burst: f64,
     /// Polls in flight in one quota bucket.
     pub quota_in_flight: usize,
     /// Polls in flight in all.
@@ -73,6 +81,8 @@ pub struct Config {
 
     /// Status writes (and reads to settle them) in flight.
     pub writes_in_flight: usize,
+    /// Namespaces with failed writes, and none that succeeded between, that show trouble of the API server itself.
+    pub write_trouble_namespaces: usize,
     /// Writes a second of `PollFailed`, `PollOverdue` and causes that `Pending` comes to name: a cloud outage
     /// must not become a write storm.
     pub poll_failed_writes: f64,
@@ -97,8 +107,10 @@ pub struct Config {
     pub credential_retry_min: Duration,
     /// … to this.
     pub credential_retry_max: Duration,
-    /// Secret reads a second in all.
+    /// Secret reads a second in all …
     pub credential_reads: f64,
+    /// … and how many of them in flight.
+    pub credential_reads_in_flight: usize,
 }
 
 impl Default for Config {
@@ -127,10 +139,15 @@ impl Default for Config {
             pause_max: secs(900),
             quota_rate: 10.0,
             quota_burst: 20.0,
+            host_rate: 100.0,
+            host_burst: 200.0,
+            unproven_rate: 20.0,
+            unproven_burst: 40.0,
             quota_in_flight: 64,
             polls_in_flight: 256,
             takeover_grace: Duration::ZERO,
-            writes_in_flight: 16,
+            writes_in_flight: 32,
+            write_trouble_namespaces: 3,
             poll_failed_writes: 20.0,
             conflicts_before_json_patch: 3,
             confirm_after: secs(5),
@@ -142,6 +159,7 @@ impl Default for Config {
             credential_retry_min: secs(5),
             credential_retry_max: secs(60),
             credential_reads: 20.0,
+            credential_reads_in_flight: 8,
         }
     }
 }
@@ -180,6 +198,8 @@ impl Config {
         }
         for rate in [
             &mut self.quota_rate,
+            &mut self.host_rate,
+            &mut self.unproven_rate,
             &mut self.poll_failed_writes,
             &mut self.credential_reads,
         ] {
@@ -236,7 +256,7 @@ mod tests {
         assert_eq!((config.quota_in_flight, config.polls_in_flight), (64, 256));
         assert_eq!(
             (config.writes_in_flight, config.poll_failed_writes),
-            (16, 20.0)
+            (32, 20.0)
         );
         assert_eq!(config.conflicts_before_json_patch, 3);
         assert_eq!(config.confirm_after, secs(5));
@@ -251,6 +271,10 @@ mod tests {
             (config.credential_retry_min, config.credential_retry_max),
             (secs(5), secs(60))
         );
+        assert_eq!(config.write_trouble_namespaces, 3);
+        assert_eq!((config.host_rate, config.host_burst), (100.0, 200.0));
+        assert_eq!((config.unproven_rate, config.unproven_burst), (20.0, 40.0));
+        assert_eq!(config.credential_reads_in_flight, 8);
         assert!((config.credential_reads - 20.0).abs() < 1e-9);
     }
 

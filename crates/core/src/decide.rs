@@ -29,7 +29,7 @@ pub struct Decision {
 #[must_use]
 pub fn decide(config: &Config, job: &Job, now: Moment) -> Decision {
     let phase = job.phase();
-    let poll = schedule::next_poll(config, job, phase);
+    let poll = schedule::next_poll(config, job, phase, now.at);
     let change = next_change(job, phase, now);
     // One that is in flight is followed by another decision.
     let is_in_flight = matches!(job.polling.stage, PollStage::InFlight(_));

@@ -1,8 +1,9 @@
 //! What goes into the tracker and what comes out.
 
 use crate::{
-    keys::{BucketKey, JobKey, SecretKey},
+    keys::{JobKey, SecretKey},
     phase::Phase,
+    quota::Charge,
 };
 use image_export_api::{CloudCredentialsRef, ImageExportJob, ImageExportJobStatus};
 use image_export_model::{ConfigurationError, Failure, JobId, Observation, ProjectId, Standing};
@@ -116,7 +117,7 @@ pub struct PollTicket {
     pub(crate) job: JobKey,
     pub(crate) sequence: u64,
     pub(crate) epoch: u32,
-    pub(crate) bucket: BucketKey,
+    pub(crate) charge: Charge,
     pub(crate) secret: SecretKey,
     pub(crate) credential_version: u64,
 }
@@ -146,6 +147,7 @@ pub struct WriteTicket {
     pub(crate) job: JobKey,
     pub(crate) sequence: u64,
     pub(crate) epoch: u32,
+    pub(crate) namespace: Arc<str>,
 }
 
 /// Identifies a read. Handed back unchanged.
@@ -153,6 +155,7 @@ pub struct WriteTicket {
 pub struct FetchTicket {
     pub(crate) job: JobKey,
     pub(crate) sequence: u64,
+    pub(crate) namespace: Arc<str>,
 }
 
 /// One status to write.

@@ -61,8 +61,14 @@ pub enum Cause {
 /// What a poll that is due waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// The quota of polls a second.
+    /// The quota of polls a second of its endpoint and project.
     Quota,
+    /// That of the endpoint, for all projects.
+    Host,
+    /// That of credentials which are not yet shown to belong to their projects.
+    Unproven,
+    /// A login with its credential, or another attempt with its login identity.
+    Login,
     /// The end of a pause that the cloud asked for.
     Pause,
     /// One of the polls in flight, of which there are as many as there may be.
@@ -72,9 +78,12 @@ pub enum Wait {
 impl From<Wait> for Cause {
     fn from(wait: Wait) -> Self {
         // Shared by all objects that wait.
-        static TEXTS: LazyLock<[Arc<str>; 3]> = LazyLock::new(|| {
+        static TEXTS: LazyLock<[Arc<str>; 6]> = LazyLock::new(|| {
             [
                 "more polls are due for its endpoint and project than --polls-per-second allows; raise that, or the poll periods",
+                "more polls are due for its endpoint than --host-polls-per-second allows; raise that, or the poll periods",
+                "its credentials are not yet shown to belong to its project, and all such polls of the namespace share one quota",
+                "another login with its credentials, or with the same user or key, must end first",
                 "the cloud asks to wait (throttling or Retry-After); if that lasts, raise the poll periods or lower --polls-per-second",
                 "the polls before it, as many as may be in flight, still await their answers; the cloud is slow",
             ]

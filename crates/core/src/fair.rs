@@ -95,6 +95,39 @@ impl<K: Clone + Eq + Hash, T: Ord> FairQueue<K, T> {
         }
     }
 
+    /// Takes those items of an owner out that `leaves` names.
+    pub fn extract(&mut self, key: &K, leaves: impl FnMut(&T) -> bool) -> Vec<T> {
+        let Some(owner) = self.owners.get_mut(key) else {
+            return Vec::new();
+        };
+        let taken: Vec<T> = owner.items.extract_if(.., leaves).collect();
+        self.len -= taken.len();
+        self.drop_if_idle(key);
+        taken
+    }
+
+    /// Keeps those items alone that `stays` names.
+    pub fn retain(&mut self, mut stays: impl FnMut(&T) -> bool) {
+        self.len = 0;
+        for owner in self.owners.values_mut() {
+            owner.items.retain(&mut stays);
+            self.len += owner.items.len();
+        }
+        let round = &mut self.round;
+        self.owners.retain(|_, owner| {
+            let is_idle = owner.items.is_empty() && owner.debt == 0;
+            if is_idle {
+                round.remove(&owner.turn);
+            }
+            !is_idle
+        });
+    }
+
+    /// Those who wait, in the order of their turns.
+    pub fn owners(&self) -> impl Iterator<Item = &K> {
+        self.round.values()
+    }
+
     /// How many items wait.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -60,6 +60,9 @@ pub struct Polling {
     /// Secret was fixed, an answer was dropped, a deadline passed. Cleared when a poll is sent, so that one
     /// that is wanted during a poll follows it. The schedule decides in which phases it counts.
     pub wanted: Option<Due>,
+    /// A poll that is wanted is not sent before: some time after the latest one, or when what defers it may
+    /// have ended.
+    pub earliest: Duration,
     /// When the next poll is due, unless one is wanted before.
     pub plan: Plan,
     /// The host at which the latest poll failed, if it did.
@@ -300,6 +303,34 @@ impl Job {
             let usual = cadence::next_instant(self.seed, period, (now.at + gap).max(*earliest));
             *at = usual.min(*at);
         }
+    }
+
+    /// A poll is sent, also for this object.
+    pub fn begin_poll(&mut self, config: &Config, at: Duration, sequence: u64) {
+        let gap = self.least_gap(config);
+        let polling = &mut self.polling;
+        polling.stage = PollStage::InFlight(sequence);
+        polling.wanted = None;
+        polling.earliest = at + gap;
+        // Also where its answer is dropped.
+        polling.image_id_at = at + config.image_id_period;
+    }
+
+    /// The poll asked for no answer yet: another one must end first. It stays due.
+    pub fn defer_poll(&mut self, config: &Config, at: Duration, after: Duration) {
+        let after = after.clamp(config.min_poll_gap / 10, config.pause_max);
+        self.polling.earliest = at + after;
+        self.polling.image_id_at = at + after;
+        self.want_poll(Due::Since(at));
+        if self.evidence.pending {
+            self.evidence.apply_wait(Wait::Login);
+        }
+    }
+
+    /// Whether a poll is wanted that must not be sent yet.
+    #[must_use]
+    pub fn is_deferred(&self, at: Duration) -> bool {
+        self.polling.wanted.is_some() && at < self.polling.earliest
     }
 
     /// Wants a poll at once.

@@ -10,6 +10,8 @@ slotmap::new_key_type! {
     pub struct GroupKey;
     /// Names one quota bucket.
     pub struct BucketKey;
+    /// Names one pool of quota buckets.
+    pub struct PoolKey;
     /// Names one host while objects wait after a failure there.
     pub struct HostKey;
 }

@@ -26,7 +26,7 @@
 //! | `state` | all of it together |
 //! | [`lease`] | leader election, which the caller runs: it tells the tracker by [`Input::Leading`] |
 //! | `effects`, `config` | the contract with the caller; its numbers |
-//! | `fair` | a queue whose owners take turns |
+//! | [`FairQueue`], `slots` | queues and slots whose owners get shares |
 //! | `keys`, `time`, `token_bucket`, `cadence`, `version` | keys, clocks and arithmetic |
 
 mod cadence;
@@ -49,6 +49,7 @@ mod quota;
 mod registry;
 mod schedule;
 mod secrets;
+mod slots;
 mod state;
 pub mod status;
 mod sync;

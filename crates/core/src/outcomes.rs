@@ -8,6 +8,7 @@ use crate::{
     },
     intake,
     job::{Job, PollStage},
+    keys::JobKey,
     phase::Phase,
     secrets::{Acceptance, ReadChange},
     state::{State, acknowledged_phase},
@@ -20,8 +21,26 @@ use std::sync::Arc;
 /// Applies the outcome of a poll, or drops it where it says nothing about the object as it is now.
 pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Observation) {
     pause_quota(state, now, ticket, seen);
-    state.quotas.apply_end(now.at, ticket.bucket, seen.requests);
-    let Some(job) = state.jobs.get_mut(ticket.job) else {
+    let has_tried = !matches!(seen.outcome, Outcome::Deferred(_));
+    state
+        .quotas
+        .apply_end(now.at, &ticket.charge, seen.requests, has_tried);
+    let alike = state.alike.remove(&ticket.sequence);
+    for key in std::iter::once(ticket.job).chain(alike.into_iter().flatten()) {
+        apply_poll_to(state, now, key, ticket, seen);
+    }
+    end_outages(state, now, seen);
+}
+
+/// Applies the outcome of a poll to one of the objects that it serves.
+fn apply_poll_to(
+    state: &mut State,
+    now: Moment,
+    key: JobKey,
+    ticket: &PollTicket,
+    seen: &Observation,
+) {
+    let Some(job) = state.jobs.get_mut(key) else {
         state.counters.dropped_answers += 1;
         return;
     };
@@ -29,7 +48,7 @@ pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Ob
         return;
     }
     job.polling.stage = PollStage::Off;
-    state.dirty.push(ticket.job);
+    state.dirty.push(key);
     let credential_is_current = job.secret == ticket.secret
         && state
             .secrets
@@ -49,6 +68,12 @@ pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Ob
         }
         return;
     }
+    if let Outcome::Deferred(after) = seen.outcome {
+        if job.is_active() || job.accepts_request() {
+            job.defer_poll(&state.config, now.at, after);
+        }
+        return;
+    }
     if job.suspended && !shows_end && !job.evidence.has_ended() {
         state.counters.dropped_answers += 1;
         return;
@@ -57,11 +82,10 @@ pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Ob
     state.counters.contradictions += u64::from(contradicts);
     let before = job.polling.failed_at.take();
     let failed = failed_at(seen);
-    let failed =
-        failed.map(|(stage, host)| state.hosts.apply_failure(now.at, stage, host, ticket.job));
+    let failed = failed.map(|(stage, host)| state.hosts.apply_failure(now.at, stage, host, key));
     job.polling.failed_at = failed;
     if let Some(before) = before.filter(|before| failed != Some(*before)) {
-        state.hosts.leave(before, ticket.job);
+        state.hosts.leave(before, key);
     }
     let is_unrecognized = answer.is_some_and(|a| matches!(a.state, JobState::Unrecognized(_)));
     state.counters.unrecognized += u64::from(is_unrecognized);
@@ -80,11 +104,10 @@ pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Ob
                 .secrets
                 .apply_acceptance(&state.config, now.at, ticket.secret, acceptance);
         }
-        if let (Some(_), Some(host)) = (answer, &seen.endpoint) {
-            state.quotas.share(now.at, group, host);
+        if let (true, Some(_), Some(host)) = (seen.proves_project, answer, &seen.endpoint) {
+            state.quotas.share(&state.config, now.at, group, host);
         }
     }
-    end_outages(state, now, seen);
 }
 
 /// The host at which a poll failed.
@@ -167,7 +190,7 @@ fn pause_quota(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Obser
         let pause = cadence::pause(&state.config, seed, seen.retry_after);
         state
             .quotas
-            .pause(now.at, ticket.bucket, group, now.at + pause);
+            .pause(now.at, ticket.charge.bucket, group, now.at + pause);
     }
 }
 
@@ -178,6 +201,7 @@ pub fn apply_read(
     reference: &CredentialRef,
     result: Result<u64, CredentialError>,
 ) {
+    state.secrets.release(reference);
     let Some(key) = state.secrets.find(reference) else {
         return;
     };
@@ -238,7 +262,10 @@ fn apply_usable_secret(job: &mut Job, now: Moment, was_misconfigured: bool, has_
 
 /// Applies the reply to a status write or a deletion.
 pub fn apply_write(state: &mut State, now: Moment, ticket: &WriteTicket, result: WriteResult) {
-    state.writes.apply_end(&state.config, now.at, &result);
+    let namespace = &ticket.namespace;
+    state
+        .writes
+        .apply_end(&state.config, now.at, namespace, &result);
     let (key, epoch) = (ticket.job, state.epoch);
     let Some(job) = state.jobs.get_mut(key) else {
         return;
@@ -270,7 +297,7 @@ pub fn apply_write(state: &mut State, now: Moment, ticket: &WriteTicket, result:
 
 /// Applies the reply to a read that settles how a write ended.
 pub fn apply_fetch(state: &mut State, now: Moment, ticket: &FetchTicket, result: FetchResult) {
-    state.writes.release();
+    state.writes.release(&ticket.namespace);
     let key = ticket.job;
     let job = state.jobs.get_mut(key);
     let Some(job) = job.filter(|job| job.sync.is_fetching(ticket.sequence)) else {

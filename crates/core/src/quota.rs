@@ -1,25 +1,33 @@
-//! Which object may be polled now: quota buckets with a queue, a cap on what is in flight, and a pause.
+//! Which object may be polled now: quota buckets with their pauses, above them pools, and slots in flight.
 //!
 //! The objects of one (Secret, project) are a group. A group has a bucket of its own until the cloud has
-//! accepted its credential for its project, then shares the one of (endpoint host, project): else a
-//! made-up project id could pause the polls of others. A bucket outlives its groups for as long as it is
+//! shown that its credential belongs to its project, then shares the one of (endpoint host, project): else a
+//! made-up project id could use up the quota of others. A bucket outlives its groups for as long as it is
 //! paused, so that no poll comes before a `Retry-After`, whatever becomes of the objects.
+//!
+//! Shared buckets draw from the pool of their host besides; those that are not proven, from one of their
+//! namespace, so that made-up projects do not multiply polls. In pools and buckets namespaces take turns, and pay
+//! for each request that a poll made. Of one namespace the earliest due goes first.
 
 use crate::{
     config::Config,
     effects::CredentialRef,
     facts::Wait,
-    keys::{BucketKey, GroupKey, JobKey, SecretKey},
+    fair::FairQueue,
+    keys::{BucketKey, GroupKey, JobKey, PoolKey, SecretKey},
+    slots::Slots,
     time::Due,
     token_bucket::TokenBucket,
 };
-use image_export_model::ProjectId;
+use image_export_model::{JobId, ProjectId};
 use slotmap::SlotMap;
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
+
+type Namespace = Arc<str>;
 
 /// An object that waits for its quota, the earliest due first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,9 +40,21 @@ pub struct Waiting {
     pub group: GroupKey,
 }
 
+/// What a poll in flight is charged to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// Its bucket.
+    pub bucket: BucketKey,
+    /// The pool of that.
+    pub pool: PoolKey,
+    /// The namespace of its object.
+    pub namespace: Namespace,
+}
+
 #[derive(Debug)]
 struct Group {
     secret: SecretKey,
+    namespace: Namespace,
     project: ProjectId,
     members: u32,
     bucket: BucketKey,
@@ -45,9 +65,9 @@ struct Group {
 /// Whom a bucket of a project serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Owner {
-    /// The objects that use this Secret, until its credential is accepted.
+    /// The objects that use this Secret, until its credential is proven to belong to the project.
     Secret(CredentialRef),
-    /// All objects whose credentials were accepted at this host.
+    /// All objects whose credentials were proven to at this host.
     Host(Arc<str>),
 }
 
@@ -55,18 +75,31 @@ enum Owner {
 struct Bucket {
     owner: Owner,
     project: ProjectId,
+    pool: PoolKey,
     tokens: TokenBucket,
     /// Polls sent and not yet answered.
     in_flight: usize,
+    /// No poll has ended yet: there is one at a time, so that no other waits in a slot for its login.
+    is_probing: bool,
     /// No poll before this time.
     paused_until: Duration,
     /// Groups that use this bucket.
     groups: u32,
-    queue: BTreeSet<Waiting>,
+    queue: FairQueue<Namespace, Waiting>,
+    /// Namespaces for which it is in the queue of its pool, with its place there.
+    offers: HashMap<Namespace, u64>,
     /// When to look again.
     wake: Option<Duration>,
-    /// It is in the round of buckets that may have a poll to send.
-    is_ready: bool,
+}
+
+/// Why nothing can be sent now.
+enum Blocked {
+    /// Before this time.
+    Until(Duration),
+    /// Before a poll in flight ends.
+    InFlight,
+    /// Nothing waits.
+    Idle,
 }
 
 impl Bucket {
@@ -78,6 +111,15 @@ impl Bucket {
         matches!(self.owner, Owner::Host(_))
     }
 
+    fn is_full(&self, config: &Config) -> bool {
+        let limit = if self.is_probing {
+            1
+        } else {
+            config.quota_in_flight
+        };
+        self.in_flight >= limit
+    }
+
     fn pause(&mut self, at: Duration, until: Duration) {
         if until > self.paused_until {
             self.paused_until = until;
@@ -85,37 +127,105 @@ impl Bucket {
         }
     }
 
-    /// The next poll, or when to look again.
-    fn next(&mut self, config: &Config, at: Duration) -> Result<Waiting, Option<Duration>> {
+    /// Whether a poll can be sent now.
+    fn check(&self, config: &Config, at: Duration) -> Result<(), Blocked> {
         if self.is_unused() {
-            return Err(Some(self.paused_until).filter(|until| at < *until));
+            let is_paused = at < self.paused_until;
+            return Err(if is_paused {
+                Blocked::Until(self.paused_until)
+            } else {
+                Blocked::Idle
+            });
         }
-        if self.queue.is_empty() || self.in_flight >= config.quota_in_flight {
-            return Err(None);
+        if self.queue.is_empty() {
+            return Err(Blocked::Idle);
+        }
+        if self.is_full(config) {
+            return Err(Blocked::InFlight);
         }
         if at < self.paused_until {
-            return Err(Some(self.paused_until));
+            return Err(Blocked::Until(self.paused_until));
         }
-        self.tokens.take(at).map_err(|wait| Some(at + wait))?;
-        self.in_flight += 1;
-        self.queue.pop_first().ok_or(None)
+        self.tokens
+            .wait(at)
+            .map_or(Ok(()), |wait| Err(Blocked::Until(at + wait)))
     }
 }
 
-/// All groups and buckets.
-#[derive(Debug, Default)]
+/// Whose buckets a pool is above.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum PoolOwner {
+    /// The shared ones of this host.
+    Host(Arc<str>),
+    /// Those of this namespace that are not proven.
+    Unproven(Namespace),
+}
+
+#[derive(Debug)]
+struct Pool {
+    owner: PoolOwner,
+    tokens: TokenBucket,
+    /// How many buckets it has.
+    buckets: u32,
+    /// Its buckets that may have a poll to send, for each namespace that waits there. Of one namespace the one
+    /// that came first.
+    queue: FairQueue<Namespace, (u64, BucketKey)>,
+    wake: Option<Duration>,
+    /// It is in the round of pools that may have a poll to send.
+    is_ready: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wake {
+    Bucket(BucketKey),
+    Pool(PoolKey),
+}
+
+/// All groups, buckets and pools.
+#[derive(Debug)]
 pub struct Quotas {
     groups: SlotMap<GroupKey, Group>,
-    by_secret: HashMap<(SecretKey, ProjectId), GroupKey>,
+    by_secret: HashMap<SecretKey, BTreeMap<ProjectId, GroupKey>>,
     buckets: SlotMap<BucketKey, Bucket>,
     by_project: HashMap<ProjectId, Vec<BucketKey>>,
-    /// Buckets that may have a poll to send, each in turn.
-    ready: VecDeque<BucketKey>,
-    wakes: BTreeSet<(Duration, BucketKey)>,
-    in_flight: usize,
+    pools: SlotMap<PoolKey, Pool>,
+    by_owner: HashMap<PoolOwner, PoolKey>,
+    /// Pools that may have a poll to send, each in turn.
+    ready: VecDeque<PoolKey>,
+    /// Pools whose namespaces all hold as many slots as they may.
+    blocked: BTreeSet<PoolKey>,
+    wakes: BTreeSet<(Duration, Wake)>,
+    /// Slots in flight, as shared by namespaces …
+    slots: Slots<Namespace>,
+    /// … and the same ones, as shared by pools: a host that answers slowly holds up nobody elsewhere.
+    pool_slots: Slots<PoolKey>,
+    /// Objects that wait, by what they ask for.
+    waiting: HashMap<(GroupKey, JobId), BTreeSet<Waiting>>,
+    /// Numbers the places in the queues of pools.
+    places: u64,
 }
 
 impl Quotas {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            groups: SlotMap::with_key(),
+            by_secret: HashMap::new(),
+            buckets: SlotMap::with_key(),
+            by_project: HashMap::new(),
+            pools: SlotMap::with_key(),
+            by_owner: HashMap::new(),
+            ready: VecDeque::new(),
+            blocked: BTreeSet::new(),
+            wakes: BTreeSet::new(),
+            slots: Slots::new(config.polls_in_flight),
+            pool_slots: Slots::new(config.polls_in_flight),
+            waiting: HashMap::new(),
+            places: 0,
+        }
+    }
+
     /// Adds an object to the group of its Secret and project.
     pub fn join(
         &mut self,
@@ -125,20 +235,22 @@ impl Quotas {
         project: &ProjectId,
     ) -> GroupKey {
         let (secret, reference) = secret;
-        let index = (secret, project.clone());
-        if let Some(&key) = self.by_secret.get(&index) {
+        let groups = self.by_secret.entry(secret).or_default();
+        if let Some(&key) = groups.get(project) {
             self.groups[key].members += 1;
             return key;
         }
         let bucket = self.private_bucket(config, at, reference, project);
         let key = self.groups.insert(Group {
             secret,
+            namespace: reference.namespace.clone(),
             project: project.clone(),
             members: 1,
             bucket,
             new: 0,
         });
-        self.by_secret.insert(index, key);
+        let groups = self.by_secret.entry(secret).or_default();
+        groups.insert(project.clone(), key);
         key
     }
 
@@ -151,8 +263,13 @@ impl Quotas {
         group.members -= 1;
         if group.members == 0 {
             let bucket = group.bucket;
-            if let Some(group) = self.groups.remove(key) {
-                self.by_secret.remove(&(group.secret, group.project));
+            if let Some(group) = self.groups.remove(key)
+                && let Some(groups) = self.by_secret.get_mut(&group.secret)
+            {
+                groups.remove(&group.project);
+                if groups.is_empty() {
+                    self.by_secret.remove(&group.secret);
+                }
             }
             self.release(at, bucket);
         }
@@ -189,7 +306,7 @@ impl Quotas {
         found.map(|(key, _)| key)
     }
 
-    /// The bucket of a credential that has yet to be accepted, for one more group. It obeys what accepted
+    /// The bucket of a credential that has yet to be proven, for one more group. It obeys what proven
     /// credentials were asked for.
     fn private_bucket(
         &mut self,
@@ -200,16 +317,20 @@ impl Quotas {
     ) -> BucketKey {
         let owner = Owner::Secret(reference.clone());
         let key = self.find_bucket(project, &owner).unwrap_or_else(|| {
+            let pool = PoolOwner::Unproven(reference.namespace.clone());
+            let pool = self.join_pool(config, at, pool);
             let key = self.buckets.insert(Bucket {
                 owner,
                 project: project.clone(),
+                pool,
                 tokens: TokenBucket::new(config.quota_rate, config.quota_burst, at),
                 in_flight: 0,
+                is_probing: true,
                 paused_until: Duration::ZERO,
                 groups: 0,
-                queue: BTreeSet::new(),
+                queue: FairQueue::default(),
+                offers: HashMap::new(),
                 wake: None,
-                is_ready: false,
             });
             let keys = self.by_project.entry(project.clone()).or_default();
             keys.push(key);
@@ -223,6 +344,47 @@ impl Quotas {
         bucket.groups += 1;
         bucket.pause(at, paused_until.unwrap_or_default());
         key
+    }
+
+    /// The pool of an owner, for one more bucket.
+    fn join_pool(&mut self, config: &Config, at: Duration, owner: PoolOwner) -> PoolKey {
+        let pools = &mut self.pools;
+        let key = *self.by_owner.entry(owner).or_insert_with_key(|owner| {
+            let (rate, burst) = match owner {
+                PoolOwner::Host(_) => (config.host_rate, config.host_burst),
+                PoolOwner::Unproven(_) => (config.unproven_rate, config.unproven_burst),
+            };
+            pools.insert(Pool {
+                owner: owner.clone(),
+                tokens: TokenBucket::new(rate, burst, at),
+                buckets: 0,
+                queue: FairQueue::default(),
+                wake: None,
+                is_ready: false,
+            })
+        });
+        self.pools[key].buckets += 1;
+        key
+    }
+
+    /// A bucket leaves its pool.
+    fn leave_pool(&mut self, bucket: BucketKey) {
+        let bucket_key = bucket;
+        let bucket = &mut self.buckets[bucket_key];
+        let key = bucket.pool;
+        let pool = &mut self.pools[key];
+        for (namespace, place) in bucket.offers.drain() {
+            pool.queue.remove(&namespace, &(place, bucket_key));
+        }
+        pool.buckets -= 1;
+        if pool.buckets == 0 {
+            self.set_pool_wake(key, None);
+            if let Some(pool) = self.pools.remove(key) {
+                self.by_owner.remove(&pool.owner);
+            }
+            self.ready.retain(|other| *other != key);
+            self.blocked.remove(&key);
+        }
     }
 
     /// A group uses the bucket no longer.
@@ -241,12 +403,10 @@ impl Quotas {
             return self.set_wake(key, Some(paused_until));
         }
         self.set_wake(key, None);
+        self.leave_pool(key);
         let Some(bucket) = self.buckets.remove(key) else {
             return;
         };
-        if bucket.is_ready {
-            self.ready.retain(|other| *other != key);
-        }
         if let Some(keys) = self.by_project.get_mut(&bucket.project) {
             keys.retain(|other| *other != key);
             if keys.is_empty() {
@@ -255,16 +415,20 @@ impl Quotas {
         }
     }
 
-    /// Names and sizes of what is held of groups and buckets.
+    /// Names and sizes of what is held of groups, buckets and pools.
     #[cfg(test)]
-    pub fn sizes(&self) -> [(&'static str, usize); 6] {
+    pub fn sizes(&self) -> [(&'static str, usize); 10] {
         [
             ("groups", self.groups.len()),
             ("owners of groups", self.by_secret.len()),
             ("buckets", self.buckets.len()),
             ("projects", self.by_project.len()),
-            ("ready buckets", self.ready.len()),
+            ("pools", self.pools.len()),
+            ("owners of pools", self.by_owner.len()),
+            ("ready pools", self.ready.len() + self.blocked.len()),
             ("wakes of buckets", self.wakes.len()),
+            ("slots", self.slots.owners() + self.pool_slots.owners()),
+            ("waiting polls", self.waiting.len()),
         ]
     }
 
@@ -280,42 +444,98 @@ impl Quotas {
     /// Polls sent and not yet answered.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.slots.in_use()
     }
 
     /// What the objects of a group wait for now. A pause counts for a while after it: polls that are
     /// throttled once it is over begin the next one.
     #[must_use]
     pub fn wait(&self, config: &Config, at: Duration, group: GroupKey) -> Wait {
-        let bucket = &self.buckets[self.groups[group].bucket];
+        let group = &self.groups[group];
+        let bucket = &self.buckets[group.bucket];
         let is_paused = !bucket.paused_until.is_zero();
         if is_paused && at < bucket.paused_until + config.pause_min * 10 {
-            Wait::Pause
-        } else if bucket.in_flight >= config.quota_in_flight
-            || self.in_flight >= config.polls_in_flight
-        {
-            Wait::InFlight
-        } else {
-            Wait::Quota
+            return Wait::Pause;
+        }
+        let has_slot =
+            self.slots.may_take(&group.namespace) && self.pool_slots.may_take(&bucket.pool);
+        if bucket.is_full(config) || !has_slot {
+            return Wait::InFlight;
+        }
+        match self.pools[bucket.pool].owner {
+            _ if bucket.tokens.wait(at).is_some() => Wait::Quota,
+            PoolOwner::Host(_) => Wait::Host,
+            PoolOwner::Unproven(_) => Wait::Unproven,
         }
     }
 
     /// Queues an object that is due.
-    pub fn push(&mut self, waiting: Waiting) {
-        let bucket = self.groups[waiting.group].bucket;
-        self.buckets[bucket].queue.insert(waiting);
-        self.set_ready(bucket);
+    pub fn push(&mut self, waiting: Waiting, id: &JobId) {
+        let (key, namespace) = self.place_of(&waiting);
+        self.buckets[key].queue.push(&namespace, waiting);
+        let alike = self.waiting.entry((waiting.group, id.clone()));
+        alike.or_default().insert(waiting);
+        self.offer(key, &namespace);
     }
 
     /// Takes an object out of the queue.
-    pub fn remove(&mut self, waiting: &Waiting) {
-        let bucket = self.groups[waiting.group].bucket;
-        self.buckets[bucket].queue.remove(waiting);
+    pub fn remove(&mut self, waiting: &Waiting, id: &JobId) {
+        let (key, namespace) = self.place_of(waiting);
+        self.buckets[key].queue.remove(&namespace, waiting);
+        let index = (waiting.group, id.clone());
+        if let Some(alike) = self.waiting.get_mut(&index) {
+            alike.remove(waiting);
+            if alike.is_empty() {
+                self.waiting.remove(&index);
+            }
+        }
     }
 
-    fn set_ready(&mut self, key: BucketKey) {
-        if let Some(bucket) = self.buckets.get_mut(key)
-            && !std::mem::replace(&mut bucket.is_ready, true)
+    /// Takes out the objects that wait for the same as the poll of this group that is sent now: it serves them
+    /// too.
+    pub fn take_alike(&mut self, sent: &Waiting, id: &JobId) -> Vec<Waiting> {
+        let alike = self.waiting.remove(&(sent.group, id.clone()));
+        let others = alike.into_iter().flatten().filter(|other| other != sent);
+        let others: Vec<Waiting> = others.collect();
+        for other in &others {
+            let (key, namespace) = self.place_of(other);
+            self.buckets[key].queue.remove(&namespace, other);
+        }
+        others
+    }
+
+    fn place_of(&self, waiting: &Waiting) -> (BucketKey, Namespace) {
+        let group = &self.groups[waiting.group];
+        (group.bucket, group.namespace.clone())
+    }
+
+    /// Has the pool of a bucket know that polls of this namespace wait there.
+    fn offer(&mut self, key: BucketKey, namespace: &Namespace) {
+        let bucket = &mut self.buckets[key];
+        if bucket.queue.len_of(namespace) == 0 || bucket.offers.contains_key(namespace) {
+            return;
+        }
+        self.places += 1;
+        bucket.offers.insert(namespace.clone(), self.places);
+        let (pool_key, place) = (bucket.pool, (self.places, key));
+        self.pools[pool_key].queue.push(namespace, place);
+        self.set_ready(pool_key);
+    }
+
+    /// The same for all namespaces that wait there.
+    fn offer_all(&mut self, key: BucketKey) {
+        let Some(bucket) = self.buckets.get(key) else {
+            return;
+        };
+        let namespaces: Vec<Namespace> = bucket.queue.owners().cloned().collect();
+        for namespace in namespaces {
+            self.offer(key, &namespace);
+        }
+    }
+
+    fn set_ready(&mut self, key: PoolKey) {
+        if let Some(pool) = self.pools.get_mut(key)
+            && !std::mem::replace(&mut pool.is_ready, true)
         {
             self.ready.push_back(key);
         }
@@ -326,12 +546,12 @@ impl Quotas {
             return;
         };
         let before = std::mem::replace(&mut bucket.wake, at);
-        if before != at {
-            if let Some(before) = before {
-                self.wakes.remove(&(before, key));
-            }
-            self.wakes.extend(at.map(|at| (at, key)));
-        }
+        replace_wake(&mut self.wakes, Wake::Bucket(key), before, at);
+    }
+
+    fn set_pool_wake(&mut self, key: PoolKey, at: Option<Duration>) {
+        let before = std::mem::replace(&mut self.pools[key].wake, at);
+        replace_wake(&mut self.wakes, Wake::Pool(key), before, at);
     }
 
     /// When something is due here next.
@@ -343,50 +563,122 @@ impl Quotas {
     /// Drops buckets that nobody uses at the end of their pauses.
     pub fn end_pauses(&mut self, at: Duration) {
         let ended = self.wakes.iter().take_while(|(due, _)| *due <= at);
-        let unused = |key: &BucketKey| self.buckets[*key].is_unused();
-        let ended: Vec<BucketKey> = ended.map(|(_, key)| *key).filter(unused).collect();
-        for key in ended {
+        let unused = ended.filter_map(|(_, wake)| match wake {
+            Wake::Bucket(key) => Some(*key).filter(|key| self.buckets[*key].is_unused()),
+            Wake::Pool(_) => None,
+        });
+        let unused: Vec<BucketKey> = unused.collect();
+        for key in unused {
             self.dispose_unused(at, key);
         }
     }
 
-    /// The next poll that may be sent now, with the bucket that is charged for it.
-    pub fn next_poll(&mut self, config: &Config, at: Duration) -> Option<(Waiting, BucketKey)> {
-        while let Some(&(due, key)) = self.wakes.first().filter(|(due, _)| *due <= at) {
-            self.wakes.remove(&(due, key));
-            self.buckets[key].wake = None;
-            self.set_ready(key);
-        }
-        while self.in_flight < config.polls_in_flight {
-            let key = self.ready.pop_front()?;
-            let Some(bucket) = self.buckets.get_mut(key) else {
-                continue;
-            };
-            bucket.is_ready = false;
-            match bucket.next(config, at) {
-                Ok(waiting) => {
-                    self.in_flight += 1;
+    /// The next poll that may be sent now, with what is charged for it.
+    pub fn next_poll(&mut self, config: &Config, at: Duration) -> Option<(Waiting, Charge)> {
+        while let Some(&(due, wake)) = self.wakes.first()
+            && due <= at
+        {
+            match wake {
+                Wake::Bucket(key) => {
+                    self.set_wake(key, None);
+                    self.offer_all(key);
+                }
+                Wake::Pool(key) => {
+                    self.set_pool_wake(key, None);
                     self.set_ready(key);
-                    return Some((waiting, key));
                 }
-                Err(wake) => {
-                    self.set_wake(key, wake);
-                    self.dispose_unused(at, key);
+            }
+        }
+        while self.slots.free() > 0 {
+            let key = self.ready.pop_front()?;
+            self.pools[key].is_ready = false;
+            match self.next_of_pool(config, at, key) {
+                Ok(next) => {
+                    self.set_ready(key);
+                    return Some(next);
                 }
+                Err(Blocked::InFlight) => _ = self.blocked.insert(key),
+                Err(Blocked::Until(wake)) => self.set_pool_wake(key, Some(wake)),
+                Err(Blocked::Idle) => {}
             }
         }
         None
     }
 
-    /// Applies the end of a poll that took so many requests; one token was taken beforehand.
-    pub fn apply_end(&mut self, at: Duration, key: BucketKey, requests: u32) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        if let Some(bucket) = self.buckets.get_mut(key) {
-            bucket.in_flight = bucket.in_flight.saturating_sub(1);
-            bucket.tokens.adjust(at, 1.0 - f64::from(requests));
-            self.dispose_unused(at, key);
+    fn next_of_pool(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        pool_key: PoolKey,
+    ) -> Result<(Waiting, Charge), Blocked> {
+        loop {
+            let pool = &mut self.pools[pool_key];
+            if pool.queue.is_empty() {
+                return Err(Blocked::Idle);
+            }
+            if !self.pool_slots.may_take(&pool_key) {
+                return Err(Blocked::InFlight);
+            }
+            if let Some(wait) = pool.tokens.wait(at) {
+                return Err(Blocked::Until(at + wait));
+            }
+            let slots = &self.slots;
+            let may_poll = |namespace: &Namespace| slots.may_take(namespace);
+            let next = pool.queue.pop(may_poll);
+            let (offered_to, (_, key)) = next.ok_or(Blocked::InFlight)?;
+            let bucket = &mut self.buckets[key];
+            bucket.offers.remove(&offered_to);
+            match bucket.check(config, at) {
+                Ok(()) => {}
+                Err(Blocked::Until(wake)) => {
+                    self.set_wake(key, Some(wake));
+                    continue;
+                }
+                Err(Blocked::InFlight | Blocked::Idle) => continue,
+            }
+            // Namespaces take turns in the bucket too, and whoever is served there pays for the turn.
+            let Some((namespace, waiting)) = bucket.queue.pop(may_poll) else {
+                continue;
+            };
+            // Both were looked at above.
+            let _ = (bucket.tokens.take(at), pool.tokens.take(at));
+            bucket.in_flight += 1;
+            if namespace != offered_to {
+                pool.queue.charge(&namespace, 1);
+            }
+            self.slots.take(&namespace);
+            self.pool_slots.take(&pool_key);
+            self.offer(key, &offered_to);
+            let charge = Charge {
+                bucket: key,
+                pool: pool_key,
+                namespace,
+            };
+            return Ok((waiting, charge));
         }
-        self.set_ready(key);
+    }
+
+    /// Applies the end of a poll that took so many requests; one token was taken beforehand. `has_tried`: it was
+    /// an attempt to get an answer.
+    pub fn apply_end(&mut self, at: Duration, charge: &Charge, requests: u32, has_tried: bool) {
+        self.slots.release(&charge.namespace);
+        self.pool_slots.release(&charge.pool);
+        let (refund, more) = (1.0 - f64::from(requests), requests.saturating_sub(1));
+        if let Some(pool) = self.pools.get_mut(charge.pool) {
+            pool.tokens.adjust(at, refund);
+            pool.queue.charge(&charge.namespace, more);
+        }
+        if let Some(bucket) = self.buckets.get_mut(charge.bucket) {
+            bucket.in_flight = bucket.in_flight.saturating_sub(1);
+            bucket.is_probing &= !has_tried;
+            bucket.tokens.adjust(at, refund);
+            bucket.queue.charge(&charge.namespace, more);
+            self.dispose_unused(at, charge.bucket);
+        }
+        self.offer_all(charge.bucket);
+        for pool in std::mem::take(&mut self.blocked) {
+            self.set_ready(pool);
+        }
     }
 
     /// No poll before `until` in the bucket that was charged, nor in that of the group now. Nothing is
@@ -405,7 +697,7 @@ impl Quotas {
         }
     }
 
-    /// What accepted credentials are asked for holds for those that have yet to be accepted too, but not
+    /// What proven credentials are asked for holds for those that have yet to be proven too, but not
     /// the other way round.
     fn pause_bucket(&mut self, at: Duration, key: BucketKey, until: Duration) {
         let Some(bucket) = self.buckets.get_mut(key) else {
@@ -424,29 +716,36 @@ impl Quotas {
         }
     }
 
-    /// The cloud accepted the group's credential for its project at this host: its objects join the
+    /// The cloud has shown that the group's credential belongs to its project at this host: its objects join the
     /// shared bucket, and so does a pause. They stay there until the content of the Secret changes, even
     /// where the catalog comes to name another host.
-    pub fn share(&mut self, at: Duration, key: GroupKey, host: &Arc<str>) {
+    pub fn share(&mut self, config: &Config, at: Duration, key: GroupKey, host: &Arc<str>) {
         let group = &self.groups[key];
-        let (own, project) = (group.bucket, group.project.clone());
+        let (own, project, namespace) =
+            (group.bucket, group.project.clone(), group.namespace.clone());
         if self.buckets[own].is_shared() {
             return;
         }
         let owner = Owner::Host(host.clone());
         let paused_until = self.buckets[own].paused_until;
         let Some(shared) = self.find_bucket(&project, &owner) else {
-            self.buckets[own].owner = owner;
-            return self.pause_bucket(at, own, paused_until);
+            let pool = self.join_pool(config, at, PoolOwner::Host(host.clone()));
+            self.leave_pool(own);
+            let bucket = &mut self.buckets[own];
+            (bucket.owner, bucket.pool) = (owner, pool);
+            self.pause_bucket(at, own, paused_until);
+            return self.offer_all(own);
         };
         self.groups[key].bucket = shared;
-        let mut queue = std::mem::take(&mut self.buckets[own].queue);
+        let queue = self.buckets[own].queue.extract(&namespace, |_| true);
         let bucket = &mut self.buckets[shared];
-        bucket.queue.append(&mut queue);
+        for waiting in queue {
+            bucket.queue.push(&namespace, waiting);
+        }
         bucket.groups += 1;
         self.pause_bucket(at, shared, paused_until);
         self.release(at, own);
-        self.set_ready(shared);
+        self.offer(shared, &namespace);
     }
 
     /// The content of a Secret changed: what its groups share has to be earned again. A pause goes along.
@@ -457,22 +756,38 @@ impl Quotas {
         secret: SecretKey,
         reference: &CredentialRef,
     ) {
-        let shared: Vec<GroupKey> = self
-            .groups
-            .iter()
-            .filter(|(_, group)| group.secret == secret && self.buckets[group.bucket].is_shared())
-            .map(|(key, _)| key)
+        let groups = self.by_secret.get(&secret).into_iter().flatten();
+        let shared: Vec<GroupKey> = groups
+            .map(|(_, key)| *key)
+            .filter(|key| self.buckets[self.groups[*key].bucket].is_shared())
             .collect();
         for key in shared {
             let project = self.groups[key].project.clone();
             let own = self.private_bucket(config, at, reference, &project);
-            let old = std::mem::replace(&mut self.groups[key].bucket, own);
-            let queue = std::mem::take(&mut self.buckets[old].queue);
-            let (moved, left) = queue.into_iter().partition(|waiting| waiting.group == key);
-            self.buckets[old].queue = left;
-            self.buckets[own].queue = moved;
+            let group = &mut self.groups[key];
+            let old = std::mem::replace(&mut group.bucket, own);
+            let namespace = group.namespace.clone();
+            let is_of_group = |waiting: &Waiting| waiting.group == key;
+            let moved = self.buckets[old].queue.extract(&namespace, is_of_group);
+            for waiting in moved {
+                self.buckets[own].queue.push(&namespace, waiting);
+            }
             self.release(at, old);
-            self.set_ready(own);
+            self.offer(own, &namespace);
         }
+    }
+}
+
+fn replace_wake(
+    wakes: &mut BTreeSet<(Duration, Wake)>,
+    wake: Wake,
+    before: Option<Duration>,
+    at: Option<Duration>,
+) {
+    if before != at {
+        if let Some(before) = before {
+            wakes.remove(&(before, wake));
+        }
+        wakes.extend(at.map(|at| (at, wake)));
     }
 }

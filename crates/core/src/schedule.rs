@@ -11,21 +11,25 @@ use std::time::Duration;
 
 /// When the next poll is due; `None`: not at all.
 #[must_use]
-pub fn next_poll(config: &Config, job: &Job, phase: Option<Phase>) -> Option<Due> {
+pub fn next_poll(config: &Config, job: &Job, phase: Option<Phase>, at: Duration) -> Option<Due> {
     let polling = &job.polling;
     if job.is_being_deleted {
         return None;
     }
+    // Whoever wants polls as fast as possible gets them at a bounded pace.
+    let wanted = polling.wanted.map(|wanted| match polling.earliest {
+        earliest if earliest > at => Due::Since(earliest),
+        _ => wanted,
+    });
     match phase.map_or(Pace::Own, |phase| phase.row().pace) {
         Pace::Never => {
             // A finished job is polled by hand alone, and only where its image id may still come.
-            let requested = polling.wanted.filter(|wanted| *wanted == Due::Requested);
-            requested.filter(|_| phase == Some(Phase::ImageIdMissing))
+            let is_requested = polling.wanted == Some(Due::Requested);
+            wanted.filter(|_| is_requested && phase == Some(Phase::ImageIdMissing))
         }
         // Its attempts keep their distance, whatever happens meanwhile.
         Pace::ImageId => Some(Due::Since(polling.image_id_at)),
         Pace::Own | Pace::Slow | Pace::NotFound => {
-            let wanted = polling.wanted;
             Some(wanted.unwrap_or_else(|| Due::Since(planned(config, job, phase))))
         }
     }
@@ -89,7 +93,7 @@ pub fn first_poll(
         Phase::Pending | Phase::PollFailed | Phase::PollOverdue => soon,
         _ => return None,
     };
-    let paced = next_poll(config, job, Some(phase));
+    let paced = next_poll(config, job, Some(phase), now.at);
     Some(match paced {
         Some(Due::Since(at)) => at.min(now.at + latest),
         Some(Due::Requested) | None => now.at + latest,

@@ -4,13 +4,15 @@
 use crate::{
     config::Config,
     effects::{CredentialError, CredentialRef},
+    fair::FairQueue,
     keys::{JobKey, SecretKey},
+    slots::Slots,
     token_bucket::TokenBucket,
 };
-use image_export_model::{ConfigurationError, Failure};
+use image_export_model::{ConfigurationError, Failure, Standing};
 use slotmap::SlotMap;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -65,6 +67,10 @@ struct Secret {
     version: u64,
     /// A read is queued or under way.
     is_reading: bool,
+    /// Its place in the queue, while it waits there.
+    place: Option<u64>,
+    /// What the objects that use it showed of the content before this process read it.
+    standing: Standing,
     /// When the latest read ended.
     read_at: Option<Duration>,
     /// The next planned read.
@@ -82,7 +88,12 @@ struct Secret {
 pub struct Secrets {
     entries: SlotMap<SecretKey, Secret>,
     by_reference: HashMap<Arc<CredentialRef>, SecretKey>,
-    queue: VecDeque<SecretKey>,
+    /// Reads that wait: namespaces take turns.
+    queue: FairQueue<Arc<str>, (u64, SecretKey)>,
+    /// Numbers what is queued.
+    sequence: u64,
+    /// Reads in flight.
+    slots: Slots<Arc<str>>,
     reads: TokenBucket,
     /// When the next queued read has its token.
     token_at: Option<Duration>,
@@ -96,7 +107,9 @@ impl Secrets {
         Self {
             entries: SlotMap::with_key(),
             by_reference: HashMap::new(),
-            queue: VecDeque::new(),
+            queue: FairQueue::default(),
+            sequence: 0,
+            slots: Slots::new(config.credential_reads_in_flight),
             // Nothing is saved up, or the first second would have twice the rate.
             reads: TokenBucket::new(config.credential_reads, 1.0, at),
             token_at: None,
@@ -116,6 +129,8 @@ impl Secrets {
             state: SecretState::Unread,
             version: 0,
             is_reading: false,
+            place: None,
+            standing: Standing::Unknown,
             read_at: None,
             next_read: None,
             retries: 0,
@@ -145,23 +160,24 @@ impl Secrets {
             if let Some(at) = secret.next_read {
                 self.planned.remove(&(at, key));
             }
+            if let Some(place) = secret.place {
+                let namespace = &secret.reference.namespace;
+                self.queue.remove(namespace, &(place, key));
+            }
             self.by_reference.remove(&secret.reference);
             self.entries.remove(key);
-            if self.queue.len() > 2 * self.entries.len() {
-                let entries = &self.entries;
-                self.queue.retain(|key| entries.contains_key(*key));
-            }
         }
     }
 
     /// Names and sizes of what is held of Secrets.
     #[cfg(test)]
-    pub fn sizes(&self) -> [(&'static str, usize); 4] {
+    pub fn sizes(&self) -> [(&'static str, usize); 5] {
         [
             ("Secrets", self.entries.len()),
             ("references", self.by_reference.len()),
             ("queued reads", self.queue.len()),
             ("planned reads", self.planned.len()),
+            ("slots of reads", self.slots.owners()),
         ]
     }
 
@@ -205,30 +221,57 @@ impl Secrets {
         self.plan(key, None);
         let secret = &mut self.entries[key];
         if !std::mem::replace(&mut secret.is_reading, true) {
-            self.queue.push_back(key);
+            self.sequence += 1;
+            secret.place = Some(self.sequence);
+            let namespace = &secret.reference.namespace;
+            self.queue.push(namespace, (self.sequence, key));
         }
     }
 
     /// The next read that may be sent now.
     pub fn next_read(&mut self, at: Duration) -> Option<Arc<CredentialRef>> {
         self.token_at = None;
-        while let Some(&key) = self.queue.front() {
-            let Some(secret) = self.entries.get(key) else {
-                self.queue.pop_front();
-                continue;
-            };
-            match self.reads.take(at) {
-                Ok(()) => {
-                    self.queue.pop_front();
-                    return Some(secret.reference.clone());
-                }
-                Err(wait) => {
-                    self.token_at = Some(at + wait);
-                    return None;
-                }
-            }
+        if self.queue.is_empty() {
+            return None;
         }
-        None
+        if let Some(wait) = self.reads.wait(at) {
+            self.token_at = Some(at + wait);
+            return None;
+        }
+        let (namespace, (_, key)) = self.queue.pop(|namespace| self.slots.may_take(namespace))?;
+        // It was looked at above.
+        let _ = self.reads.take(at);
+        self.slots.take(&namespace);
+        let secret = &mut self.entries[key];
+        secret.place = None;
+        Some(secret.reference.clone())
+    }
+
+    /// Ends what [`Secrets::next_read`] began.
+    pub fn release(&mut self, reference: &CredentialRef) {
+        self.slots.release(&reference.namespace);
+    }
+
+    /// Forgets what objects showed, which is to be noted anew.
+    pub fn forget_standings(&mut self) {
+        for secret in self.entries.values_mut() {
+            secret.standing = Standing::Unknown;
+        }
+    }
+
+    /// Notes what the status of an object that uses the Secret shows of its content. Once rejected it is that,
+    /// whatever else is shown.
+    pub fn apply_standing(&mut self, key: SecretKey, standing: Standing) {
+        let secret = &mut self.entries[key];
+        if secret.standing != Standing::Rejected && standing != Standing::Unknown {
+            secret.standing = standing;
+        }
+    }
+
+    /// What the objects that use the Secret showed of its content.
+    #[must_use]
+    pub fn standing(&self, key: SecretKey) -> Standing {
+        self.entries[key].standing
     }
 
     /// When a planned read is due next.
@@ -299,6 +342,9 @@ impl Secrets {
                 let was_misconfigured = matches!(secret.state, SecretState::Misconfigured(_));
                 let is_other = secret.version != version;
                 let has_changed = is_other && secret.version != 0;
+                if has_changed {
+                    secret.standing = Standing::Unknown;
+                }
                 secret.state = SecretState::Usable(version);
                 secret.version = version;
                 secret.is_rejected &= !is_other;

@@ -15,7 +15,7 @@ use crate::{
     timers::Timers,
     write_queue::WriteQueue,
 };
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 /// Things worth counting that only the core sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct State {
     pub leading_since: Duration,
     /// Whether the process is about to end.
     pub stopping: bool,
+    /// Objects beside the one of the ticket that a poll in flight serves, by its sequence.
+    pub alike: HashMap<u64, Vec<JobKey>>,
     /// Counts changes of leadership: what was sent under another epoch is void.
     pub epoch: u32,
     /// Numbers what is sent.
@@ -64,13 +66,14 @@ impl State {
         Self {
             jobs: Registry::default(),
             secrets: Secrets::new(&config, at),
-            quotas: Quotas::default(),
+            quotas: Quotas::new(&config),
             hosts: Hosts::default(),
             writes: WriteQueue::new(&config, at),
             timers: Timers::default(),
             leading: false,
             leading_since: at,
             stopping: false,
+            alike: HashMap::new(),
             epoch: 0,
             sequence: 0,
             counters: Counters::default(),
@@ -97,14 +100,14 @@ impl State {
         let project = self.quotas.project(job.group).clone();
         let owner = (secret, &**self.secrets.reference(secret));
         let group = self.quotas.join(&self.config, now.at, owner, &project);
-        let waiting = job.waiting(key);
+        let (waiting, id) = (job.waiting(key), job.id.clone());
         let old_secret = std::mem::replace(&mut job.secret, secret);
         let old_group = std::mem::replace(&mut job.group, group);
         let was_new = std::mem::take(&mut job.polling.counts_as_new);
         if let Some(waiting) = waiting {
             // A decision queues it anew, in the new group.
             job.polling.stage = PollStage::Off;
-            self.quotas.remove(&waiting);
+            self.quotas.remove(&waiting, &id);
         }
         self.quotas.leave(now.at, old_group, was_new);
         self.secrets.leave(old_secret, key);
@@ -115,7 +118,7 @@ impl State {
     pub fn forget(&mut self, now: Moment, key: JobKey) {
         if let Some(job) = self.jobs.remove(key) {
             if let Some(waiting) = job.waiting(key) {
-                self.quotas.remove(&waiting);
+                self.quotas.remove(&waiting, &job.id);
             }
             self.quotas
                 .leave(now.at, job.group, job.polling.counts_as_new);
@@ -133,7 +136,10 @@ impl State {
 
     /// Queues a change of an object, whose stage is set by the caller.
     pub fn queue_change(&mut self, key: JobKey, priority: Priority) {
-        self.writes.push(key, priority);
+        let Some(job) = self.jobs.get(key) else {
+            return;
+        };
+        self.writes.push(&job.key.namespace, key, priority);
         let jobs = &self.jobs;
         self.writes
             .shrink(jobs.len(), |job, priority| waits(jobs, job, priority));
@@ -153,8 +159,10 @@ impl State {
         let mut sizes = vec![
             ("timers", self.timers.len()),
             ("queued changes", self.writes.len()),
+            ("namespaces in trouble", self.writes.troubled()),
             ("dirty objects", self.dirty.len()),
             ("waiting objects", self.waiting.len()),
+            ("polls for several objects", self.alike.len()),
             ("effects", self.output.effects.len()),
             ("events", self.output.events.len()),
             ("transitions", self.output.transitions.len()),

@@ -25,8 +25,7 @@ impl TokenBucket {
     }
 
     fn refill(&mut self, now: Duration) {
-        let elapsed = now.saturating_sub(self.updated);
-        self.tokens = (self.tokens + elapsed.as_secs_f64() * self.rate).min(self.burst);
+        self.tokens = self.tokens_at(now);
         self.updated = self.updated.max(now);
     }
 
@@ -35,14 +34,30 @@ impl TokenBucket {
     /// # Errors
     /// The time until there is one.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
-        self.refill(now);
-        // A token that is due within a nanosecond is there: the wait below is rounded to those.
-        if self.tokens > 1.0 - 1e-6 {
-            self.tokens -= 1.0;
-            return Ok(());
+        if let Some(wait) = self.wait(now) {
+            return Err(wait);
         }
-        let wait = Duration::from_secs_f64((1.0 - self.tokens) / self.rate);
-        Err(wait.max(Duration::from_nanos(1)))
+        self.refill(now);
+        self.tokens -= 1.0;
+        Ok(())
+    }
+
+    /// The time until there is a token; `None` where there is one.
+    #[must_use]
+    pub fn wait(&self, now: Duration) -> Option<Duration> {
+        let tokens = self.tokens_at(now);
+        // A token that is due within a nanosecond is there: the wait below is rounded to those.
+        if tokens > 1.0 - 1e-6 {
+            return None;
+        }
+        let paused = self.updated.saturating_sub(now);
+        let wait = paused + Duration::from_secs_f64((1.0 - tokens) / self.rate);
+        Some(wait.max(Duration::from_nanos(1)))
+    }
+
+    fn tokens_at(&self, now: Duration) -> f64 {
+        let elapsed = now.saturating_sub(self.updated);
+        (self.tokens + elapsed.as_secs_f64() * self.rate).min(self.burst)
     }
 
     /// Takes (negative) or gives back tokens after the fact; the balance may become negative. Nothing is

@@ -10,17 +10,17 @@ use crate::{
     facts::Wait,
     intake,
     job::{Job, Plan, PollStage},
-    keys::{BucketKey, JobKey},
+    keys::JobKey,
     outcomes,
     phase::{Detail, Phase, Priority},
-    quota::Waiting,
+    quota::{Charge, Waiting},
     schedule,
     secrets::SecretState,
     state::{Counters, State},
     sync::ChangeStage,
     time::{Due, Moment, Now},
 };
-use image_export_model::{Outcome, Standing};
+use image_export_model::Outcome;
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -153,6 +153,11 @@ impl Tracker {
             state.leading_since = now.at;
             state.secrets.apply_new_leadership();
             state.output.events.append(&mut state.jobs.take_reports());
+            state.secrets.forget_standings();
+            let all: Vec<JobKey> = state.jobs.iter().map(|(key, _)| key).collect();
+            for key in all {
+                intake::apply_standing(state, key);
+            }
             for (key, job) in state.jobs.iter_mut() {
                 job.apply_gap(now);
                 job.limits.was_late = false;
@@ -260,7 +265,7 @@ impl Tracker {
             PollStage::AwaitingSecret => match state.secrets.state(job.secret) {
                 SecretState::Misconfigured(_) => return None,
                 SecretState::Unread | SecretState::Usable(_) => {
-                    schedule::next_poll(&state.config, job, job.phase())?
+                    schedule::next_poll(&state.config, job, job.phase(), at)?
                 }
             },
             PollStage::Off | PollStage::Scheduled(_) | PollStage::InFlight(_) => return None,
@@ -389,16 +394,17 @@ impl Tracker {
                 state.waiting.push(key);
             }
             PollStage::Queued(_) => {}
-            PollStage::Scheduled(_) if job.is_asked_to_wait(now.at) => {}
+            // It waits for something other than its time.
+            PollStage::Scheduled(_) if job.is_asked_to_wait(now.at) || job.is_deferred(now.at) => {}
             _ => job.polling.waits_since = None,
         }
         if waits != waiting {
             if let Some(waiting) = waiting {
-                state.quotas.remove(&waiting);
+                state.quotas.remove(&waiting, &job.id);
             }
             if let Some(waits) = waits {
                 state.counters.polls_due += u64::from(waiting.is_none());
-                state.quotas.push(waits);
+                state.quotas.push(waits, &job.id);
             }
         }
         if job.polling.stage != PollStage::AwaitingSecret {
@@ -447,8 +453,8 @@ impl Tracker {
 
     fn send_polls(&mut self, now: Moment) {
         let state = &mut self.state;
-        while let Some((waiting, bucket)) = state.quotas.next_poll(&state.config, now.at) {
-            send_poll(state, now, &waiting, bucket);
+        while let Some((waiting, charge)) = state.quotas.next_poll(&state.config, now.at) {
+            send_poll(state, now, &waiting, charge);
         }
     }
 
@@ -459,31 +465,34 @@ impl Tracker {
     }
 }
 
-fn send_poll(state: &mut State, now: Moment, waiting: &Waiting, bucket: BucketKey) {
+/// Polls for an object, and for those of its group that wait for the same job.
+fn send_poll(state: &mut State, now: Moment, waiting: &Waiting, charge: Charge) {
     let key = waiting.job;
     let sequence = state.next_sequence();
     let Some(job) = state.jobs.get_mut(key) else {
         return;
     };
+    let alike = state.quotas.take_alike(waiting, &job.id);
     let &SecretState::Usable(credential_version) = state.secrets.state(job.secret) else {
         // A change of the Secret takes its objects out of the queue; should one be left, it is decided anew.
-        job.polling.stage = PollStage::Off;
-        state.quotas.apply_end(now.at, bucket, 0);
-        state.dirty.push(key);
+        for key in alike.iter().chain([waiting]).map(|waiting| waiting.job) {
+            if let Some(job) = state.jobs.get_mut(key) {
+                job.polling.stage = PollStage::Off;
+                state.dirty.push(key);
+            }
+        }
+        state.quotas.apply_end(now.at, &charge, 0, false);
         return;
     };
     let since = state.leading_since;
     let late = schedule::lateness(&state.config, job, waiting.due, since, now.at);
-    job.polling.stage = PollStage::InFlight(sequence);
-    job.polling.wanted = None;
-    // Also where its answer is dropped.
-    job.polling.image_id_at = now.at + state.config.image_id_period;
+    job.begin_poll(&state.config, now.at, sequence);
     let request = PollRequest {
         ticket: PollTicket {
             job: key,
             sequence,
             epoch: state.epoch,
-            bucket,
+            charge,
             secret: job.secret,
             credential_version,
         },
@@ -491,10 +500,19 @@ fn send_poll(state: &mut State, now: Moment, waiting: &Waiting, bucket: BucketKe
         credential: state.secrets.reference(job.secret).clone(),
         project: state.quotas.project(job.group).clone(),
         job: job.id.clone(),
-        standing: Standing::Unknown,
+        standing: state.secrets.standing(job.secret),
         late,
     };
     state.output.effects.push(Effect::Poll(Box::new(request)));
+    let alike: Vec<JobKey> = alike.iter().map(|waiting| waiting.job).collect();
+    for key in &alike {
+        if let Some(job) = state.jobs.get_mut(*key) {
+            job.begin_poll(&state.config, now.at, sequence);
+        }
+    }
+    if !alike.is_empty() {
+        state.alike.insert(sequence, alike);
+    }
 }
 
 /// Sends what waits for an object: a read, a status or a deletion.
@@ -508,16 +526,22 @@ fn send_change(state: &mut State, now: Moment, key: JobKey) {
         job: key,
         sequence,
         epoch,
+        namespace: job.key.namespace.clone(),
+    };
+    let fetch = FetchTicket {
+        job: key,
+        sequence,
+        namespace: job.key.namespace.clone(),
     };
     let effect = match (&job.sync.stage, job.phase()) {
         (&ChangeStage::Unconfirmed { tries, .. }, _) => {
             job.sync.stage = ChangeStage::Fetching { sequence, tries };
-            Effect::Fetch(FetchTicket { job: key, sequence }, job.key.clone())
+            Effect::Fetch(fetch, job.key.clone())
         }
         (ChangeStage::Queued(Priority::Expiry), _) => {
             if job.sync.rereads_before_deletion(&state.config) {
                 job.sync.stage = ChangeStage::Rereading { sequence };
-                Effect::Fetch(FetchTicket { job: key, sequence }, job.key.clone())
+                Effect::Fetch(fetch, job.key.clone())
             } else {
                 job.sync.stage = ChangeStage::Deleting { sequence };
                 Effect::Delete(Box::new(Deletion {
@@ -547,7 +571,7 @@ fn send_change(state: &mut State, now: Moment, key: JobKey) {
             }))
         }
         // Nothing waits any more.
-        _ => return state.writes.release(),
+        _ => return state.writes.release(&ticket.namespace),
     };
     state.output.effects.push(effect);
 }

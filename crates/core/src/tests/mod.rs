@@ -8,6 +8,7 @@ mod conditions_table;
 mod control_loop;
 mod credentials;
 mod deadline;
+mod fairness;
 mod hosts;
 mod image_id;
 mod invariants;

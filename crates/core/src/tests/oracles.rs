@@ -2,7 +2,8 @@
 //! soon as the process acts against it. [`World`](super::world::World) calls them at each step.
 
 use crate::{
-    Config, Deletion, FetchResult, Input, Output, PollRequest, PollTicket, Tracker, WriteResult,
+    Config, CredentialRef, Deletion, FetchResult, Input, Output, PollRequest, PollTicket, Tracker,
+    WriteResult,
     intake::INVALID_OBJECT,
     job::{Job, PollStage},
     keys::GroupKey,
@@ -85,9 +86,17 @@ fn jobs(tracker: &Tracker) -> impl Iterator<Item = &Job> {
 /// Secret and project of an object.
 fn credential(tracker: &Tracker, job: &Job) -> (String, String) {
     let state = &tracker.state;
-    let secret = &state.secrets.reference(job.secret).cloud.secret_name;
+    let secret = name_of(state.secrets.reference(job.secret));
     let project = state.quotas.project(job.group);
-    (secret.as_str().to_owned(), project.as_str().to_owned())
+    (secret, project.as_str().to_owned())
+}
+
+fn name_of(reference: &CredentialRef) -> String {
+    format!(
+        "{}/{}",
+        reference.namespace,
+        reference.cloud.secret_name.as_str()
+    )
 }
 
 /// How long the cloud asks for no poll of this kind, if it does.
@@ -129,10 +138,10 @@ impl Oracles {
         let memory = &mut self.processes[process];
         match input {
             Input::CredentialRead(reference, Ok(version)) => {
-                let secret = reference.cloud.secret_name.as_str();
-                let before = memory.versions.insert(secret.to_owned(), *version);
+                let secret = name_of(reference);
+                let before = memory.versions.insert(secret.clone(), *version);
                 if before != Some(*version) {
-                    memory.accepted.retain(|(of, _), _| of != secret);
+                    memory.accepted.retain(|(of, _), _| *of != secret);
                 }
             }
             Input::Wrote(ticket, WriteResult::Conflict) => {
@@ -296,7 +305,7 @@ impl Memory {
         seen: &Observation,
     ) {
         let state = &tracker.state;
-        let bucket = format!("{:?}", ticket.bucket);
+        let bucket = format!("{:?}", ticket.charge.bucket);
         if let Some(drained) = self.drained.get_mut(&bucket) {
             drained.refunds += u32::from(seen.requests == 0 && now >= drained.until);
         }
@@ -438,7 +447,7 @@ impl Memory {
         }
         self.pauses.retain(|(_, until)| *until > now);
         // Nothing is saved up during a pause: no burst follows it.
-        let bucket = format!("{:?}", poll.ticket.bucket);
+        let bucket = format!("{:?}", poll.ticket.charge.bucket);
         if let Some(drained) = self.drained.get_mut(&bucket)
             && now >= drained.until
         {

@@ -34,7 +34,7 @@ pub fn object(name: &str) -> ImageExportJob {
 pub fn object_of(name: &str, secret: &str, project: &str) -> ImageExportJob {
     let spec = ImageExportJobSpec {
         project_id: project.parse().expect("a valid project id"),
-        job_id: format!("job-{name}").parse().expect("a valid job id"),
+        job_id: job_of(name).parse().expect("a valid job id"),
         cloud_credentials_ref: cloud(secret),
         poll_period_seconds: None,
         deadline_seconds: None,
@@ -42,8 +42,19 @@ pub fn object_of(name: &str, secret: &str, project: &str) -> ImageExportJob {
         suspend: false,
     };
     let mut object = ImageExportJob::new(name, spec);
-    object.metadata.namespace = Some(NAMESPACE.to_owned());
+    object.metadata.namespace = Some(namespace_of(name).to_owned());
     object
+}
+
+/// The job of an object.
+pub fn job_of(name: &str) -> String {
+    format!("job-{}", name.replace('/', "-"))
+}
+
+/// Names of objects in other namespaces than the usual one begin with theirs.
+fn namespace_of(name: &str) -> &str {
+    name.split_once('/')
+        .map_or(NAMESPACE, |(namespace, _)| namespace)
 }
 
 pub fn cloud(secret: &str) -> CloudCredentialsRef {
@@ -55,7 +66,7 @@ pub fn cloud(secret: &str) -> CloudCredentialsRef {
 
 pub fn key(name: &str) -> ObjectKey {
     ObjectKey {
-        namespace: NAMESPACE.into(),
+        namespace: namespace_of(name).into(),
         name: name.into(),
     }
 }
@@ -77,6 +88,7 @@ fn observed(outcome: Outcome) -> Observation {
         identity: None,
         requests: 1,
         signed_in: false,
+        proves_project: true,
         request_id: None,
     }
 }

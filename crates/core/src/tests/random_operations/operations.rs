@@ -19,12 +19,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 
 /// Names of objects, each with its project.
-pub const NAMES: [(&str, &str); 5] = [
+pub const NAMES: [(&str, &str); 6] = [
     ("a", "project"),
     ("b", "project"),
     ("c", "project"),
     ("d", "project"),
     ("e", "elsewhere"),
+    ("strangers/f", "project"),
 ];
 /// Names of Secrets. The credentials of the last one are for another host.
 pub const SECRETS: [&str; 3] = ["otc", "other", "abroad"];

@@ -7,7 +7,7 @@ mod processes;
 use super::{
     invariants::{self, Invariants},
     oracles::Oracles,
-    samples::{HOST, beginning, running, secs},
+    samples::{HOST, beginning, job_of, running, secs},
 };
 use crate::{
     Census, Config, CredentialError, CredentialRef, Deletion, Effect, FetchTicket, Input, Now,
@@ -20,12 +20,14 @@ use image_export_model::Observation;
 use jiff::SignedDuration;
 use processes::Peer;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 pub const SOURCE: Source = Source(0);
+/// How long a call to the API server may take.
+const HANGING: Duration = Duration::from_secs(15);
 
 /// A poll that was sent.
 #[derive(Clone, Debug)]
@@ -125,6 +127,10 @@ pub struct World {
     pub churning: BTreeSet<ObjectKey>,
     /// The host at which the credentials of a Secret are used, where it is not the usual one.
     pub hosts: HashMap<String, Arc<str>>,
+    /// How long polls with the credentials of a Secret take, where it is not the usual time.
+    pub slow: HashMap<String, Duration>,
+    /// Namespaces whose status writes hang.
+    pub hanging: HashSet<&'static str>,
     pub read_time: Duration,
     pub held: Held,
     pub poll_time: Duration,
@@ -199,6 +205,8 @@ impl World {
             undecodable: BTreeSet::new(),
             churning: BTreeSet::new(),
             hosts: HashMap::new(),
+            slow: HashMap::new(),
+            hanging: HashSet::new(),
             read_time: Duration::from_millis(3),
             held: Held::default(),
             poll_time: Duration::from_millis(50),
@@ -371,13 +379,15 @@ impl World {
                 self.polls.push(PollLog {
                     at: self.now,
                     name: poll.key.name.clone(),
-                    bucket: poll.ticket.bucket,
+                    bucket: poll.ticket.charge.bucket,
                     late: poll.late,
                 });
                 if self.held.polls {
                     self.open_polls.push(*poll);
                 } else {
-                    self.after(self.poll_time, Due::Answer(poll));
+                    let time = self.slow.get(poll.credential.cloud.secret_name.as_str());
+                    let time = time.copied().unwrap_or(self.poll_time);
+                    self.after(time, Due::Answer(poll));
                 }
             }
             Effect::WriteStatus(write) => {
@@ -400,7 +410,9 @@ impl World {
                     self.open_writes.push(*write);
                 } else {
                     let fate = (self.fate)(&write);
-                    self.after(self.write_time, Due::Land(write, fate));
+                    let hangs = self.hanging.contains(&*write.key.namespace);
+                    let time = if hangs { HANGING } else { self.write_time };
+                    self.after(time, Due::Land(write, fate));
                 }
             }
             Effect::Delete(deletion) => {
@@ -521,7 +533,7 @@ impl World {
 
     /// From this time on, the cloud reports this about the job of this object.
     pub fn reports_from(&mut self, from: Duration, name: &str, observation: Observation) {
-        let script = self.cloud.entry(format!("job-{name}")).or_default();
+        let script = self.cloud.entry(job_of(name)).or_default();
         script.push((from, observation));
     }
 
