@@ -301,6 +301,46 @@ fn a_secret_is_read_soon_although_another_namespace_names_10000_that_are_missing
 }
 
 #[test]
+fn ten_namespaces_read_secrets_alike_whatever_one_of_them_queues() {
+    let mut world = world();
+    let mut want = |namespace: &str, secrets: usize| {
+        for n in 0..secrets {
+            let secret = format!("{namespace}-{n}");
+            world.secrets.insert(secret.clone(), Err(secret_missing()));
+            world.create(object_of(&format!("{namespace}/x{n}"), &secret, "project"));
+        }
+    };
+    want("noisy", 2000);
+    NEIGHBOURS.iter().for_each(|namespace| want(namespace, 200));
+    world.run(60);
+    let reads = world
+        .reads
+        .iter()
+        .map(|(_, reference)| format!("{}/", reference.namespace));
+    let reads: Vec<String> = reads.collect();
+    let reads = count(reads.iter().map(String::as_str));
+    assert!(jain(&reads) >= 0.99 && reads.len() == 10, "{reads:?}");
+    assert!(reads.values().sum::<usize>() >= 1190, "{reads:?}");
+}
+
+#[test]
+fn ten_namespaces_write_alike_whatever_one_of_them_queues() {
+    let mut world = world();
+    world.write_time = secs(1);
+    create(&mut world, "noisy", 0..2000, "of-noisy");
+    for namespace in NEIGHBOURS {
+        create(&mut world, namespace, 0..200, &format!("of-{namespace}"));
+    }
+    world.run(40);
+    let written = world.objects.values().filter(|object| {
+        let status = object.status.as_ref().expect("the CRD gives one");
+        status.observed_generation != Some(-1)
+    });
+    let written = count(written.map(|object| object.metadata.name.as_deref().expect("named")));
+    assert!(jain(&written) >= 0.99 && written.len() == 10, "{written:?}");
+}
+
+#[test]
 fn reads_of_secrets_that_hang_leave_slots_to_others() {
     let mut world = world();
     world.held.reads = true;

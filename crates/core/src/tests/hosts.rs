@@ -58,6 +58,10 @@ fn outage(objects: u32, rate: f64, fault: Observation, answer: Observation) -> W
     let mut world = World::with(Config {
         quota_rate: rate,
         quota_burst: 2.0 * rate,
+        host_rate: rate,
+        host_burst: 2.0 * rate,
+        unproven_rate: rate,
+        unproven_burst: 2.0 * rate,
         ..Config::default()
     });
     world.check_decisions = false;

@@ -64,6 +64,10 @@ fn first_polls_of_many_objects_spread_over_2_s() {
     let mut world = World::with(Config {
         quota_rate: 1000.0,
         quota_burst: 1000.0,
+        host_rate: 1000.0,
+        host_burst: 1000.0,
+        unproven_rate: 1000.0,
+        unproven_burst: 1000.0,
         ..Config::default()
     });
     world.check_decisions = false;

@@ -119,6 +119,10 @@ fn one_hundred_thousand_jobs_cost_exactly_the_polls_and_writes_of_their_lifecycl
     let mut world = World::with(Config {
         quota_rate: 1e9,
         quota_burst: 1e9,
+        host_rate: 1e9,
+        host_burst: 1e9,
+        unproven_rate: 1e9,
+        unproven_burst: 1e9,
         quota_in_flight: 1_000_000,
         polls_in_flight: 1_000_000,
         poll_failed_writes: 1e6,

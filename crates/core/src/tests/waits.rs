@@ -88,6 +88,10 @@ fn poll_overdue_is_written_at_the_rate_of_poll_failed() {
     let mut world = World::with(Config {
         quota_rate: 100.0,
         quota_burst: 200.0,
+        host_rate: 100.0,
+        host_burst: 200.0,
+        unproven_rate: 100.0,
+        unproven_burst: 200.0,
         ..Config::default()
     });
     world.check_decisions = false;
@@ -296,6 +300,10 @@ fn what_pending_comes_to_name_is_written_at_the_rate_of_poll_failed() {
     let mut world = World::with(Config {
         quota_rate: 1e6,
         quota_burst: 1e6,
+        host_rate: 1e6,
+        host_burst: 1e6,
+        unproven_rate: 1e6,
+        unproven_burst: 1e6,
         quota_in_flight: 10_000,
         polls_in_flight: 10_000,
         ..Config::default()

@@ -16,6 +16,10 @@ fn unlimited_quota() -> Config {
     Config {
         quota_rate: 1e6,
         quota_burst: 1e6,
+        host_rate: 1e6,
+        host_burst: 1e6,
+        unproven_rate: 1e6,
+        unproven_burst: 1e6,
         quota_in_flight: 1_000_000,
         polls_in_flight: 1_000_000,
         ..Config::default()

@@ -521,7 +521,13 @@ impl Scenario {
     }
 
     fn leftovers(&self, but_for_buckets: bool) -> Vec<(&'static str, usize)> {
-        let buckets = ["buckets", "projects", "ready buckets", "wakes of buckets"];
+        let buckets = [
+            "buckets",
+            "projects",
+            "pools",
+            "owners of pools",
+            "wakes of buckets",
+        ];
         let mut left = self.world.tracker.state.leftovers();
         left.retain(|(what, _)| !but_for_buckets || !buckets.contains(what));
         left
