@@ -53,7 +53,7 @@ pub struct ProxyProblem(String);
 type TunnelError = <Tunnel<HttpConnector> as tower::Service<http::Uri>>::Error;
 
 /// Bound on [`Proxy::answer`].
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Proxies {
     /// Those of this process.

@@ -74,18 +74,29 @@ async fn serve(mut connection: TcpStream, does: Does, seen: Arc<Mutex<Vec<String
     }
 }
 
-/// A client of an environment in which this proxy leads to https.
+/// A client of an environment in which this proxy leads to https. It is as patient as the slowest machine needs.
 fn behind(proxy: &str) -> CloudClient {
+    behind_for(proxy, Duration::from_secs(60))
+}
+
+/// The same with this patience for a connection.
+fn behind_for(proxy: &str, patience: Duration) -> CloudClient {
     let variable = |name: &str| (name == "HTTPS_PROXY").then(|| proxy.to_owned());
     client_with(CloudOptions {
         proxies: Arc::new(Proxies::read(variable).unwrap()),
-        connect_timeout: Duration::from_secs(1),
+        connect_timeout: patience,
+        request_timeout: patience,
         ..lab()
     })
 }
 
 /// The message of a poll at [`HOST`], or of the login for it.
 async fn message(proxy: &str, stage: Stage) -> (FailureKind, String) {
+    message_of(&behind(proxy), stage).await
+}
+
+/// The same with this client.
+async fn message_of(client: &CloudClient, stage: Stage) -> (FailureKind, String) {
     let entry = match stage {
         Stage::Query => format!(
             "auth_type: token, auth: {{token: t}}, image_endpoint_override: 'https://{HOST}'"
@@ -95,7 +106,7 @@ async fn message(proxy: &str, stage: Stage) -> (FailureKind, String) {
         ),
     };
     let credential = credential(&format!("clouds: {{otc: {{{entry}}}}}")).unwrap();
-    let poll = query(&behind(proxy), &credential).await;
+    let poll = query(client, &credential).await;
     let Outcome::Failed(failure) = &poll.outcome else {
         panic!("{poll:?}")
     };
@@ -148,13 +159,7 @@ async fn a_proxy_that_cannot_be_reached_hangs_up_or_is_silent_is_named() {
         (FailureKind::Network, refused)
     );
     let unknown = message("proxy.invalid:3128", Stage::Query).await;
-    let unresolved = "proxy proxy.invalid:3128 cannot be reached";
-    let timed_out =
-        format!("{HOST} did not accept a connection through proxy proxy.invalid:3128 within 1 s");
-    assert!(
-        [unresolved, &timed_out].contains(&&*unknown.1),
-        "{unknown:?}"
-    );
+    assert_eq!(unknown.1, "proxy proxy.invalid:3128 cannot be reached");
 
     let proxy = FakeProxy::start(Does::Answer("")).await;
     let broke = format!("proxy {} broke the connection to {HOST}", proxy.address);
@@ -166,7 +171,7 @@ async fn a_proxy_that_cannot_be_reached_hangs_up_or_is_silent_is_named() {
     let address = &proxy.address;
     let silent = format!("{HOST} did not accept a connection through proxy {address} within 1 s");
     assert_eq!(
-        message(address, Stage::Query).await,
+        message_of(&behind_for(address, Duration::from_secs(1)), Stage::Query).await,
         (FailureKind::Timeout, silent)
     );
 }

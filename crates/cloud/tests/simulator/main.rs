@@ -39,10 +39,10 @@ impl Lab {
         Self::with(options())
     }
 
-    /// With a request time-out of a second.
+    /// With a request time-out of 3 s.
     fn impatient() -> Self {
         Self::with(CloudOptions {
-            request_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(3),
             ..options()
         })
     }
