@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(queue.pop(|_| true), Some(("a", 1)));
         queue.charge(&"a", 2);
         queue.push(&"a", 2);
-        assert_eq!(drain(&mut queue), [("b", 1), ("b", 2), ("a", 2), ("b", 3)]);
+        assert_eq!(drain(&mut queue), [("b", 1), ("b", 2), ("b", 3), ("a", 2)]);
         queue.charge(&"a", 1);
         assert_eq!(queue.pop(|_| true), None);
         assert!(queue.owners.is_empty() && queue.round.is_empty());

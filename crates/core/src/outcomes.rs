@@ -21,10 +21,10 @@ use std::sync::Arc;
 /// Applies the outcome of a poll, or drops it where it says nothing about the object as it is now.
 pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Observation) {
     pause_quota(state, now, ticket, seen);
-    let has_tried = !matches!(seen.outcome, Outcome::Deferred(_));
-    state
-        .quotas
-        .apply_end(now.at, &ticket.charge, seen.requests, has_tried);
+    // A poll that was deferred has had its turn, so that repetitions keep the rate too.
+    let is_deferred = matches!(seen.outcome, Outcome::Deferred(_));
+    let requests = seen.requests.max(u32::from(is_deferred));
+    state.quotas.apply_end(now.at, &ticket.charge, requests);
     let alike = state.alike.remove(&ticket.sequence);
     for key in std::iter::once(ticket.job).chain(alike.into_iter().flatten()) {
         apply_poll_to(state, now, key, ticket, seen);
@@ -268,6 +268,10 @@ pub fn apply_write(state: &mut State, now: Moment, ticket: &WriteTicket, result:
         .apply_end(&state.config, now.at, namespace, &result);
     let (key, epoch) = (ticket.job, state.epoch);
     let Some(job) = state.jobs.get_mut(key) else {
+        // Without any object no namespace is left to be in trouble.
+        if state.jobs.len() == 0 {
+            state.writes.forget_troubles();
+        }
         return;
     };
     // What was sent under another leadership may have landed, and acknowledges nothing.

@@ -79,8 +79,6 @@ struct Bucket {
     tokens: TokenBucket,
     /// Polls sent and not yet answered.
     in_flight: usize,
-    /// No poll has ended yet: there is one at a time, so that no other waits in a slot for its login.
-    is_probing: bool,
     /// No poll before this time.
     paused_until: Duration,
     /// Groups that use this bucket.
@@ -112,12 +110,7 @@ impl Bucket {
     }
 
     fn is_full(&self, config: &Config) -> bool {
-        let limit = if self.is_probing {
-            1
-        } else {
-            config.quota_in_flight
-        };
-        self.in_flight >= limit
+        self.in_flight >= config.quota_in_flight
     }
 
     fn pause(&mut self, at: Duration, until: Duration) {
@@ -325,7 +318,6 @@ impl Quotas {
                 pool,
                 tokens: TokenBucket::new(config.quota_rate, config.quota_burst, at),
                 in_flight: 0,
-                is_probing: true,
                 paused_until: Duration::ZERO,
                 groups: 0,
                 queue: FairQueue::default(),
@@ -417,7 +409,7 @@ impl Quotas {
 
     /// Names and sizes of what is held of groups, buckets and pools.
     #[cfg(test)]
-    pub fn sizes(&self) -> [(&'static str, usize); 10] {
+    pub fn sizes(&self) -> [(&'static str, usize); 9] {
         [
             ("groups", self.groups.len()),
             ("owners of groups", self.by_secret.len()),
@@ -427,7 +419,6 @@ impl Quotas {
             ("owners of pools", self.by_owner.len()),
             ("ready pools", self.ready.len() + self.blocked.len()),
             ("wakes of buckets", self.wakes.len()),
-            ("slots", self.slots.owners() + self.pool_slots.owners()),
             ("waiting polls", self.waiting.len()),
         ]
     }
@@ -462,8 +453,9 @@ impl Quotas {
         if bucket.is_full(config) || !has_slot {
             return Wait::InFlight;
         }
-        match self.pools[bucket.pool].owner {
-            _ if bucket.tokens.wait(at).is_some() => Wait::Quota,
+        let pool = &self.pools[bucket.pool];
+        match pool.owner {
+            _ if bucket.tokens.wait(at).is_some() || pool.tokens.wait(at).is_none() => Wait::Quota,
             PoolOwner::Host(_) => Wait::Host,
             PoolOwner::Unproven(_) => Wait::Unproven,
         }
@@ -658,9 +650,8 @@ impl Quotas {
         }
     }
 
-    /// Applies the end of a poll that took so many requests; one token was taken beforehand. `has_tried`: it was
-    /// an attempt to get an answer.
-    pub fn apply_end(&mut self, at: Duration, charge: &Charge, requests: u32, has_tried: bool) {
+    /// Applies the end of a poll that took so many requests; one token was taken beforehand.
+    pub fn apply_end(&mut self, at: Duration, charge: &Charge, requests: u32) {
         self.slots.release(&charge.namespace);
         self.pool_slots.release(&charge.pool);
         let (refund, more) = (1.0 - f64::from(requests), requests.saturating_sub(1));
@@ -670,7 +661,6 @@ impl Quotas {
         }
         if let Some(bucket) = self.buckets.get_mut(charge.bucket) {
             bucket.in_flight = bucket.in_flight.saturating_sub(1);
-            bucket.is_probing &= !has_tried;
             bucket.tokens.adjust(at, refund);
             bucket.queue.charge(&charge.namespace, more);
             self.dispose_unused(at, charge.bucket);

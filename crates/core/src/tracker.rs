@@ -481,7 +481,7 @@ fn send_poll(state: &mut State, now: Moment, waiting: &Waiting, charge: Charge) 
                 state.dirty.push(key);
             }
         }
-        state.quotas.apply_end(now.at, &charge, 0, false);
+        state.quotas.apply_end(now.at, &charge, 0);
         return;
     };
     let since = state.leading_since;

@@ -85,9 +85,14 @@ impl WriteQueue {
             }
         }
         if objects == 0 {
-            self.troubled.clear();
-            self.failing.clear();
+            self.forget_troubles();
         }
+    }
+
+    /// Forgets the troubles of all namespaces.
+    pub fn forget_troubles(&mut self) {
+        self.troubled.clear();
+        self.failing.clear();
     }
 
     /// How many wait, those included that do so no more.

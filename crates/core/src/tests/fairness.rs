@@ -27,7 +27,14 @@ fn create(world: &mut World, namespace: &str, objects: std::ops::Range<usize>, p
     }
 }
 
-/// Gives each neighbour so many objects.
+/// Gives each neighbour so many objects of a project of its own.
+fn create_neighbours_apart(world: &mut World, objects: usize) {
+    for namespace in NEIGHBOURS {
+        create(world, namespace, 0..objects, &format!("of-{namespace}"));
+    }
+}
+
+/// The same in one project.
 fn create_neighbours(world: &mut World, objects: usize, project: &str) {
     for namespace in NEIGHBOURS {
         create(world, namespace, 0..objects, project);
@@ -193,10 +200,10 @@ fn made_up_projects_do_not_multiply_polls_nor_take_part_in_the_quota_of_others()
             ..throttled(Some(secs(900)))
         },
     );
-    create(&mut world, "noisy", 9999..10_000, "project");
+    create(&mut world, "noisy", 9999..10_000, "of-n1");
     world.run(100);
     let from = world.now;
-    create_neighbours(&mut world, 5, "project");
+    create_neighbours_apart(&mut world, 5);
     world.run(300);
     let polls = polls_since(&world, from);
     assert!(polls["noisy"] <= 20 * 300 + 41, "{polls:?}");
@@ -243,7 +250,7 @@ fn polls_that_hang_leave_slots_to_others() {
     }
     world.run(100);
     let from = world.now;
-    create_neighbours(&mut world, 5, "project");
+    create_neighbours_apart(&mut world, 5);
     world.run(300);
     assert_eq!(
         world.census().polls_in_flight.min(129),
@@ -271,7 +278,7 @@ fn a_host_that_answers_slowly_leaves_slots_to_the_others_whoever_polls_there() {
     }
     world.run(60);
     let from = world.now;
-    create_neighbours(&mut world, 5, "project");
+    create_neighbours_apart(&mut world, 5);
     world.run(120);
     assert!(worst_of_neighbours(&world, from) <= secs(2));
 }
@@ -460,15 +467,16 @@ fn a_poll_that_is_deferred_stays_due_and_holds_no_slot() {
 }
 
 #[test]
-fn a_group_whose_login_is_not_made_yet_holds_one_slot() {
+fn polls_that_are_deferred_are_repeated_within_the_quota() {
     let mut world = world();
-    world.held.polls = true;
-    create(&mut world, "n1", 0..100, "project");
-    world.run(10);
-    let poll = world.take_poll();
-    world.answer(&poll, time_out());
-    world.run(10);
-    assert!(world.open_polls.len() > 50, "{}", world.open_polls.len());
+    world.cloud_by_default = Box::new(|_, _| Observation {
+        outcome: Outcome::Deferred(Duration::from_millis(100)),
+        requests: 0,
+        ..running()
+    });
+    create(&mut world, "n1", 0..1000, "project");
+    world.run(100);
+    assert!(world.polls.len() <= 1020, "{}", world.polls.len());
 }
 
 /// What a hostile namespace does.

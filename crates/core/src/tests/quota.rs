@@ -255,11 +255,9 @@ fn polls_in_flight_are_capped_per_bucket_and_shared_by_namespaces_and_hosts() {
         "18 in each bucket: no cap is reached"
     );
     world.run(40);
-    assert_eq!(
-        open(&world),
-        [128, 64],
-        "half of the slots; and the cap of a bucket"
-    );
+    let [one, two] = open(&world);
+    assert_eq!(two, 64, "the cap of a bucket");
+    assert!((96..=128).contains(&one), "as many as are free: {one}");
     let mut world = World::with(world.config.clone());
     world.check_decisions = false;
     for n in 0..1000 {
@@ -271,11 +269,8 @@ fn polls_in_flight_are_capped_per_bucket_and_shared_by_namespaces_and_hosts() {
     world.held.polls = true;
     world.run(40);
     let [one, two] = open(&world);
-    assert_eq!(
-        (one + two, one.abs_diff(two)),
-        (128, 0),
-        "half of the slots for one host"
-    );
+    assert_eq!(one + two, 128, "half of the slots for one host");
+    assert!(one.abs_diff(two) <= 16, "{one} and {two}");
 }
 
 #[test]
@@ -442,12 +437,6 @@ fn a_pause_goes_along_to_the_shared_bucket() {
         world.create(object_of(name, "new", "project"));
     }
     world.run(3);
-    // The first poll is alone until it has ended.
-    let first = world.take_poll();
-    world.answer(&first, super::samples::time_out());
-    world.run(1);
-    world.request_poll(&first.key.name, "1");
-    world.run(2);
     world.create(object_of("old", "accepted", "project"));
     world.run(3);
     let sent = world.polls.len();
