@@ -526,6 +526,7 @@ impl Scenario {
             "projects",
             "pools",
             "owners of pools",
+            "ready pools",
             "wakes of buckets",
         ];
         let mut left = self.world.tracker.state.leftovers();
