@@ -77,6 +77,7 @@ fn observed(outcome: Outcome) -> Observation {
         identity: None,
         requests: 1,
         signed_in: false,
+        proves_project: true,
         request_id: None,
     }
 }
