@@ -1,34 +1,70 @@
-//! Secrets: read for the tracker, parsed, and kept with their tokens.
+//! Secrets: read for the tracker, parsed, and kept with their tokens, within a budget of memory.
+
+use super::body;
 use crate::telemetry::Metrics;
 use image_export_cloud::{CloudClient, CloudsFile, Credential, Place};
 use image_export_core::{CredentialError, CredentialRef};
 use image_export_model::{ConfigurationError, ConfigurationReason, Failure, FailureKind, Stage};
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{Client, Resource, api::GetParams, client::Body, core::Request};
+use serde::Deserialize;
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 /// Bound on reading one Secret.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Most bytes of a Secret in JSON: its data has at most 1 MiB, which base64 makes 1.4 MiB.
+const MAX_BYTES: usize = 2 << 20;
+/// Bytes of credentials that one namespace may have.
+const OF_NAMESPACE: usize = 4 << 20;
+/// Where all have more than this, a namespace may have an equal share of it.
+const OF_ALL: usize = 16 << 20;
+
+/// What a credential takes in memory.
+fn bytes(_: &Credential) -> usize {
+    4 << 10
+}
+
+type Credentials = HashMap<Arc<CredentialRef>, Arc<Credential>>;
+
 /// The credentials in use.
 #[derive(Default)]
-pub(super) struct CredentialStore(Mutex<HashMap<Arc<CredentialRef>, Arc<Credential>>>);
+pub(super) struct CredentialStore(Mutex<Credentials>);
 
 impl CredentialStore {
     pub(super) fn get(&self, reference: &Arc<CredentialRef>) -> Option<Arc<Credential>> {
         self.lock().get(reference).cloned()
     }
 
-    /// Keeps a credential under this very `Arc`, of which the tracker holds a clone: [`Self::purge`] would
-    /// drop an equal key that the tracker does not hold.
-    fn put(&self, reference: Arc<CredentialRef>, credential: Arc<Credential>) {
+    /// Keeps a credential, unless its namespace has too many; then it is dropped.
+    ///
+    /// It is kept under this very `Arc`, of which the tracker holds a clone: [`Self::purge`] would drop an equal
+    /// key that the tracker does not hold.
+    fn put(
+        &self,
+        reference: Arc<CredentialRef>,
+        credential: Arc<Credential>,
+    ) -> Result<(), ConfigurationError> {
         let mut credentials = self.lock();
         credentials.remove(&reference);
-        credentials.insert(reference, credential);
+        let own = bytes(&credential);
+        if is_within_budget(&credentials, &reference.namespace, own) {
+            credentials.insert(reference, credential);
+            return Ok(());
+        }
+        let message = format!(
+            "the entries of clouds.yaml that objects of namespace {} \
+             use take more memory than the namespace may have; use fewer, or shorten them",
+            reference.namespace
+        );
+        Err(ConfigurationError {
+            reason: ConfigurationReason::CredentialsInvalid,
+            message: message.into(),
+        })
     }
 
     /// Drops those that the tracker has dropped.
@@ -37,10 +73,32 @@ impl CredentialStore {
             .retain(|reference, _| Arc::strong_count(reference) > 1);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<CredentialRef>, Arc<Credential>>> {
+    fn lock(&self) -> MutexGuard<'_, Credentials> {
         // Nothing that can panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a namespace may have so many more bytes of credentials. Each is asked again whenever its Secret is
+/// read again: so those above their share make room for others within 5 min.
+fn is_within_budget(credentials: &Credentials, namespace: &Arc<str>, more: usize) -> bool {
+    let (mut own, mut all) = (more, more);
+    let mut namespaces = HashSet::from([namespace]);
+    for (reference, credential) in credentials {
+        let bytes = bytes(credential);
+        all += bytes;
+        if reference.namespace == *namespace {
+            own += bytes;
+        } else {
+            namespaces.insert(&reference.namespace);
+        }
+    }
+    let share = if all > OF_ALL {
+        OF_ALL / namespaces.len()
+    } else {
+        OF_NAMESPACE
+    };
+    own <= share.min(OF_NAMESPACE)
 }
 
 /// Reads a Secret and keeps its credential; returns the version of its content. Unchanged content keeps
@@ -52,14 +110,13 @@ pub(super) async fn read(
     cloud_client: CloudClient,
     reference: Arc<CredentialRef>,
 ) -> Result<u64, CredentialError> {
-    let result = fetch(client, &reference).await.and_then(|secret| {
+    let result = fetch(client, &reference).await.and_then(|keys| {
         let cloud = reference.cloud.cloud_name.as_str();
         let place = place(&reference);
-        let value = |key: &str| Some(secret.data.as_ref()?.get(key)?.0.as_slice());
         let file = CloudsFile {
             place: &place,
-            clouds_yaml: value("clouds.yaml"),
-            cacert: value("cacert"),
+            clouds_yaml: keys.clouds_yaml.as_ref().map(|value| value.0.as_slice()),
+            cacert: keys.cacert.as_ref().map(|value| value.0.as_slice()),
         };
         let version = file.version(cloud);
         let credential = match store.get(&reference) {
@@ -75,7 +132,8 @@ pub(super) async fn read(
                 })
                 .map_err(CredentialError::Misconfigured)?,
         };
-        store.put(reference.clone(), credential);
+        let kept = store.put(reference.clone(), credential);
+        kept.map_err(CredentialError::Misconfigured)?;
         Ok(version)
     });
     metrics.secret_read(match &result {
@@ -95,8 +153,21 @@ fn place(reference: &CredentialRef) -> Place {
     ))
 }
 
-async fn fetch(client: Client, reference: &CredentialRef) -> Result<Secret, CredentialError> {
-    let secrets: Api<Secret> = Api::namespaced(client, &reference.namespace);
+/// What is read of a Secret. Its other keys are skipped.
+#[derive(Deserialize)]
+struct Data {
+    #[serde(default)]
+    data: Option<Keys>,
+}
+
+#[derive(Default, Deserialize)]
+struct Keys {
+    #[serde(rename = "clouds.yaml")]
+    clouds_yaml: Option<ByteString>,
+    cacert: Option<ByteString>,
+}
+
+async fn fetch(client: Client, reference: &CredentialRef) -> Result<Keys, CredentialError> {
     let name = place(reference);
     let missing = |message: String| {
         CredentialError::Misconfigured(ConfigurationError {
@@ -104,28 +175,41 @@ async fn fetch(client: Client, reference: &CredentialRef) -> Result<Secret, Cred
             message: message.into(),
         })
     };
-    secrets
-        .get(reference.cloud.secret_name.as_str())
-        .await
-        .map_err(|error| match &error {
-            kube::Error::Api(status) if status.code == 404 => {
-                missing(format!("{name} does not exist"))
-            }
-            kube::Error::Api(status) if status.code == 403 => missing(format!(
-                "the operator may not read {name}: its role needs the verb get on secrets there"
-            )),
-            kube::Error::Api(status) => failed(
-                FailureKind::Http,
-                format!(
-                    "{name} cannot be read, the API server answered {}",
-                    status.code
-                ),
-            ),
-            _ => failed(
-                FailureKind::Network,
-                format!("{name} cannot be read, the API server does not answer"),
-            ),
-        })
+    match get(client, reference).await {
+        Ok(Ok(keys)) => Ok(keys),
+        Ok(Err(404)) => Err(missing(format!("{name} does not exist"))),
+        Ok(Err(403)) => Err(missing(format!(
+            "the operator may not read {name}: its role needs the verb get on secrets there"
+        ))),
+        Ok(Err(code)) => Err(failed(
+            FailureKind::Http,
+            format!("{name} cannot be read, the API server answered {code}"),
+        )),
+        Err(_) => Err(failed(
+            FailureKind::Network,
+            format!("{name} cannot be read, the API server does not answer"),
+        )),
+    }
+}
+
+/// The keys of a Secret, or the status of the answer. Not by `Client::request`, which copies what it reads, and logs
+/// what it cannot decode.
+async fn get(client: Client, reference: &CredentialRef) -> kube::Result<Result<Keys, u16>> {
+    let secrets = Request::new(Secret::url_path(&(), Some(&reference.namespace)));
+    let name = reference.cloud.secret_name.as_str();
+    let request = secrets
+        .get(name, &GetParams::default())
+        .map_err(kube::Error::BuildRequest)?;
+    let answer = client.send(request.map(Body::from)).await?;
+    let code = answer.status().as_u16();
+    if code != 200 {
+        return Ok(Err(code));
+    }
+    let Some(secret) = body::collect(answer.into_body(), MAX_BYTES).await? else {
+        return Ok(Err(code));
+    };
+    let secret: Data = serde_json::from_slice(&secret).map_err(kube::Error::SerdeError)?;
+    Ok(Ok(secret.data.unwrap_or_default()))
 }
 
 fn failed(kind: FailureKind, message: String) -> CredentialError {
@@ -145,7 +229,7 @@ pub(super) fn put_for_test(store: &CredentialStore, reference: &Arc<CredentialRe
         cacert: None,
     };
     let credential = super::fake::cloud().credential(&file, "otc").unwrap();
-    store.put(reference.clone(), Arc::new(credential));
+    store.put(reference.clone(), Arc::new(credential)).unwrap();
 }
 
 #[cfg(test)]
@@ -154,20 +238,32 @@ mod tests {
     use crate::controller::fake::{Reply, always, api_server, cloud};
     use image_export_api::CloudCredentialsRef;
     use image_export_cloud::CloudOptions;
-    use k8s_openapi::ByteString;
     use serde_json::json;
 
     const YAML: &str = "clouds: {otc: {auth_type: token, auth: {token: t}, \
                         image_endpoint_override: \"https://ims.eu-de.otc.t-systems.com\"}}";
 
     fn reference() -> Arc<CredentialRef> {
+        reference_in("ns", "otc")
+    }
+
+    fn reference_in(namespace: &str, secret: &str) -> Arc<CredentialRef> {
         Arc::new(CredentialRef {
-            namespace: "ns".into(),
+            namespace: namespace.into(),
             cloud: CloudCredentialsRef {
-                secret_name: "otc".parse().unwrap(),
+                secret_name: secret.parse().unwrap(),
                 cloud_name: "otc".parse().unwrap(),
             },
         })
+    }
+
+    fn credential() -> Arc<Credential> {
+        let file = CloudsFile {
+            place: &place(&reference()),
+            clouds_yaml: Some(YAML.as_bytes()),
+            cacert: None,
+        };
+        Arc::new(Credential::parse(&file, "otc", &CloudOptions::default()).unwrap())
     }
 
     fn secret(keys: &[(&str, &str)]) -> Reply {
@@ -295,17 +391,11 @@ mod tests {
 
     #[test]
     fn a_credential_that_is_read_again_under_a_new_key_survives_the_old_one() {
-        let file = CloudsFile {
-            place: &place(&reference()),
-            clouds_yaml: Some(YAML.as_bytes()),
-            cacert: None,
-        };
-        let credential =
-            Arc::new(Credential::parse(&file, "otc", &CloudOptions::default()).unwrap());
+        let credential = credential();
         let store = CredentialStore::default();
-        store.put(reference(), credential.clone());
+        store.put(reference(), credential.clone()).unwrap();
         let held = reference();
-        store.put(held.clone(), credential);
+        store.put(held.clone(), credential).unwrap();
         store.purge();
         assert!(
             store.get(&held).is_some(),
@@ -314,5 +404,47 @@ mod tests {
         drop(held);
         store.purge();
         assert!(store.get(&reference()).is_none());
+    }
+
+    /// How many credentials of a namespace are kept, of so many that are read.
+    fn kept(store: &CredentialStore, namespace: &str, reads: usize) -> usize {
+        let credential = credential();
+        let kept = (0..reads).filter(|number| {
+            let reference = reference_in(namespace, &format!("s-{number}"));
+            let result = store.put(reference.clone(), credential.clone());
+            assert_eq!(result.is_ok(), store.get(&reference).is_some());
+            if let Err(error) = &result {
+                assert_eq!(error.reason, ConfigurationReason::CredentialsInvalid);
+                assert!(error.message.contains(&format!("namespace {namespace} ")));
+            }
+            result.is_ok()
+        });
+        kept.count()
+    }
+
+    #[test]
+    fn a_namespace_keeps_credentials_within_its_budget_and_others_within_theirs() {
+        let store = CredentialStore::default();
+        let each = bytes(&credential());
+        let most = OF_NAMESPACE / each;
+        assert_eq!(kept(&store, "greedy", most + 100), most);
+        assert_eq!(kept(&store, "other", 5), 5);
+        // Those that are kept stay so when they are read again.
+        assert_eq!(kept(&store, "greedy", most), most);
+    }
+
+    #[test]
+    fn where_all_have_too_many_a_namespace_has_an_equal_share() {
+        let store = CredentialStore::default();
+        let each = bytes(&credential());
+        let (most, full) = (OF_NAMESPACE / each, OF_ALL / OF_NAMESPACE);
+        for number in 0..full {
+            assert_eq!(kept(&store, &format!("greedy-{number}"), most), most);
+        }
+        let share = OF_ALL / (full + 1) / each;
+        assert_eq!(kept(&store, "late", share + 10), share);
+        // The next reads of the others make room.
+        assert!(kept(&store, "greedy-0", most) < most);
+        assert_eq!(kept(&store, "late", share), share);
     }
 }

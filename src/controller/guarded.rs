@@ -3,7 +3,10 @@
 //! `DeserializeGuard` of kube keeps the metadata alone of an object that does not decode, so a status that
 //! an edit or another version of the CRD has broken would hide the spec. It also copies each object twice.
 
-use image_export_api::{ImageExportJob, ImageExportJobSpec, ImageExportJobStatus};
+use image_export_api::{
+    ImageExportJob, ImageExportJobSpec, ImageExportJobStatus, POLL_REQUEST_ANNOTATION,
+    POLL_REQUEST_MAX_BYTES,
+};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{Resource, core::ObjectMeta};
 use serde::{Deserialize, Deserializer};
@@ -13,7 +16,8 @@ use std::{borrow::Cow, collections::BTreeMap};
 /// An `ImageExportJob` as far as it decodes.
 #[derive(Clone, Debug)]
 pub(super) struct Guarded {
-    /// Without labels, owner references, finalizers and managed fields.
+    /// Without labels, owner references, finalizers, managed fields, and all annotations but the request of a
+    /// poll.
     pub(super) metadata: ObjectMeta,
     /// Or why it does not decode.
     pub(super) spec: Result<ImageExportJobSpec, String>,
@@ -67,9 +71,30 @@ struct Meta {
     uid: Option<String>,
     resource_version: Option<String>,
     generation: Option<i64>,
-    annotations: Option<BTreeMap<String, String>>,
+    annotations: Option<Annotations>,
     creation_timestamp: Option<String>,
     deletion_timestamp: Option<String>,
+}
+
+/// The annotation in use, cut after the first character beyond its bound: the rest of it, and up to 256 KiB of
+/// others, would wait for the tracker in vain.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Annotations {
+    #[serde(rename = "imageexport.dev/poll-requested-at")]
+    poll_request: Option<String>,
+}
+
+impl Annotations {
+    fn into_map(self) -> Option<BTreeMap<String, String>> {
+        let mut request = self.poll_request?;
+        request.truncate(request.ceil_char_boundary(POLL_REQUEST_MAX_BYTES + 1));
+        request.shrink_to_fit();
+        Some(BTreeMap::from([(
+            POLL_REQUEST_ANNOTATION.to_owned(),
+            request,
+        )]))
+    }
 }
 
 impl From<Meta> for ObjectMeta {
@@ -81,7 +106,7 @@ impl From<Meta> for ObjectMeta {
             uid: meta.uid,
             resource_version: meta.resource_version,
             generation: meta.generation,
-            annotations: meta.annotations,
+            annotations: meta.annotations.and_then(Annotations::into_map),
             creation_timestamp: meta.creation_timestamp.and_then(time),
             // Whatever the time, the object is being deleted.
             deletion_timestamp: meta
@@ -166,6 +191,37 @@ mod tests {
         let guarded = with("/metadata/name", json!("x"));
         assert_eq!(guarded.meta(), &expected.metadata);
         assert_eq!(*guarded.into_object().unwrap(), expected);
+    }
+
+    #[test]
+    fn of_the_annotations_the_request_of_a_poll_is_kept_as_far_as_it_matters() {
+        let long = "ä".repeat(130_000);
+        for (annotations, kept) in [
+            (json!({ "other": long }), None),
+            (json!(null), None),
+            (
+                json!({ "other": long, POLL_REQUEST_ANNOTATION: "now" }),
+                Some("now".to_owned()),
+            ),
+            // 64 bytes are allowed.
+            (
+                json!({ POLL_REQUEST_ANNOTATION: "ä".repeat(32) }),
+                Some("ä".repeat(32)),
+            ),
+            (
+                json!({ POLL_REQUEST_ANNOTATION: long }),
+                Some("ä".repeat(33)),
+            ),
+        ] {
+            let annotations = with("/metadata/annotations", annotations)
+                .metadata
+                .annotations;
+            let found = annotations.map(|mut found| {
+                assert_eq!(found.len(), 1);
+                found.remove(POLL_REQUEST_ANNOTATION).unwrap()
+            });
+            assert_eq!(found, kept);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! starts one task per effect, and each task ends by sending exactly one input. `watch` sends the
 //! inputs from the API server, `events` posts Kubernetes Events.
 
+mod body;
 mod credentials;
 mod election;
 mod events;

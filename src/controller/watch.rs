@@ -1,23 +1,28 @@
 //! Watches: turn what the API server reports about objects into inputs.
 
+mod pages;
+
 use super::{Controller, guarded::Guarded};
 use crate::telemetry::{Health, LogGate, Metrics};
 use futures::{FutureExt, StreamExt};
+use http::{Request, Response};
 use image_export_api::ImageExportJob;
 use image_export_cloud::ProxyProblem;
 use image_export_core::{Input, ObjectKey, Source};
 use kube::{
     Api, Client, CustomResourceExt, Resource,
+    client::Body,
     runtime::{
         WatchStreamExt,
         utils::Backoff,
         watcher::{self, Config, DefaultBackoff, Event, ListSemantic, watcher},
     },
 };
+use pages::{Pages, TooLong, Turns};
 use std::{error::Error, iter::successors, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tower::service_fn;
+use tower::{BoxError, service_fn};
 use tracing::{Instrument, error_span};
 
 /// The API server ends each watch after this time, and kube's watcher gives up one that is silent
@@ -26,8 +31,6 @@ const WATCH_SECONDS: u32 = 50;
 /// Longest wait before a watch that failed is tried again. One request in this time burdens no API server,
 /// and objects are seen soon after the CRD or the rights are there.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// Objects per page of a list. Each page is reduced to lean records before the next is requested.
-const PAGE: u32 = 500;
 /// Bound on the description of why an object does not decode, in bytes.
 const ERROR_MAX_BYTES: usize = 256;
 
@@ -39,8 +42,9 @@ pub(super) fn spawn(
 ) {
     let namespaces = controller.namespaces.iter().map(Some);
     let all = controller.namespaces.is_empty().then_some(None);
+    let turns = Turns::default();
     for (source, namespace) in (0..).map(Source).zip(namespaces.chain(all)) {
-        let client = observed(controller, source);
+        let client = observed(controller, source, turns.clone());
         let (scope, api) = match namespace {
             Some(namespace) => (
                 format!("namespace {namespace}"),
@@ -65,25 +69,51 @@ pub(super) fn spawn(
     }
 }
 
-/// The client, where health and metrics learn of each answer to a list or a watch: while no object changes, nothing
-/// else shows that a watch is accepted.
-fn observed(controller: &Controller, source: Source) -> Client {
-    let (client, health) = (controller.client.clone(), controller.health.clone());
-    let metrics = controller.metrics.clone();
-    metrics.watch_seen(source);
-    let namespace = client.default_namespace().to_owned();
-    let service = service_fn(move |request| {
-        let (client, health, metrics) = (client.clone(), health.clone(), metrics.clone());
+/// The client, where lists come in bounded pages, and health and metrics learn of each answer: while no object
+/// changes, nothing else shows that a watch is accepted.
+fn observed(controller: &Controller, source: Source, turns: Turns) -> Client {
+    let namespace = controller.client.default_namespace().to_owned();
+    controller.metrics.watch_seen(source);
+    let observed = Observed {
+        client: controller.client.clone(),
+        source,
+        health: controller.health.clone(),
+        metrics: controller.metrics.clone(),
+    };
+    let pages = Arc::new(Pages::new(turns));
+    let service = service_fn(move |request: Request<Body>| {
+        let (observed, pages) = (observed.clone(), pages.clone());
         async move {
-            let response = client.send(request).await?;
-            health.watch_answered(source, response.status().as_u16());
-            if response.status().is_success() {
-                metrics.watch_seen(source);
+            if pages::is_page(request.uri()) {
+                pages
+                    .read(request, |request| observed.clone().send(request))
+                    .await
+            } else {
+                Ok::<_, BoxError>(observed.send(request).await?)
             }
-            Ok::<_, kube::Error>(response)
         }
     });
     Client::new(service, namespace)
+}
+
+#[derive(Clone)]
+struct Observed {
+    client: Client,
+    source: Source,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+}
+
+impl Observed {
+    async fn send(self, request: Request<Body>) -> kube::Result<Response<Body>> {
+        let response = self.client.send(request).await?;
+        self.health
+            .watch_answered(self.source, response.status().as_u16());
+        if response.status().is_success() {
+            self.metrics.watch_seen(self.source);
+        }
+        Ok(response)
+    }
 }
 
 /// kube's backoff, up to [`LONGEST_WAIT`].
@@ -134,7 +164,7 @@ impl Watch {
         };
         let config = config
             .timeout(WATCH_SECONDS)
-            .page_size(PAGE)
+            .page_size(pages::MOST)
             .list_semantic(ListSemantic::MostRecent);
         let events = watcher(self.api.clone(), config);
         let mut events = events.backoff(BoundedBackoff::default()).boxed();
@@ -244,6 +274,7 @@ fn diagnose(error: &watcher::Error) -> (&'static str, String) {
             410 => ("renewed", "the watch expired and is renewed".to_owned()),
             code => ("api_error", format!("the API server answered {code}")),
         },
+        kube::Error::Service(error) if error.is::<TooLong>() => ("api_error", error.to_string()),
         kube::Error::Service(error) if error.is::<ProxyProblem>() => {
             let problem = format!("the API server does not answer: {error}");
             ("unreachable", problem)

@@ -1,4 +1,6 @@
-//! `/healthz`, `/readyz` and `/metrics`.
+//! `/healthz`, `/readyz` and `/metrics`, for anybody who reaches the port: [`connections`] has the bounds.
+
+mod connections;
 
 use super::{Health, Metrics, exposition};
 use axum::{
@@ -10,6 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use connections::Bounds;
 use socket2::{Domain, Socket, Type};
 use std::{
     io,
@@ -18,8 +21,10 @@ use std::{
 };
 use tokio::net::TcpListener;
 
-/// Connections that wait to be accepted, as in the standard library.
-const BACKLOG: i32 = 128;
+/// Connections that wait to be accepted: many come in the time in which one of them may wait for its turn.
+const BACKLOG: i32 = 512;
+/// Bytes that the kernel holds of what a connection has sent, for which the process pays: more than any request has.
+const RECEIVE_BUFFER: usize = 16 << 10;
 
 /// Listens. `[::]` is all addresses of both families, or those of IPv4 where the machine has no IPv6.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -53,6 +58,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
+    // What is accepted inherits it.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -60,12 +67,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Answers until the process ends.
-pub async fn serve(
-    listener: TcpListener,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
-) -> io::Result<()> {
-    axum::serve(listener, router(health, metrics)).await
+pub async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metrics>) {
+    connections::serve(listener, router(health, metrics), Bounds::default()).await;
 }
 
 fn router(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {

@@ -46,7 +46,7 @@ pub(super) const WATCH_ERRORS: [&str; 6] = [
     "forbidden",
     "crd_missing",
 ];
-pub(super) const EVENTS: [&str; 3] = ["posted", "failed", "dropped"];
+pub(super) const EVENTS: [&str; 4] = ["posted", "failed", "dropped", "merged"];
 pub(super) const CLASSES: [&str; 14] = [
     "success",
     "redirect",

@@ -4,10 +4,15 @@
 //! files that follow from one another, `RECORD=1 cargo test --test it manifests` writes those that follow.
 
 use crate::{
-    harness::{Operator, PROJECT, Team, cluster},
-    repository::{find, kustomize, read, root, rules},
+    harness::{Operator, PROJECT, Team, cluster, eventually},
+    network::api_server,
+    repository::{find, kustomize, leader_election_rules, read, root, rules},
 };
 use image_export_api::conditions::reasons;
+use kube::{
+    api::{Patch, PatchParams, PostParams},
+    core::ObjectMeta,
+};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, env, fmt::Write as _, fs, process::Command};
 use testbed::{
@@ -379,18 +384,73 @@ async fn an_operator_with_the_charts_rights_in_one_namespace_serves_that_one() {
     team.until_event(&name, "Normal JobSucceeded").await;
 }
 
-/// What fails without one of the rights.
-enum Failure {
+/// What shows that one of the rights is missing.
+enum Sign {
     Metric(&'static str),
     Reason(&'static str),
+    Log(&'static str),
 }
 
-/// One right is taken away at a time. That on `get imageexportjobs` settles writes whose reply was lost.
+/// A namespace with an operator that lacks one verb of one rule, of those in the namespaces that it serves and, after
+/// them, those on its Lease.
+async fn team_without(rule: usize, verb: &str) -> Team {
+    let mut team = Team::without_operator(&format!("lacks-{rule}-{verb}")).await;
+    let mut rules: Vec<Value> = [rules(), leader_election_rules()]
+        .iter()
+        .flat_map(|rules| rules.as_array().expect("rules").clone())
+        .collect();
+    let verbs = rules[rule]["verbs"].as_array_mut().expect("verbs");
+    let before = verbs.len();
+    verbs.retain(|other| other != verb);
+    assert_eq!(verbs.len(), before - 1, "{verb}");
+    if verbs.is_empty() {
+        rules.remove(rule);
+    }
+    let metadata = json!({ "name": NAME, "namespace": team.namespace });
+    let api = "rbac.authorization.k8s.io";
+    let output = apply(
+        cluster(),
+        &[],
+        &[
+            json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata }),
+            json!({
+                "apiVersion": format!("{api}/v1"), "kind": "Role",
+                "metadata": metadata, "rules": rules,
+            }),
+            json!({
+                "apiVersion": format!("{api}/v1"), "kind": "RoleBinding",
+                "metadata": metadata,
+                "roleRef": { "apiGroup": api, "kind": "Role", "name": NAME },
+                "subjects": [{
+                    "kind": "ServiceAccount", "name": NAME, "namespace": team.namespace,
+                }],
+            }),
+        ],
+    );
+    assert!(output.status.success(), "{}", output.stderr);
+    let kubeconfig = cluster()
+        .kubeconfig_for_service_account(&team.namespace, NAME)
+        .expect("a token");
+    let arguments = [
+        "--namespace",
+        &team.namespace,
+        "--poll-period",
+        "10",
+        "--leader-elect",
+        "--leader-elect-namespace",
+        &team.namespace,
+    ];
+    team.operator = Some(Operator::start_with(&kubeconfig, &arguments));
+    team
+}
+
+/// One right is taken away at a time; `get` of objects is below.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_one_of_its_rights_something_fails() {
-    use Failure::{Metric, Reason};
+    use Sign::{Log, Metric, Reason};
     const FORBIDDEN: &str = r#"imageexport_watch_errors_total{kind="forbidden"}"#;
-    for (rule, verb, failure) in [
+    const NO_LEASE: &str = "the operator may not read and write it: apply the Role in deploy/";
+    for (rule, verb, sign) in [
         (0_usize, "list", Metric(FORBIDDEN)),
         (0, "watch", Metric(FORBIDDEN)),
         (
@@ -409,55 +469,58 @@ async fn without_one_of_its_rights_something_fails() {
             Metric(r#"imageexport_events_total{result="failed"}"#),
         ),
         (3, "get", Reason(reasons::CREDENTIALS_NOT_FOUND)),
+        (4, "create", Log(NO_LEASE)),
+        (5, "get", Log(NO_LEASE)),
+        (5, "update", Log(NO_LEASE)),
     ] {
-        let mut team = Team::without_operator(&format!("lacks-{rule}-{verb}")).await;
-        let mut rules = rules();
-        let verbs = rules[rule]["verbs"].as_array_mut().expect("verbs");
-        let before = verbs.len();
-        verbs.retain(|other| other != verb);
-        assert_eq!(verbs.len(), before - 1, "{verb}");
-        if verbs.is_empty() {
-            rules.as_array_mut().expect("rules").remove(rule);
-        }
-        let metadata = json!({ "name": NAME, "namespace": team.namespace });
-        let api = "rbac.authorization.k8s.io";
-        let output = apply(
-            cluster(),
-            &[],
-            &[
-                json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata }),
-                json!({
-                    "apiVersion": format!("{api}/v1"), "kind": "Role",
-                    "metadata": metadata, "rules": rules,
-                }),
-                json!({
-                    "apiVersion": format!("{api}/v1"), "kind": "RoleBinding",
-                    "metadata": metadata,
-                    "roleRef": { "apiGroup": api, "kind": "Role", "name": NAME },
-                    "subjects": [{
-                        "kind": "ServiceAccount", "name": NAME, "namespace": team.namespace,
-                    }],
-                }),
-            ],
-        );
-        assert!(output.status.success(), "{}", output.stderr);
-        let kubeconfig = cluster()
-            .kubeconfig_for_service_account(&team.namespace, NAME)
-            .expect("a token");
-        let arguments = ["--namespace", &team.namespace, "--poll-period", "10"];
-        team.operator = Some(Operator::start_with(&kubeconfig, &arguments));
+        let team = team_without(rule, verb).await;
         team.sim.put_job(Job::new(PROJECT, "x"));
         team.create_with("x", json!({ "ttlSecondsAfterFinished": 0 }))
             .await;
-        match failure {
+        match sign {
             Metric(series) => {
                 team.operator().until_metric(series, 1.0).await;
             }
             Reason(reason) => {
                 team.until_reason("x", reason).await;
             }
+            Log(text) => {
+                let logged = || team.operator().log().contains(text).then_some(());
+                eventually(text, logged).await;
+            }
         }
     }
+}
+
+/// An object that others change all the time is read after three conflicts of its deletion.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_right_to_read_an_object_its_deletion_is_not_settled() {
+    let team = team_without(0, "get").await;
+    team.sim.put_job(Job::new(PROJECT, "x"));
+    let spec = json!({ "ttlSecondsAfterFinished": 0 });
+    let mut object = team.create_with("x", spec).await;
+    object.metadata = ObjectMeta {
+        name: Some("x".to_owned()),
+        ..ObjectMeta::default()
+    };
+    let jobs = team.jobs.clone();
+    let changes = tokio::spawn(async move {
+        for number in 0_u64.. {
+            let annotations = json!({ "number": number.to_string() });
+            let change = Patch::Merge(json!({ "metadata": { "annotations": annotations } }));
+            let changed = jobs.patch("x", &PatchParams::default(), &change).await;
+            if changed.is_err() {
+                // It was deleted before the third conflict.
+                let _ = jobs.create(&PostParams::default(), &object).await;
+            }
+        }
+    });
+    let forbidden = format!(
+        r#"rest_client_requests_total{{code="403",method="GET",host="{}"}}"#,
+        api_server()
+    );
+    team.operator().until_metric(&forbidden, 1.0).await;
+    changes.abort();
 }
 
 /// As a `GitOps` tool does that acts under a `ServiceAccount` of the namespace.

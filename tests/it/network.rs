@@ -80,7 +80,7 @@ fn kubeconfig(name: &str) -> PathBuf {
 }
 
 /// `127.0.0.1:PORT` of the shared API server.
-fn api_server() -> String {
+pub fn api_server() -> String {
     let text = std::fs::read_to_string(cluster().admin_kubeconfig()).expect("a kubeconfig");
     let kubeconfig: Value = serde_json::from_str(&text).expect("JSON");
     let server = kubeconfig["clusters"][0]["cluster"]["server"].as_str();

@@ -134,7 +134,7 @@ pub fn rules() -> Value {
 }
 
 /// Its rights in its own namespace.
-fn leader_election_rules() -> Value {
+pub fn leader_election_rules() -> Value {
     json!([
         { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"] },
         {
@@ -548,4 +548,31 @@ fn the_messages_in_the_cloud_manual_are_those_of_the_code() {
     }
     assert_eq!(missing, Vec::<String>::new());
     assert!(checked > 40, "{checked} lines");
+}
+
+/// Names with three underscores or more are those of tests.
+#[test]
+fn the_tests_that_the_security_page_names_exist() {
+    let sources: String = ["crates", "src", "tests"]
+        .iter()
+        .flat_map(|folder| files(&root().join(folder)))
+        .filter(|file| file.extension().is_some_and(|extension| extension == "rs"))
+        .map(|file| fs::read_to_string(file).expect("a source file"))
+        .collect();
+    let page = read("docs/security.md");
+    let names: BTreeSet<&str> = page
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| {
+            name.matches('_').count() >= 3
+                && name
+                    .chars()
+                    .all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit())
+        })
+        .collect();
+    let is_missing = |name: &&str| !sources.contains(&format!("fn {name}("));
+    let missing: Vec<&str> = names.iter().copied().filter(is_missing).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+    assert!(names.len() > 50, "{} tests", names.len());
 }

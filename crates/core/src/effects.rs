@@ -255,7 +255,7 @@ pub struct Transition {
 }
 
 /// One Kubernetes Event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectEvent {
     /// Regarding which object.
     pub key: ObjectKey,

@@ -107,6 +107,11 @@ image-export-operator
 {{- if and .Values.extraCA.configMap .Values.extraCA.secret -}}
 {{- fail "extraCA: set configMap or secret, not both" -}}
 {{- end -}}
+{{- range .Values.networkPolicy.apiServer.ports -}}
+{{- if and (eq (int .) 443) (not $.Values.networkPolicy.apiServer.addresses) -}}
+{{- fail "networkPolicy.apiServer: port 443 needs addresses, or clouds.except has no effect" -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.monitoring -}}
 {{- if and .podMonitor.enabled .serviceMonitor.enabled -}}
 {{- fail "monitoring: enable podMonitor or serviceMonitor, or Prometheus scrapes each replica twice" -}}

@@ -236,7 +236,7 @@ async fn each_success_is_a_sign_of_life_of_the_watch() {
     let controller = controller(client);
     let metrics = controller.metrics.clone();
     let (sender, mut received) = mpsc::channel(16);
-    let client = observed(&controller, Source(3));
+    let client = observed(&controller, Source(3), Turns::default());
     let watch = watch_of(client, sender);
     let task = tokio::spawn(async move { watch.run_always().await });
     let mut ages = Vec::new();
@@ -252,6 +252,22 @@ async fn each_success_is_a_sign_of_life_of_the_watch() {
     task.abort();
     // At 9, 18, 27, 36, 45 and 54 s: successes at 10, 20 and 30 s.
     assert_eq!(ages, ["9", "8", "7", "6", "15", "24"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_longer_than_a_page_may_be_is_a_problem() {
+    let (client, sent) = api_server(|_| Reply::Text(200, "x".repeat((4 << 20) + 1)));
+    let controller = controller(client);
+    let (sender, _received) = mpsc::channel(1000);
+    let client = observed(&controller, Source(3), Turns::default());
+    let watch = watch_of(client, sender);
+    let run = timeout(Duration::from_secs(5), watch.run_always());
+    assert!(run.await.is_err(), "it tries again");
+    let problem = "namespace ns: an ImageExportJob takes more than 4 MiB of a list: shorten its annotations, \
+                   or delete it";
+    assert_eq!(ready(&watch.health), problem);
+    let line = sent.lock().unwrap()[0].line.clone();
+    assert_eq!(line, format!("GET {PATH}?&limit=50"));
 }
 
 #[tokio::test(start_paused = true)]
