@@ -54,6 +54,12 @@ deny contains sprintf("%s grants %v", [label, right]) if {
 	not right in users_may
 }
 
+deny contains sprintf("%s grants %v", [label, rule.nonResourceURLs]) if {
+	input.kind in roles
+	some rule in input.rules
+	count(object.get(rule, "nonResourceURLs", [])) > 0
+}
+
 deny contains sprintf("%s may %s any Lease", [label, verb]) if {
 	some [rule, ["coordination.k8s.io", "leases", verb]] in granted
 	verb != "create"
@@ -76,17 +82,19 @@ deny contains sprintf("%s binds %s of another application", [label, input.roleRe
 	not startswith(input.roleRef.name, "image-export-operator")
 }
 
-pod := input.spec.template.spec if input.kind == "Deployment"
+# Of each kind of workload.
+pod := input.spec.template.spec
+
+containers := array.concat(pod.containers, object.get(pod, "initContainers", []))
 
 deny contains sprintf("%s: %s is not restricted", [label, container.name]) if {
-	some container in pod.containers
+	some container in containers
 	wanted := {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}}
-	container.securityContext != wanted
+	object.get(container, "securityContext", {}) != wanted
 }
 
 deny contains sprintf("%s may run as root", [label]) if {
-	context := pod.securityContext
-	not restricted(context)
+	not restricted(object.get(pod, "securityContext", {}))
 }
 
 restricted(context) if {

@@ -13,6 +13,10 @@ test_a_wildcard_is_denied if {
 	count(deny) == 1 with input as operator_role([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get"]}])
 }
 
+test_a_path_is_denied if {
+	count(deny) == 1 with input as operator_role([{"nonResourceURLs": ["*"], "verbs": ["get"]}])
+}
+
 test_listing_secrets_is_denied if {
 	count(deny) == 1 with input as operator_role([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}])
 }
@@ -38,12 +42,22 @@ test_other_subjects_and_roles_are_denied if {
 	count(deny) == 2 with input as binding
 }
 
+workload(kind, pod) := {"kind": kind, "metadata": {"name": "x"}, "spec": {"template": {"spec": pod}}}
+
 test_pods_that_are_not_restricted_are_denied if {
 	pod := {
 		"hostNetwork": true, "securityContext": {},
 		"containers": [{"name": "c", "securityContext": {"privileged": true}}],
 		"volumes": [{"name": "v", "hostPath": {"path": "/"}}],
 	}
-	deployment := {"kind": "Deployment", "metadata": {"name": "x"}, "spec": {"template": {"spec": pod}}}
-	count(deny) == 4 with input as deployment
+	count(deny) == 4 with input as workload("Deployment", pod)
+}
+
+test_pods_without_a_security_context_are_denied if {
+	pod := {"containers": [{"name": "c"}], "initContainers": [{"name": "i"}]}
+	deny == {
+		"DaemonSet x may run as root",
+		"DaemonSet x: c is not restricted",
+		"DaemonSet x: i is not restricted",
+	} with input as workload("DaemonSet", pod)
 }
