@@ -85,7 +85,7 @@ fn behind_for(proxy: &str, patience: Duration) -> CloudClient {
     client_with(CloudOptions {
         proxies: Arc::new(Proxies::read(variable).unwrap()),
         connect_timeout: patience,
-        request_timeout: patience,
+        request_timeout: Duration::from_secs(90),
         ..lab()
     })
 }
