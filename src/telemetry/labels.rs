@@ -2,10 +2,11 @@
 
 use image_export_core::phase::Phase;
 
-pub(super) const OUTCOMES: [&str; 14] = [
+pub(super) const OUTCOMES: [&str; 15] = [
     "answered",
     "not_found",
     "throttled",
+    "deferred",
     "credentials_not_found",
     "credentials_invalid",
     "access_denied",

@@ -5,31 +5,43 @@
 //! password for the same user elsewhere does not stop its owner. Neither does a project in which the
 //! user has no role, which Keystone answers like a wrong password: once rejected, such scopes of a
 //! trusted secret share one attempt per pause and are not counted.
+//!
+//! Nobody waits in here: an attempt is made at once, deferred, or stopped by an open circuit.
 
-use super::{Pacing, entry, lock};
+mod circuit;
+mod identity;
+mod round_robin;
+
+pub(crate) use identity::LoginIdentity;
+
+use self::{circuit::Circuit, round_robin::Waiter};
+use super::{PURGE_FROM, Pacing, lock};
+use image_export_model::{Caller, Standing};
 use secrecy::{ExposeSecret, SecretString};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     hash::{BuildHasher, Hash, RandomState},
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
-/// A rejected secret waits longer than an untried one, by this fraction of the pause (1/5), so that a
-/// fixed secret is tried first.
-const REJECTED_WAITS_LONGER: u32 = 5;
+/// So many identities are remembered at most, and so many of their other spellings.
+const MAX_IDENTITIES: usize = 4096;
 
-/// What is tried: a secret, for a scope. All of them are known by their hashes only.
+/// What is tried, on whose behalf: a secret, for a scope. All of them are known by their hashes only.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
-    /// By what the cloud counts failures: an account or an access key.
     identity: u64,
     secret: u64,
     scope: u64,
+    waiter: Waiter,
+    standing: Standing,
     /// Whether attempts of a trusted secret may be in flight in any number: signed requests, of which
     /// there are many, as against logins.
     unlimited: bool,
+    /// Whether the identity is the id of a user, whom others may log in by its name.
+    by_id: bool,
 }
 
 /// All breakers.
@@ -37,46 +49,29 @@ pub(crate) struct Attempt {
 pub(crate) struct Breakers {
     pub(crate) pacing: Arc<Pacing>,
     hasher: RandomState,
-    by_identity: Mutex<HashMap<u64, Breaker>>,
-    /// An attempt of any identity ended.
-    ended: Notify,
+    circuits: Mutex<Circuits>,
 }
 
 #[derive(Debug, Default)]
-struct Breaker {
-    /// Consecutive rejections of any secret: what the cloud counts.
-    consecutive_rejections: u32,
-    /// Rejections of untrusted secrets since one of them was accepted.
-    rejected: u32,
-    /// Attempts of untrusted secrets in flight.
-    in_flight: u32,
-    /// When the latest rejection of an untrusted secret came.
-    rejected_at: Option<Instant>,
-    /// The cloud's answer to it, for messages.
-    answer: Arc<str>,
-    /// Secrets that were rejected since one was accepted.
-    tried: HashSet<u64>,
-    /// Untried secrets, and when the open circuit last stopped them: they come first.
-    waiting: HashMap<u64, Instant>,
-    secrets: HashMap<u64, Secret>,
+struct Circuits {
+    by_identity: HashMap<u64, Circuit>,
+    /// Other spellings of an identity.
+    same_as: HashMap<u64, u64>,
 }
 
-#[derive(Debug, Default)]
-struct Secret {
-    accepted: Option<Instant>,
-    /// Consecutive rejections.
-    rejected: u32,
-    in_flight: u32,
-    /// The scopes that were tried, and whether they were ever accepted.
-    scopes: HashMap<u64, bool>,
-    /// When one that never was accepted was last tried.
-    scope_rejected_at: Option<Instant>,
+/// An attempt is not made now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// Other attempts end first; after this time it may be made.
+    Deferred(Duration),
+    /// The circuit is open.
+    Open(Open),
 }
 
 /// The circuit is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Open {
-    /// Rejections in a row that opened it; 0 where only this scope is rejected.
+    /// Rejections in a row that opened it; 0 where only this secret or scope is rejected.
     pub(crate) rejections: u32,
     /// How long until it permits an attempt.
     pub(crate) wait: Duration,
@@ -101,18 +96,18 @@ impl Breakers {
         Self {
             pacing,
             hasher: RandomState::new(),
-            by_identity: Mutex::default(),
-            ended: Notify::new(),
+            circuits: Mutex::default(),
         }
     }
 
-    /// An attempt of `identity` with `secrets` at `host`, for `scope`.
+    /// An attempt of `identity` with `secrets`, for `scope`, which a poll of `caller` with a cloud entry makes.
     pub(crate) fn attempt<'s>(
         &self,
-        identity: impl Hash,
+        identity: &LoginIdentity,
         secrets: impl IntoIterator<Item = &'s SecretString>,
-        host: &str,
         scope: impl Hash,
+        caller: &Caller,
+        entry: impl Hash,
         unlimited: bool,
     ) -> Attempt {
         let secrets: Vec<_> = secrets
@@ -121,230 +116,137 @@ impl Breakers {
             .collect();
         Attempt {
             identity: self.hasher.hash_one(identity),
-            secret: self.hasher.hash_one((secrets, host)),
+            secret: self.hasher.hash_one(secrets),
             scope: self.hasher.hash_one(scope),
+            waiter: Waiter {
+                namespace: self.hasher.hash_one(&caller.namespace),
+                entry: self.hasher.hash_one(entry),
+            },
+            standing: caller.standing,
             unlimited,
+            by_id: identity.is_user_id(),
         }
     }
 
-    /// Waits until the attempt may be made; an error if the circuit is open to it.
-    pub(crate) async fn enter(&self, attempt: Attempt) -> Result<Permit<'_>, Open> {
-        loop {
-            // From here on no end of another attempt is missed.
-            let mut ended = std::pin::pin!(self.ended.notified());
-            ended.as_mut().enable();
-            let entered = self.with(attempt, |breaker| breaker.enter(&self.pacing, attempt));
-            if let Some((trusted, may_repeat)) = entered? {
-                return Ok(Permit {
-                    breakers: self,
-                    attempt,
-                    trusted,
-                    may_repeat,
-                });
-            }
-            ended.await;
+    /// Permits the attempt, if it may be made now.
+    pub(crate) fn enter(&self, attempt: Attempt) -> Result<Permit<'_>, Stopped> {
+        let entry = self.with(attempt, |circuit| circuit.enter(&self.pacing, attempt))?;
+        Ok(Permit {
+            breakers: self,
+            attempt,
+            trusted: entry.trusted,
+            may_repeat: entry.may_repeat,
+        })
+    }
+
+    /// The cloud showed that `others` are spellings of the identity of `attempt`: they share its circuit.
+    pub(crate) fn merge(&self, attempt: Attempt, others: &[LoginIdentity]) {
+        if others.is_empty() {
+            return;
         }
+        let others = others.iter().map(|other| self.hasher.hash_one(other));
+        lock(&self.circuits).merge(&self.pacing, attempt.identity, others);
     }
 
     /// Number of open circuits.
     pub(crate) fn open(&self) -> usize {
-        let breakers = lock(&self.by_identity);
-        breakers
+        let circuits = lock(&self.circuits);
+        circuits
+            .by_identity
             .values()
-            .filter(|breaker| breaker.is_open(&self.pacing))
+            .filter(|circuit| circuit.is_open(&self.pacing))
             .count()
     }
 
-    /// Uses the breaker of the attempt's identity.
-    fn with<T>(&self, attempt: Attempt, use_it: impl FnOnce(&mut Breaker) -> T) -> T {
-        let mut breakers = lock(&self.by_identity);
-        use_it(entry(&mut breakers, attempt.identity, |breaker| {
-            breaker.is_of_use(&self.pacing)
-        }))
+    /// Uses the circuit of the attempt's identity.
+    fn with<T>(&self, attempt: Attempt, use_it: impl FnOnce(&mut Circuit) -> T) -> T {
+        let mut circuits = lock(&self.circuits);
+        use_it(circuits.get(&self.pacing, attempt.identity))
     }
 }
 
 impl Permit<'_> {
     /// Records that the cloud accepted the secret, whatever else it answered.
     pub(crate) fn accepted(self) {
-        self.breakers.with(self.attempt, |breaker| {
-            let secret = breaker.secret(self.attempt);
-            secret.accepted = Some(Instant::now());
-            secret.rejected = 0;
-            secret.scopes.insert(self.attempt.scope, true);
-            breaker.consecutive_rejections = 0;
-            if !self.trusted {
-                breaker.rejected = 0;
-                breaker.tried.clear();
-                breaker.waiting.clear();
-            }
+        let (breakers, attempt) = (self.breakers, self.attempt);
+        breakers.with(attempt, |circuit| {
+            circuit.apply_acceptance(&breakers.pacing, attempt, self.trusted);
         });
     }
 
     /// Records that the cloud rejected the secret, with its `answer` for messages. Returns the circuit's
     /// state if it is open to this attempt now.
     pub(crate) fn rejected(self, answer: impl Into<Arc<str>>) -> Option<Open> {
-        let pacing = &self.breakers.pacing;
-        let (limit, scope) = (pacing.breaker_rejections, self.attempt.scope);
-        self.breakers.with(self.attempt, |breaker| {
-            let secret = breaker.secrets.entry(self.attempt.secret).or_default();
-            let was_accepted = secret.scopes.get(&scope).copied();
-            if self.trusted && was_accepted == Some(false) {
-                return None;
-            }
-            secret.rejected += 1;
-            if was_accepted != Some(true) {
-                secret.scopes.insert(scope, false);
-                secret.scope_rejected_at = Some(Instant::now());
-            }
-            breaker.consecutive_rejections += 1;
-            if self.trusted {
-                if secret.rejected < limit && breaker.consecutive_rejections < limit {
-                    return None;
-                }
-                // The cloud has accepted the secret before and does not any more.
-                secret.accepted = None;
-                breaker.rejected = breaker.rejected.max(limit);
-            } else {
-                breaker.rejected += 1;
-            }
-            breaker.rejected_at = Some(Instant::now());
-            breaker.answer = answer.into();
-            breaker.tried.insert(self.attempt.secret);
-            (breaker.rejected >= limit).then(|| breaker.stop(pacing, pacing.breaker_pause))
+        let (breakers, attempt) = (self.breakers, self.attempt);
+        breakers.with(attempt, |circuit| {
+            circuit.apply_rejection(&breakers.pacing, attempt, self.trusted, answer.into())
         })
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.breakers.with(self.attempt, |breaker| {
-            breaker.secret(self.attempt).in_flight -= 1;
-            breaker.in_flight -= u32::from(!self.trusted);
+        self.breakers.with(self.attempt, |circuit| {
+            circuit.leave(self.attempt, self.trusted);
         });
-        self.breakers.ended.notify_waiters();
     }
 }
 
-impl Breaker {
-    fn secret(&mut self, attempt: Attempt) -> &mut Secret {
-        self.secrets.entry(attempt.secret).or_default()
-    }
-
-    /// If the attempt may be made now, whether the secret is trusted and [`Permit::may_repeat`]; `None`
-    /// while as many attempts are in flight as may fail.
-    fn enter(&mut self, pacing: &Pacing, attempt: Attempt) -> Result<Option<(bool, bool)>, Open> {
-        let secret = entry(&mut self.secrets, attempt.secret, |secret| {
-            secret.is_of_use(pacing)
-        });
-        let trusted = secret.is_trusted(pacing);
-        let may_enter = if trusted {
-            self.may_enter_trusted(pacing, attempt)?
-        } else {
-            self.may_enter_untrusted(pacing, attempt)?
-        };
-        if may_enter {
-            self.secret(attempt).in_flight += 1;
-            self.in_flight += u32::from(!trusted);
-        }
-        let may_repeat = trusted && self.consecutive_rejections == 0;
-        Ok(may_enter.then_some((trusted, may_repeat)))
-    }
-
-    fn may_enter_untrusted(&mut self, pacing: &Pacing, attempt: Attempt) -> Result<bool, Open> {
-        let limit = pacing.breaker_rejections;
-        let may_enter = if self.rejected < limit {
-            self.rejected + self.in_flight < limit
-        } else if let Some(wait) = self.wait(pacing, attempt) {
-            return Err(self.stop(pacing, wait));
-        } else {
-            self.in_flight == 0
-        };
-        if may_enter {
-            self.waiting.remove(&attempt.secret);
-        }
-        Ok(may_enter)
-    }
-
-    fn may_enter_trusted(&mut self, pacing: &Pacing, attempt: Attempt) -> Result<bool, Open> {
-        let secret = self.secrets.entry(attempt.secret).or_default();
-        let is_rejected = secret.scopes.get(&attempt.scope) == Some(&false);
-        let since = secret
-            .scope_rejected_at
-            .map_or(pacing.breaker_pause, |at| at.elapsed());
-        if is_rejected && since < pacing.breaker_pause {
-            let wait = pacing.breaker_pause.saturating_sub(since);
-            return Err(Open {
-                rejections: 0,
-                ..self.stop(pacing, wait)
-            });
-        }
-        let unlimited = attempt.unlimited && self.consecutive_rejections == 0;
-        let may_fail = pacing
-            .breaker_rejections
-            .saturating_sub(self.consecutive_rejections)
-            .max(1);
-        let may_enter = unlimited || secret.in_flight < may_fail;
-        if may_enter && is_rejected {
-            secret.scope_rejected_at = Some(Instant::now());
-        }
-        Ok(may_enter)
-    }
-
-    /// How long the open circuit still stops this attempt; `None` if it may be made.
-    fn wait(&mut self, pacing: &Pacing, attempt: Attempt) -> Option<Duration> {
-        let pause = pacing.breaker_pause;
-        self.waiting
-            .retain(|_, stopped_at| stopped_at.elapsed() < 2 * pause);
-        let since = self.rejected_at.map_or(pause, |at| at.elapsed());
-        let comes_first = !self.tried.contains(&attempt.secret)
-            || self.secret(attempt).scopes.get(&attempt.scope) == Some(&true);
-        let until = if comes_first {
-            if since < pause {
-                self.waiting.insert(attempt.secret, Instant::now());
+impl Circuits {
+    fn get(&mut self, pacing: &Pacing, identity: u64) -> &mut Circuit {
+        let identity = self.resolve(identity);
+        let count = self.by_identity.len();
+        if count >= PURGE_FROM && !self.by_identity.contains_key(&identity) {
+            self.by_identity
+                .retain(|_, circuit| circuit.is_of_use(pacing));
+            if self.by_identity.len() >= MAX_IDENTITIES {
+                self.purge_one(pacing);
             }
-            pause
-        } else if self.waiting.is_empty() {
-            pause + pause / REJECTED_WAITS_LONGER
-        } else {
-            since.max(pause) + pause / REJECTED_WAITS_LONGER
-        };
-        (since < until).then(|| until.saturating_sub(since))
+        }
+        let circuit = self.by_identity.entry(identity).or_default();
+        circuit.used_at = Some(Instant::now());
+        circuit
     }
 
-    fn stop(&self, pacing: &Pacing, wait: Duration) -> Open {
-        Open {
-            rejections: self.rejected.min(pacing.breaker_rejections),
-            wait,
-            answer: Arc::clone(&self.answer),
+    fn resolve(&self, identity: u64) -> u64 {
+        self.same_as.get(&identity).copied().unwrap_or(identity)
+    }
+
+    /// Forgets the identity that was used longest ago, of those without an accepted secret if there are any.
+    fn purge_one(&mut self, pacing: &Pacing) {
+        let idle = self
+            .by_identity
+            .iter()
+            .filter(|(_, circuit)| !circuit.is_in_flight());
+        let least = idle.min_by_key(|(_, circuit)| (circuit.is_trusted(pacing), circuit.used_at));
+        let least = least.map(|(identity, _)| *identity);
+        self.by_identity
+            .retain(|identity, _| Some(*identity) != least);
+    }
+
+    fn merge(&mut self, pacing: &Pacing, identity: u64, others: impl Iterator<Item = u64>) {
+        let identity = self.resolve(identity);
+        self.get(pacing, identity).complete();
+        for name in others {
+            let other = self.resolve(name);
+            if other == identity || !self.has_room_for_spellings() {
+                continue;
+            }
+            let same = self.same_as.values_mut().filter(|same| **same == other);
+            same.for_each(|same| *same = identity);
+            self.same_as.extend([(name, identity), (other, identity)]);
+            if let Some(circuit) = self.by_identity.remove(&other) {
+                self.get(pacing, identity).absorb(circuit);
+            }
         }
     }
 
-    /// Whether it stops attempts. One without a rejection for two pauses counts as closed: the
-    /// credential may be gone, which is not reported here.
-    fn is_open(&self, pacing: &Pacing) -> bool {
-        self.rejected >= pacing.breaker_rejections && self.was_rejected_recently(pacing)
-    }
-
-    fn was_rejected_recently(&self, pacing: &Pacing) -> bool {
-        self.rejected_at
-            .is_some_and(|at| at.elapsed() < 2 * pacing.breaker_pause)
-    }
-
-    fn is_of_use(&self, pacing: &Pacing) -> bool {
-        let mut secrets = self.secrets.values();
-        self.was_rejected_recently(pacing) || secrets.any(|secret| secret.is_of_use(pacing))
-    }
-}
-
-impl Secret {
-    fn is_of_use(&self, pacing: &Pacing) -> bool {
-        self.in_flight > 0 || self.is_trusted(pacing)
-    }
-
-    fn is_trusted(&self, pacing: &Pacing) -> bool {
-        let recent = |at: Instant| at.elapsed() < pacing.breaker_trust;
-        self.rejected < pacing.breaker_rejections && self.accepted.is_some_and(recent)
+    fn has_room_for_spellings(&mut self) -> bool {
+        if self.same_as.len() >= MAX_IDENTITIES {
+            let known = &self.by_identity;
+            self.same_as.retain(|_, same| known.contains_key(same));
+        }
+        self.same_as.len() < MAX_IDENTITIES
     }
 }
 

@@ -21,6 +21,12 @@ pub struct Pacing {
     pub breaker_pause: Duration,
     /// How long the breaker trusts a secret that was accepted. Default 24 h.
     pub breaker_trust: Duration,
+    /// After this time a poll is repeated that needs a login while another poll logs in with the same
+    /// credential: most logins end within it. Default 1 s.
+    pub login_deferral: Duration,
+    /// The same for an attempt of a login identity of which as many are in flight as may fail, or for which
+    /// it is another namespace's turn. Default 1 s.
+    pub breaker_deferral: Duration,
 }
 
 impl Default for Pacing {
@@ -33,6 +39,8 @@ impl Default for Pacing {
             breaker_rejections: 3,
             breaker_pause: Duration::from_secs(300),
             breaker_trust: Duration::from_secs(24 * 3600),
+            login_deferral: Duration::from_secs(1),
+            breaker_deferral: Duration::from_secs(1),
         }
     }
 }
@@ -55,6 +63,31 @@ impl Pacing {
             breaker_rejections: self.breaker_rejections,
             breaker_pause: scale(self.breaker_pause),
             breaker_trust: scale(self.breaker_trust),
+            login_deferral: scale(self.login_deferral),
+            breaker_deferral: scale(self.breaker_deferral),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_the_documented_ones_and_scale_together() {
+        let secs = Duration::from_secs;
+        let documented = |factor: u64| Pacing {
+            login_retry_min: secs(5 * factor),
+            login_retry_max: secs(60 * factor),
+            login_rejected: secs(5 * 60 * factor),
+            retry_after_max: secs(15 * 60 * factor),
+            breaker_rejections: 3,
+            breaker_pause: secs(5 * 60 * factor),
+            breaker_trust: secs(24 * 3600 * factor),
+            login_deferral: secs(factor),
+            breaker_deferral: secs(factor),
+        };
+        assert_eq!(Pacing::default(), documented(1));
+        assert_eq!(Pacing::default().scaled(2.0), documented(2));
     }
 }

@@ -25,12 +25,18 @@ pub(crate) struct Session {
     /// image service has not accepted.
     consecutive_rejections: u32,
     accepted: AtomicBool,
+    /// Since it was last accepted.
+    rejected: AtomicBool,
     obtained: Instant,
 }
 
 impl Session {
     fn was_accepted(&self) -> bool {
         self.accepted.load(Ordering::Relaxed)
+    }
+
+    fn is_rejected(&self) -> bool {
+        self.rejected.load(Ordering::Relaxed)
     }
 
     fn expired(&self) -> bool {
@@ -46,6 +52,8 @@ pub(crate) enum NoToken {
     /// The token in use was rejected and is not replaced: no login yields another one, or the last
     /// fresh one was rejected too, by all or for this job, too short a time ago.
     NotReplaced,
+    /// Another caller logs in.
+    LoginUnderWay,
 }
 
 /// The tokens of one credential: one slot for each login scope.
@@ -77,7 +85,7 @@ impl LoginDelay {
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     state: Mutex<State>,
-    /// Held during a login. A cancelled caller releases it, and the next one logs in.
+    /// Held during a login; nobody waits for it. A cancelled caller releases it, and the next one logs in.
     login: tokio::sync::Mutex<()>,
 }
 
@@ -106,7 +114,7 @@ struct FailedLogin {
 
 enum Step {
     Done(Result<Arc<Session>, NoToken>),
-    /// Log in; if a login is in flight already, wait for it, or use the old token where there is one.
+    /// Log in; while another caller does, use the old token where there is one.
     LogIn(Option<Arc<Session>>),
 }
 
@@ -123,6 +131,7 @@ impl Slot {
     /// Records that the image service accepted the token for a job.
     pub(crate) fn accept(&self, session: &Session, job_id: &JobId) {
         session.accepted.store(true, Ordering::Relaxed);
+        session.rejected.store(false, Ordering::Relaxed);
         lock(&self.state).rejected_jobs.remove(job_id);
     }
 
@@ -139,8 +148,9 @@ impl Slot {
     }
 
     /// A token other than the one that was `rejected` for a job, from the cache or by `log_in`. One caller
-    /// at a time calls it, and those who wait share its outcome, also a failed one. `renewable`: a login
-    /// yields a token that lives longer than the one before.
+    /// at a time calls it; the others use the old token unless it is rejected, or come back, and then share
+    /// the outcome, also a failed one. `renewable`: a login yields a token that lives longer than the one
+    /// before.
     pub(crate) async fn session<F>(
         &self,
         pacing: &Pacing,
@@ -152,13 +162,14 @@ impl Slot {
         F: Future<Output = Result<Grant, LoginError>>,
     {
         let step = || lock(&self.state).step(pacing, rejected, renewable);
-        let guard = match step() {
+        let old = match step() {
+            Step::Done(Ok(session)) if session.is_rejected() => Some(session),
             Step::Done(outcome) => return outcome,
-            Step::LogIn(None) => self.login.lock().await,
-            Step::LogIn(Some(old)) => match self.login.try_lock() {
-                Ok(guard) => guard,
-                Err(_) => return Ok(old),
-            },
+            Step::LogIn(old) => old,
+        };
+        let Ok(guard) = self.login.try_lock() else {
+            let old = old.filter(|old| !old.is_rejected());
+            return old.ok_or(NoToken::LoginUnderWay);
         };
         // Another caller may have logged in since the first look.
         if let Step::Done(outcome) = step() {
@@ -188,6 +199,7 @@ impl State {
                 {
                     return Step::Done(Err(NoToken::NotReplaced));
                 }
+                Some(_) => session.rejected.store(true, Ordering::Relaxed),
                 None if !session.expired() => {
                     let half_spent = session.obtained.elapsed() >= session.grant.lifetime / 2;
                     let session = Arc::clone(session);
@@ -197,7 +209,7 @@ impl State {
                         Step::Done(Ok(session))
                     };
                 }
-                _ => {}
+                None => {}
             }
         }
         paused.map_or(Step::LogIn(None), |failed| {
@@ -236,6 +248,7 @@ impl State {
                     grant,
                     consecutive_rejections: if was_rejected { before + 1 } else { 0 },
                     accepted: AtomicBool::new(false),
+                    rejected: AtomicBool::new(false),
                     obtained: sent_at,
                 });
                 self.session = Some(Arc::clone(&session));
@@ -244,15 +257,17 @@ impl State {
             }
             Err(error) => error,
         };
-        let consecutive = self.failed.as_ref().map_or(0, |failed| failed.consecutive) + 1;
         if error.is_rejection() {
             self.session = None;
         }
-        self.failed = Some(FailedLogin {
-            until: Instant::now() + pause_after(pacing, &error, consecutive),
-            error: error.clone(),
-            consecutive,
-        });
+        if !error.is_deferred() {
+            let consecutive = self.failed.as_ref().map_or(0, |failed| failed.consecutive) + 1;
+            self.failed = Some(FailedLogin {
+                until: Instant::now() + pause_after(pacing, &error, consecutive),
+                error: error.clone(),
+                consecutive,
+            });
+        }
         match &self.session {
             Some(old) if !was_rejected && !old.expired() => Ok(Arc::clone(old)),
             _ => Err(NoToken::Login(error)),

@@ -41,7 +41,8 @@ impl CloudClient {
     /// Polls a job once: logs in if need be, then queries. A poll takes at most one re-authentication
     /// and one fresh connection; all its failures are outcomes of the observation. `endpoint` of the
     /// observation is that of the image service, `None` where the poll ended at the identity service: then
-    /// `retry_after` is the identity service's, and delays logins of this credential alone.
+    /// `retry_after` is the identity service's, and delays logins of this credential alone. No poll waits for
+    /// another one: where that has to end first, the outcome is `Deferred`.
     pub async fn query(
         &self,
         credential: &Credential,

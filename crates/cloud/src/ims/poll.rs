@@ -7,12 +7,12 @@ use super::{
 use crate::{
     Credential,
     auth::{
-        breaker::{Breakers, Open},
+        breaker::{Breakers, LoginIdentity, Open, Stopped},
         keystone::{Grant, Keystone},
         signature,
         tokens::{NoToken, Session, Slot},
     },
-    config::{Auth, CloudEntry, Endpoint, Identity, Keys, KeystoneLogin},
+    config::{Auth, CloudEntry, Endpoint, Identity, JobPath, Keys, KeystoneLogin},
     http::{Attempts, Http, NoAnswer, Operation, Route},
     outcome::{failed, misconfigured},
     wire::text::Redactor,
@@ -40,6 +40,7 @@ struct Poll<'a> {
     credential: &'a Credential,
     project_id: &'a ProjectId,
     job_id: &'a JobId,
+    caller: &'a Caller,
     attempts: Attempts,
     endpoint: Option<Arc<str>>,
     queried: Option<Arc<str>>,
@@ -47,6 +48,7 @@ struct Poll<'a> {
     retry_after: Option<Duration>,
     request_id: Option<Arc<str>>,
     logged_in: bool,
+    proves_project: bool,
 }
 
 /// [`crate::CloudClient::query`].
@@ -55,13 +57,14 @@ pub(super) async fn run(
     credential: &Credential,
     project_id: &ProjectId,
     job_id: &JobId,
-    _caller: &Caller,
+    caller: &Caller,
 ) -> Observation {
     let mut poll = Poll {
         shared,
         credential,
         project_id,
         job_id,
+        caller,
         attempts: Attempts::default(),
         endpoint: None,
         queried: None,
@@ -69,6 +72,7 @@ pub(super) async fn run(
         retry_after: None,
         request_id: None,
         logged_in: false,
+        proves_project: false,
     };
     Observation {
         outcome: poll.outcome().await,
@@ -78,7 +82,7 @@ pub(super) async fn run(
         identity: poll.identity,
         requests: poll.attempts.sent,
         signed_in: poll.logged_in,
-        proves_project: false,
+        proves_project: poll.proves_project,
         request_id: poll.request_id,
     }
 }
@@ -130,10 +134,21 @@ impl<'a> Poll<'a> {
     ) -> Result<Outcome, Outcome> {
         let (entry, breakers) = (self.entry(), &self.shared.breakers);
         let (host, described) = (endpoint.shown_host(&entry.redactor), entry.described());
+        let rejected = |answer: &str| {
+            misconfigured(
+                CredentialsInvalid,
+                format!(
+                    "{host} rejects the signature of {described} ({answer}); check ak, sk and security_token"
+                ),
+            )
+        };
         let circuit_open = |open: &Open| {
             // The answer may be one to another credential.
             let answer = entry.redactor.clean(&open.answer).unwrap_or_default();
             let rejections = open.rejections;
+            if rejections == 0 {
+                return rejected(&answer);
+            }
             let minutes = breakers.pacing.breaker_minutes();
             misconfigured(
                 CredentialsInvalid,
@@ -142,9 +157,13 @@ impl<'a> Poll<'a> {
                 ),
             )
         };
-        let attempt = breakers.attempt(&keys.access, keys.secrets(), endpoint.host(), "", true);
-        let permit = breakers.enter(attempt).await;
-        let permit = permit.map_err(|open| circuit_open(&open))?;
+        let identity = LoginIdentity::of_keys(keys, endpoint.host());
+        let secrets = keys.secrets();
+        let attempt = breakers.attempt(&identity, secrets, "", self.caller, &described, true);
+        let permit = breakers.enter(attempt).map_err(|stopped| match stopped {
+            Stopped::Deferred(after) => Outcome::Deferred(after),
+            Stopped::Open(open) => circuit_open(&open),
+        })?;
         self.attempts.no_repetition = !permit.may_repeat;
         let project_id = self.project_id;
         let sign = |request: RequestBuilder, url: &Url| {
@@ -163,12 +182,7 @@ impl<'a> Poll<'a> {
             }
             Err(rejection) => Err(match permit.rejected(rejection.to_string()) {
                 Some(open) => circuit_open(&open),
-                None => misconfigured(
-                    CredentialsInvalid,
-                    format!(
-                        "{host} rejects the signature of {described} ({rejection}); check ak, sk and security_token"
-                    ),
-                ),
+                None => rejected(&rejection.to_string()),
             }),
         }
     }
@@ -232,15 +246,23 @@ impl<'a> Poll<'a> {
             entry,
             login,
             delay: &self.credential.tokens.delay,
+            caller: self.caller,
         };
-        let log_in = || {
-            self.logged_in = true;
-            keystone.log_in(project_id)
+        let logged_in = &mut self.logged_in;
+        let log_in = || async move {
+            let result = keystone.log_in(project_id).await;
+            *logged_in = !matches!(&result, Err(error) if error.is_deferred());
+            result
         };
         let (pacing, renewable) = (&shared.breakers.pacing, login.is_renewable());
         let old = rejected.map(|(session, _)| (session, self.job_id));
         let session = slot.session(pacing, old, renewable, log_in).await;
-        if self.logged_in || session.is_err() {
+        let is_deferred = match &session {
+            Err(NoToken::Login(error)) => error.is_deferred(),
+            Err(NoToken::LoginUnderWay) => true,
+            Err(NoToken::NotReplaced) | Ok(_) => false,
+        };
+        if self.logged_in || session.is_err() && !is_deferred {
             self.identity = Some(keystone.host().into());
         }
         match session {
@@ -253,6 +275,9 @@ impl<'a> Poll<'a> {
             }
             Err(NoToken::Login(error)) => {
                 Err(self.ended_at_login(error.outcome, error.retry_after))
+            }
+            Err(NoToken::LoginUnderWay) => {
+                Err(self.ended_at_login(Outcome::Deferred(pacing.login_deferral), None))
             }
             Err(NoToken::NotReplaced) => Err(match rejected {
                 Some((_, rejection)) => self.token_rejected(rejection, renewable),
@@ -282,6 +307,12 @@ impl<'a> Poll<'a> {
         if answer.is_accepted() {
             slot.accept(session, self.job_id);
         }
+        let names_project = session.grant.project_id.as_deref() == Some(self.project_id.as_str());
+        let is_proof = matches!(
+            answer.result,
+            Ok(Outcome::Answered(_) | Outcome::JobNotFound)
+        );
+        self.proves_project |= names_project && is_proof;
         Ok(answer.result)
     }
 
@@ -328,6 +359,8 @@ impl<'a> Poll<'a> {
         self.endpoint = Some(shown);
 
         let parsed = answer::parse(&host, &answer, self.job_id, redactor);
+        self.proves_project |=
+            path == JobPath::V1Jobs && matches!(parsed.result, Ok(Outcome::Answered(_)));
         self.retry_after = parsed.retry_after;
         self.request_id = parsed.request_id.as_deref().map(Arc::from);
         tracing::debug!(

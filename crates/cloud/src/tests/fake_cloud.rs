@@ -169,6 +169,7 @@ pub(super) fn granted(
         "issued_at": now.to_string(),
         "expires_at": (now + lifetime).to_string(),
         "project": {"id": project, "name": "eu-de_team"},
+        "user": {"id": "alice-id", "name": "alice", "domain": {"id": "otc1-id", "name": "OTC1"}},
         "catalog": catalog,
     }});
     let mut response = respond(201, body.to_string());

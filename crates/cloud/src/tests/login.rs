@@ -5,7 +5,7 @@ use super::{
     fake_cloud::{Cloud, JOB, PROJECT, accept, client, granted, query, query_in, respond, running},
 };
 use futures::future::join_all;
-use image_export_model::{ConfigurationReason, FailureKind, Outcome, Stage};
+use image_export_model::{Caller, ConfigurationReason, FailureKind, Outcome, Stage};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -157,6 +157,55 @@ async fn a_fresh_token_that_is_rejected_too_is_invalid_and_not_replaced_again_at
         assert_eq!(next.requests, 1);
     }
     assert_eq!(cloud.logins().len(), 2);
+}
+
+/// What shares a quota with others has to belong to their project.
+#[tokio::test]
+async fn a_poll_proves_its_project_by_the_token_that_was_granted_or_by_the_path_that_was_answered()
+{
+    let ims = |status, code: &str| respond(status, format!(r#"{{"error_code":"{code}"}}"#));
+    let query_answer = move |seen: &super::fake_cloud::Seen| match seen.uri.path() {
+        path if path.ends_with("missing") => ims(404, "IMG.0001"),
+        path if path.ends_with("denied") => ims(403, "IMG.0026"),
+        path if path.ends_with("broken") => respond(200, "{}"),
+        path if path.ends_with("throttled") => respond(429, ""),
+        _ => running(),
+    };
+    let cloud = Cloud::start(accept, query_answer).await;
+    let url = &cloud.url;
+    let login = format!(
+        "auth: {{auth_url: {url}, user_id: u, password: p-canary}}, image_endpoint_override: {url}"
+    );
+    let token =
+        format!("auth_type: token, auth: {{token: given-canary}}, image_endpoint_override: {url}");
+    let keys = format!("ak: AK, sk: some-secret, image_endpoint_override: {url}");
+    let client = client();
+    for (fields, path, job, proves) in [
+        (&login, "v1-jobs", JOB, true),
+        (&login, "cloudimages", JOB, true),
+        (&login, "cloudimages", "missing", true),
+        (&login, "cloudimages", "denied", false),
+        (&login, "v1-jobs", "broken", false),
+        (&login, "v1-jobs", "throttled", false),
+        (&token, "v1-jobs", JOB, true),
+        (&token, "v1-jobs", "missing", false),
+        (&token, "cloudimages", JOB, false),
+        (&keys, "v1-jobs", JOB, true),
+        (&keys, "v1-jobs", "missing", false),
+        (&keys, "v1-jobs", "denied", false),
+        (&keys, "cloudimages", JOB, false),
+    ] {
+        let yaml = format!("clouds: {{otc: {{{fields}, image_job_path: {path}}}}}");
+        let credential = credential(&yaml).unwrap();
+        let (project, job) = (PROJECT.parse().unwrap(), job.parse().unwrap());
+        let caller = Caller::default();
+        let poll = client.query(&credential, &project, &job, &caller).await;
+        assert_eq!(poll.proves_project, proves, "{yaml} {job}: {poll:?}");
+    }
+    // A login for another project ends the poll.
+    let other = Cloud::start(|n| granted(n, "other", HOUR, &Value::Null), |_| running()).await;
+    let poll = query(&client, &other.overridden()).await;
+    assert!(!poll.proves_project, "{poll:?}");
 }
 
 #[tokio::test]

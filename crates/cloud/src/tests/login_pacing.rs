@@ -8,9 +8,9 @@ use super::{
     },
     lab,
 };
-use crate::{CloudOptions, Pacing};
+use crate::{CloudClient, CloudOptions, Credential, Pacing, config::Endpoint};
 use futures::future::join_all;
-use image_export_model::{Caller, ConfigurationReason, FailureKind, Outcome, Stage};
+use image_export_model::{Caller, ConfigurationReason, FailureKind, Observation, Outcome, Stage};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -23,11 +23,25 @@ fn slow_pacing() -> Pacing {
     }
 }
 
+/// Polls a hundred times at once while nobody has a token: one logs in, and the others do not wait for it.
+async fn first_polls(client: &CloudClient, credential: &Credential) -> Observation {
+    let mut polls = join_all((0..100).map(|_| query(client, credential))).await;
+    for poll in polls.drain(1..) {
+        let (requests, login) = (poll.requests, poll.signed_in);
+        let deferred = Outcome::Deferred(Pacing::default().login_deferral);
+        assert_eq!((poll.outcome, requests, login), (deferred, 0, false));
+        assert_eq!((poll.endpoint, poll.identity), (None, None));
+    }
+    polls.remove(0)
+}
+
 #[tokio::test]
 async fn many_objects_on_one_credential_cause_one_login() {
     let cloud = Cloud::start(accept, |_| running()).await;
     let (client, credential) = (client(), cloud.overridden());
-    let polls = join_all((0..100).map(|_| query(&client, &credential))).await;
+    let first = first_polls(&client, &credential).await;
+    assert_eq!(first.outcome.category(), "answered", "{first:?}");
+    let polls = join_all((0..99).map(|_| query(&client, &credential))).await;
     for poll in polls {
         assert_eq!(
             (poll.outcome.category(), poll.requests),
@@ -43,18 +57,56 @@ async fn many_objects_on_one_credential_cause_one_login() {
 async fn many_objects_on_a_broken_credential_share_one_failed_login() {
     let cloud = Cloud::start(|_| respond(401, "{}"), |_| running()).await;
     let (client, credential) = (client(), cloud.overridden());
-    for _ in 0..3 {
-        let polls = join_all((0..100).map(|_| query(&client, &credential))).await;
-        for poll in polls {
-            assert_eq!(
-                error_of(&poll).reason,
-                ConfigurationReason::CredentialsInvalid
-            );
-            assert_eq!((poll.requests, poll.endpoint), (0, None));
-        }
+    let first = first_polls(&client, &credential).await;
+    let mut polls = join_all((0..200).map(|_| query(&client, &credential))).await;
+    polls.push(first);
+    for poll in polls {
+        assert_eq!(
+            error_of(&poll).reason,
+            ConfigurationReason::CredentialsInvalid
+        );
+        assert_eq!((poll.requests, poll.endpoint), (0, None));
     }
     assert_eq!(cloud.logins().len(), 1);
     assert_eq!(cloud.queries().len(), 0);
+}
+
+/// The request that was sent counts towards the quota; the answer is not that of the image service.
+#[tokio::test]
+async fn a_poll_whose_token_is_rejected_is_deferred_while_another_one_logs_in() {
+    let reject = |_: &super::fake_cloud::Seen| respond(401, r#"{"error_code":"APIGW.0307"}"#);
+    let cloud = Cloud::start(accept, reject).await;
+    let (client, credential) = (client(), cloud.overridden());
+    let slot = credential.tokens.slot(Some(&PROJECT.parse().unwrap()));
+    let granted = || {
+        let mut grant = super::grant();
+        grant.endpoint = Endpoint::parse(&cloud.url, &lab().policy).unwrap();
+        Ok(grant)
+    };
+    let (pacing, job) = (Pacing::default(), JOB.parse().unwrap());
+    let old = slot.session(&pacing, None, true, async || granted()).await;
+    let old = old.expect("a token");
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let other = slot.session(&pacing, Some((&old, &job)), true, || async {
+        let _ = ended.await;
+        granted()
+    });
+    let polls = async {
+        let before = query(&client, &credential).await;
+        // As another job does, whose answer was under way.
+        slot.accept(&old, &job);
+        let after = query(&client, &credential).await;
+        drop(end);
+        [(before, 0), (after, 1)]
+    };
+    let (other, polls) = tokio::join!(other, polls);
+    assert!(other.is_ok());
+    for (poll, requests) in polls {
+        let seen = (poll.outcome.category(), poll.requests, poll.signed_in);
+        assert_eq!(seen, ("deferred", requests, false), "{poll:?}");
+        assert_eq!((poll.endpoint, poll.retry_after), (None, None));
+    }
+    assert_eq!(cloud.logins().len(), 0);
 }
 
 /// One job of a credential is always rejected, beside others that are accepted.
@@ -249,20 +301,103 @@ async fn secrets_of_one_access_key_are_told_apart() {
     assert_eq!(query(&client, &right).await.outcome.category(), "answered");
 }
 
-/// Logins that waited for others of the same user to end are not sent either.
 #[tokio::test]
-async fn a_throttled_login_stops_those_that_wait_behind_it() {
+async fn logins_beyond_those_that_may_fail_at_once_are_deferred_and_a_throttled_one_stops_them() {
     let login = |_| throttled_login(0, Some("600"));
     let cloud = Cloud::start(login, |_| running()).await;
     let (client, credential) = (client(), cloud.overridden());
     let projects: Vec<_> = (0..20).map(|n| format!("p{n}")).collect();
-    let polls = projects
-        .iter()
-        .map(|project| query_in(&client, &credential, project));
-    for poll in join_all(polls).await {
-        assert_eq!(poll.outcome.category(), "http_error");
+    for may_fail in [3, 20] {
+        let polls = projects
+            .iter()
+            .map(|project| query_in(&client, &credential, project));
+        for (n, poll) in join_all(polls).await.into_iter().enumerate() {
+            let expected = if n < may_fail {
+                "http_error"
+            } else {
+                "deferred"
+            };
+            assert_eq!(poll.outcome.category(), expected, "{n}: {poll:?}");
+            assert_eq!(poll.requests, 0);
+            assert!(expected == "http_error" || !poll.signed_in, "{poll:?}");
+        }
     }
-    assert_eq!(cloud.logins().len(), 3, "as many as may fail at once");
+    assert_eq!(cloud.logins().len(), 3);
+}
+
+/// A key that is tried for the first time.
+#[tokio::test]
+async fn signatures_beyond_those_that_may_fail_at_once_are_deferred() {
+    let cloud = Cloud::start(accept, |_| running()).await;
+    let keys = format!(
+        "clouds: {{otc: {{ak: AK, sk: some-secret-key, image_endpoint_override: '{}'}}}}",
+        cloud.url
+    );
+    let (client, keys) = (client(), credential(&keys).unwrap());
+    for answered in [3, 10] {
+        let polls = join_all((0..10).map(|_| query(&client, &keys))).await;
+        for (n, poll) in polls.into_iter().enumerate() {
+            let expected = match n < answered {
+                true => ("answered", 1),
+                false => ("deferred", 0),
+            };
+            assert_eq!((poll.outcome.category(), poll.requests), expected);
+        }
+    }
+}
+
+/// Wrong passwords in many spellings of an account that the cloud has shown under its names.
+#[tokio::test]
+async fn spellings_of_one_account_share_its_attempts() {
+    let login = |n| if n == 1 { accept(n) } else { respond(401, "") };
+    let cloud = Cloud::start(login, |_| running()).await;
+    let client = client();
+    let owner = query(&client, &cloud.overridden()).await;
+    assert_eq!(owner.outcome.category(), "answered", "{owner:?}");
+    let users = [
+        "username: alice, user_domain_name: OTC1",
+        "username: ALICE, user_domain_name: OTC1",
+        "username: ' Alice ', user_domain_name: otc1",
+        "username: alicé, user_domain_name: 'OTC1 '",
+        "username: alice, user_domain_id: otc1-id",
+        "username: aLice, user_domain_id: OTC1-ID",
+        "user_id: alice-id",
+        "user_id: ALICE-id",
+    ];
+    let mut sent = 0;
+    for (n, user) in users.iter().cycle().take(24).enumerate() {
+        let url = &cloud.url;
+        let auth = format!("auth_url: {url}, {user}, password: wrong-{n}");
+        let fields = format!("auth: {{{auth}}}, image_endpoint_override: {url}");
+        let wrong = credential(&format!("clouds: {{otc: {{{fields}}}}}")).unwrap();
+        let poll = query(&client, &wrong).await;
+        assert_eq!(
+            error_of(&poll).reason,
+            ConfigurationReason::CredentialsInvalid
+        );
+        sent = cloud.logins().len() - 1;
+    }
+    assert_eq!(sent, 3);
+}
+
+/// The breaker of a key at one host is not that of another host.
+#[tokio::test]
+async fn wrong_signatures_at_another_host_do_not_stop_a_key() {
+    let reject = |_: &super::fake_cloud::Seen| respond(401, r#"{"error_code":"APIGW.0301"}"#);
+    let elsewhere = Cloud::start(accept, reject).await;
+    let own = Cloud::start(accept, |_| running()).await;
+    let client = client();
+    let with = |secret: &str, cloud: &Cloud| {
+        let url = &cloud.url;
+        let fields = format!("ak: AK, sk: {secret}, image_endpoint_override: '{url}'");
+        credential(&format!("clouds: {{otc: {{{fields}}}}}")).unwrap()
+    };
+    for _ in 0..5 {
+        query(&client, &with("wrong", &elsewhere)).await;
+    }
+    assert_eq!((elsewhere.queries().len(), client.open_breakers()), (3, 1));
+    let poll = query(&client, &with("right", &own)).await;
+    assert_eq!(poll.outcome.category(), "answered", "{poll:?}");
 }
 
 /// `auth::tokens` has the tests of half-life, in virtual time.

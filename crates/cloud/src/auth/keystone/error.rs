@@ -29,6 +29,11 @@ impl LoginError {
             && matches!(&self.outcome, Outcome::Misconfigured(error)
                 if error.reason == CredentialsInvalid)
     }
+
+    /// Whether no login was made yet, because others of the identity end first.
+    pub(crate) fn is_deferred(&self) -> bool {
+        matches!(self.outcome, Outcome::Deferred(_))
+    }
 }
 
 impl From<Outcome> for LoginError {
@@ -109,13 +114,17 @@ impl Keystone<'_> {
             return self.login_rejected();
         }
         let (host, credential) = (self.host(), self.entry.described());
-        let (rejections, answer) = (open.rejections, &open.answer);
+        let answer = &open.answer;
+        let times = match open.rejections {
+            1 => "once".to_owned(),
+            rejections => format!("{rejections} times in a row"),
+        };
         let minutes = self.breakers.pacing.breaker_minutes();
         let check = self.what_to_check();
         misconfigured(
             CredentialsInvalid,
             format!(
-                "identity service {host} rejected this user's logins {rejections} times in a row ({answer}), with {credential} or other credentials; to keep the account from being locked, one is tried every {minutes} min; check {check}"
+                "identity service {host} rejected this user's logins {times} ({answer}), with {credential} or other credentials; to keep the account from being locked, one is tried every {minutes} min; check {check}"
             ),
         )
     }

@@ -4,12 +4,13 @@ mod body;
 mod catalog;
 mod error;
 mod grant;
+mod user;
 
 pub(crate) use error::LoginError;
 pub(crate) use grant::Grant;
 
 use super::{
-    breaker::{Attempt, Breakers},
+    breaker::{Attempt, Breakers, LoginIdentity, Stopped},
     tokens::LoginDelay,
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     outcome,
     wire::{error_body::ErrorBody, text::Redactor},
 };
-use image_export_model::{FailureKind, Outcome, ProjectId, Stage};
+use image_export_model::{Caller, FailureKind, Outcome, ProjectId, Stage};
 use reqwest::header::CONTENT_TYPE;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -38,6 +39,7 @@ pub(crate) struct Keystone<'a> {
     pub(crate) login: &'a KeystoneLogin,
     /// That of the credential, whatever is logged in to.
     pub(crate) delay: &'a LoginDelay,
+    pub(crate) caller: &'a Caller,
 }
 
 impl Keystone<'_> {
@@ -88,16 +90,15 @@ impl Keystone<'_> {
         with_catalog: bool,
     ) -> Result<Answer, LoginError> {
         let request = body::request(&body::identity(&self.login.identity), scope);
-        let permit = match self.attempt(purpose) {
-            None => None,
-            Some(attempt) => {
-                let permit = self.breakers.enter(attempt).await;
-                Some(permit.map_err(|open| LoginError {
-                    circuit_open: Some(open.wait),
-                    ..self.circuit_open(&open).into()
-                })?)
-            }
-        };
+        let attempt = self.attempt(purpose);
+        let permit = attempt.map(|attempt| self.breakers.enter(attempt));
+        let permit = permit.transpose().map_err(|stopped| match stopped {
+            Stopped::Deferred(after) => Outcome::Deferred(after).into(),
+            Stopped::Open(open) => LoginError {
+                circuit_open: Some(open.wait),
+                ..self.circuit_open(&open).into()
+            },
+        })?;
         let attempts = Attempts {
             sent: 0,
             no_repetition: permit.as_ref().is_some_and(|permit| !permit.may_repeat),
@@ -106,6 +107,9 @@ impl Keystone<'_> {
         let open = match permit {
             Some(permit) if is_accepted(answer.status) => {
                 permit.accepted();
+                if let Some(attempt) = attempt {
+                    self.breakers.merge(attempt, &self.spellings(&answer));
+                }
                 None
             }
             Some(permit) if answer.status == 401 => permit.rejected("401"),
@@ -134,16 +138,13 @@ impl Keystone<'_> {
         }
     }
 
-    /// The attempt as the breaker counts it. Tokens have none: no account is locked for a wrong one.
+    /// The attempt as the breaker counts it, if it does.
     fn attempt(self, scope: &str) -> Option<Attempt> {
-        let identity = match &self.login.identity {
-            Identity::Password { user, .. } => (Some(user), None),
-            Identity::ApplicationCredential { credential, .. } => (None, Some(credential)),
-            Identity::Token(_) => return None,
-        };
-        let (host, secrets) = (self.login.auth_url.host(), [self.login.identity.secret()]);
-        let (breakers, identity) = (self.breakers, (host, identity));
-        Some(breakers.attempt(identity, secrets, host, scope, false))
+        let Self { entry, login, .. } = self;
+        let identity = LoginIdentity::of_login(&login.identity, login.auth_url.host())?;
+        let (secrets, place) = ([login.identity.secret()], entry.described());
+        let breakers = self.breakers;
+        Some(breakers.attempt(&identity, secrets, scope, self.caller, place, false))
     }
 
     async fn post(

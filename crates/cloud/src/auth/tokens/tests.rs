@@ -7,7 +7,7 @@ use crate::{
     wire::text::Redactor,
 };
 use futures::future::join_all;
-use image_export_model::{ConfigurationReason, FailureKind, Stage};
+use image_export_model::{ConfigurationReason, FailureKind, Outcome, Stage};
 use std::cell::Cell;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -79,13 +79,25 @@ impl Counted {
     }
 }
 
+fn is_under_way(session: &Result<Arc<Session>, NoToken>) -> bool {
+    matches!(session, Err(NoToken::LoginUnderWay))
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_thousand_callers_share_one_login_also_a_failed_one() {
+async fn a_thousand_callers_share_one_login_also_a_failed_one_and_none_waits_for_it() {
     for answer in [Ok(grant()), Err(failed(None)), Err(wrong_password())] {
         let counted = Counted::default();
         let all = join_all((0..1000).map(|_| counted.get(None, answer.clone()))).await;
-        assert!(all.iter().all(|one| one.is_ok() == answer.is_ok()));
-        assert_eq!(counted.logins.get(), 1);
+        assert!(all.iter().skip(1).all(is_under_way));
+        assert_eq!(all[0].is_ok(), answer.is_ok());
+        let started = Instant::now();
+        let again = join_all((0..1000).map(|_| counted.get(None, answer.clone()))).await;
+        assert!(again.iter().all(|one| one.is_ok() == answer.is_ok()));
+        assert!(!again.iter().any(is_under_way));
+        assert_eq!(
+            (counted.logins.get(), started.elapsed()),
+            (1, Duration::ZERO)
+        );
     }
 }
 
@@ -158,11 +170,57 @@ async fn many_callers_with_a_rejected_token_share_one_fresh_one() {
     let counted = Counted::default();
     let old = counted.get(None, Ok(grant())).await.unwrap();
     let all = join_all((0..1000).map(|_| counted.get(Some(&old), Ok(grant())))).await;
+    let fresh = all[0].as_ref().unwrap();
+    assert!(!Arc::ptr_eq(fresh, &old));
+    assert!(all.iter().skip(1).all(is_under_way));
+    let again = join_all((0..1000).map(|_| counted.get(Some(&old), Ok(grant())))).await;
     assert!(
-        all.iter()
-            .all(|fresh| !Arc::ptr_eq(fresh.as_ref().unwrap(), &old))
+        again
+            .iter()
+            .all(|one| Arc::ptr_eq(one.as_ref().unwrap(), fresh))
     );
     assert_eq!(counted.logins.get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_not_used_while_it_is_replaced_unless_it_is_accepted_again() {
+    for is_accepted in [false, true] {
+        let counted = Counted::default();
+        let old = counted.get(None, Ok(grant())).await.unwrap();
+        let replaced = counted.get_for("rejected", Some(&old), Ok(grant()));
+        let others = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if is_accepted {
+                counted.slot.accept(&old, &job_id("other"));
+            }
+            counted.get_for("other", None, Ok(grant())).await
+        };
+        let (replaced, other) = tokio::join!(replaced, others);
+        assert!(replaced.is_ok());
+        if is_accepted {
+            assert!(Arc::ptr_eq(&other.unwrap(), &old));
+        } else {
+            assert!(is_under_way(&other));
+        }
+        assert_eq!(counted.logins.get(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_is_deferred_is_not_a_failed_one() {
+    let deferred = || LoginError::from(Outcome::Deferred(Duration::from_secs(1)));
+    let counted = Counted::default();
+    for _ in 0..3 {
+        let error = counted.get(None, Err(deferred())).await.unwrap_err();
+        assert_eq!(error, NoToken::Login(deferred()));
+    }
+    let old = counted.get(None, Ok(grant())).await.unwrap();
+    assert_eq!(counted.logins.get(), 4, "each was tried");
+    tokio::time::advance(HOUR / 2).await;
+    let still = counted.get(None, Err(deferred())).await.unwrap();
+    assert!(Arc::ptr_eq(&still, &old));
+    let fresh = counted.get(None, Ok(grant())).await.unwrap();
+    assert!(!Arc::ptr_eq(&fresh, &old));
 }
 
 #[tokio::test(start_paused = true)]
@@ -266,7 +324,12 @@ async fn a_caller_that_is_cancelled_leaves_the_login_to_the_next() {
     let counted = Counted::default();
     let impatient =
         tokio::time::timeout(Duration::from_millis(500), counted.get(None, Ok(grant())));
-    assert!(impatient.await.is_err());
+    let early = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        counted.get(None, Ok(grant())).await
+    };
+    let (cancelled, early) = tokio::join!(impatient, early);
+    assert!(cancelled.is_err() && is_under_way(&early));
     assert!(counted.get(None, Ok(grant())).await.is_ok());
     assert_eq!(counted.logins.get(), 2);
 }
