@@ -199,7 +199,7 @@ impl Circuit {
         if is_rejected && since < pause {
             return Err(Stopped::Open(Open {
                 rejections: 0,
-                ..self.open(pacing, pause - since)
+                ..self.open(pacing, pause.saturating_sub(since))
             }));
         }
         let in_a_row = self.consecutive_rejections;
@@ -244,24 +244,17 @@ impl Circuit {
             self.wait_closed(pacing, attempt, rank);
             return Err(Stopped::Deferred(pacing.breaker_deferral));
         }
-        let pause = pacing.breaker_pause;
+        let (pause, longer) = (pacing.breaker_pause, longer_pause(pacing));
         self.waiting.join(attempt.waiter, rank, STAY_PAUSES * pause);
-        let pause = if rank == Rank::Rejected {
-            longer_pause(pacing)
-        } else {
-            pause
-        };
-        let wait = self.pause_left(pause);
+        let is_rejected = rank == Rank::Rejected;
+        let wait = self.pause_left(if is_rejected { longer } else { pause });
         if !wait.is_zero() {
             return Err(Stopped::Open(self.open(pacing, wait)));
         }
         let possible = self.rejected_at.map_or_else(Instant::now, |at| at + pause);
         // Callers come back once in a pause.
-        if !self
-            .waiting
-            .is_next(attempt.waiter, possible, longer_pause(pacing))
-        {
-            let wait = pacing.breaker_pause / REJECTED_WAITS_LONGER;
+        if !self.waiting.is_next(attempt.waiter, possible, longer) {
+            let wait = pause / REJECTED_WAITS_LONGER;
             return Err(Stopped::Open(self.open(pacing, wait)));
         }
         if self.in_flight > 0 {

@@ -52,6 +52,8 @@ pub(super) struct RoundRobin {
     untried_in_a_row: u32,
     /// Whose turn it is, and since when: of rejected secrets or not, and a namespace.
     turn: Option<((bool, u64), Instant)>,
+    /// When the latest turn ended.
+    ended: Option<Instant>,
 }
 
 impl RoundRobin {
@@ -90,14 +92,18 @@ impl RoundRobin {
             let turn = (place.is_rejected(), next.namespace);
             let began = match self.turn {
                 Some((same, began)) if same == turn => began,
-                _ => possible.max(place.since),
+                // The one whose turn it was is gone.
+                Some(_) => now,
+                None => possible
+                    .max(place.since)
+                    .max(self.ended.unwrap_or(possible)),
             };
             possible = began + hold;
             if now < possible {
                 self.turn = Some((turn, began));
                 return false;
             }
-            self.end_turn(turn);
+            self.end_turn(turn, possible);
             if let Some(place) = self.places.get_mut(&next) {
                 place.since = now;
             }
@@ -108,7 +114,7 @@ impl RoundRobin {
     /// `waiter` makes its attempt and waits no more.
     pub(super) fn serve(&mut self, waiter: Waiter) {
         if let Some(place) = self.places.remove(&waiter) {
-            self.end_turn((place.is_rejected(), waiter.namespace));
+            self.end_turn((place.is_rejected(), waiter.namespace), Instant::now());
         }
     }
 
@@ -150,8 +156,9 @@ impl RoundRobin {
         next.map(|(waiter, place)| (*waiter, *place))
     }
 
-    fn end_turn(&mut self, (rejected, namespace): (bool, u64)) {
+    fn end_turn(&mut self, (rejected, namespace): (bool, u64), at: Instant) {
         self.turn = None;
+        self.ended = Some(at);
         self.turns += 1;
         let are_passed_over = !rejected && self.places.values().any(|place| place.is_rejected());
         self.untried_in_a_row = if are_passed_over {
