@@ -13,7 +13,7 @@ use clap::{
 };
 use image_export_api::JobId;
 use image_export_cloud::{
-    CloudOptions, EndpointPolicy, InvalidProxy, JobPath, PUBLIC_CLOUDS, Proxies, parse_allowed_host,
+    AllowedHost, CloudOptions, EndpointPolicy, InvalidProxy, JobPath, PUBLIC_CLOUDS, Proxies,
 };
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -202,21 +202,30 @@ pub(super) struct RunArgs {
 /// How the operator and `query` connect to clouds.
 #[derive(Args)]
 pub(super) struct CloudArgs {
-    /// Permit plain http, loopback addresses and any host for identity service and cloud. For labs
-    /// only: passwords and tokens then cross the network readable
+    /// Permit plain http, loopback addresses, any host and any port for identity service and cloud. For
+    /// labs only: passwords and tokens then cross the network readable
     #[arg(long, env = "IMAGE_EXPORT_ALLOW_HTTP", value_parser = BoolishValueParser::new())]
     pub(super) allow_http: bool,
 
-    /// Host that credentials may name, with all hosts below it, or a list of them with commas; may be
-    /// given several times. Replaces the default, which are the domains of the public clouds
+    /// Host that credentials may name, with all hosts below it, on port 443 unless HOST:PORT names another,
+    /// or a list of them with commas; may be given several times. A * within a name stands for one region.
+    /// Replaces the default, which are the identity and image services of the public clouds
     #[arg(
         long = "allow-host",
         value_name = "HOST",
         env = "IMAGE_EXPORT_ALLOWED_HOSTS",
-        value_parser = |list: &str| List::parse(list, parse_allowed_host),
+        value_parser = |list: &str| List::parse(list, str::parse::<AllowedHost>),
         default_values = PUBLIC_CLOUDS
     )]
-    pub(super) allowed_hosts: Vec<List>,
+    pub(super) allowed_hosts: Vec<List<AllowedHost>>,
+
+    /// Refuse credentials that accept any certificate of a server (verify: false or insecure: true)
+    #[arg(
+        long,
+        env = "IMAGE_EXPORT_REQUIRE_VERIFIED_TLS",
+        value_parser = BoolishValueParser::new()
+    )]
+    pub(super) require_verified_tls: bool,
 
     /// Path of the job query, unless the cloud entry sets image_job_path:
     /// /v1/{project_id}/jobs/{job_id} or the newer /v1/cloudimages/job/{job_id}
@@ -233,6 +242,7 @@ impl CloudArgs {
             policy: Arc::new(EndpointPolicy {
                 allow_http: self.allow_http,
                 allowed_hosts: allowed_hosts.collect(),
+                require_verified_tls: self.require_verified_tls,
             }),
             job_path: self.job_path,
             proxies: Arc::new(Proxies::from_env()?),
@@ -244,10 +254,10 @@ impl CloudArgs {
 /// One value of a flag: elements with commas between them. Spaces around them are ignored, and so are
 /// empty elements where there is another.
 #[derive(Clone)]
-pub(super) struct List(pub(super) Vec<String>);
+pub(super) struct List<T = String>(pub(super) Vec<T>);
 
-impl List {
-    fn parse<E>(text: &str, parse: impl Fn(&str) -> Result<String, E>) -> Result<Self, E> {
+impl<T> List<T> {
+    fn parse<E>(text: &str, parse: impl Fn(&str) -> Result<T, E>) -> Result<Self, E> {
         let elements = text.split(',').map(str::trim);
         let elements: Vec<&str> = elements.filter(|element| !element.is_empty()).collect();
         if elements.is_empty() {

@@ -15,7 +15,7 @@ use testbed::{
 };
 
 /// Each flag with its environment variable and invalid values.
-const FLAGS: [(&str, &str, &[&str]); 12] = [
+const FLAGS: [(&str, &str, &[&str]); 13] = [
     (
         "--namespace",
         "IMAGE_EXPORT_NAMESPACES",
@@ -51,7 +51,12 @@ const FLAGS: [(&str, &str, &[&str]); 12] = [
     (
         "--allow-host",
         "IMAGE_EXPORT_ALLOWED_HOSTS",
-        &["", "*", "https://example.com", "example.com:443"],
+        &["", "*", "https://example.com", "example.com:0"],
+    ),
+    (
+        "--require-verified-tls",
+        "IMAGE_EXPORT_REQUIRE_VERIFIED_TLS",
+        &[],
     ),
     (
         "--job-path",

@@ -16,7 +16,7 @@ use image_export_model::ConfigurationError;
 pub struct Credential {
     pub(crate) entry: CloudEntry,
     pub(crate) tokens: Tokens,
-    /// Of an entry with authorities of its own.
+    /// Of an entry with trust settings of its own.
     pub(crate) clients: Option<Clients>,
     version: u64,
 }
@@ -41,6 +41,15 @@ impl Credential {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// The memory that it holds, in bytes: its texts, certificates and tokens, and an allowance for what
+    /// keeps them together. It grows and shrinks with its tokens.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        /// Allocations are rounded up, and have a header each.
+        const ALLOWANCE: usize = 1024;
+        size_of::<Self>() + ALLOWANCE + self.entry.bytes() + self.tokens.bytes()
     }
 
     /// The project that the entry names by its id.

@@ -20,6 +20,7 @@ mod http;
 mod ims;
 mod options;
 mod outcome;
+mod secret;
 mod wire;
 
 #[cfg(any(test, fuzzing))]
@@ -33,7 +34,7 @@ pub use config::{
     CloudsFile, Place,
     clouds_yaml::cloud_names,
     endpoint::JobPath,
-    policy::{EndpointPolicy, PUBLIC_CLOUDS, parse_allowed_host},
+    policy::{AllowedHost, EndpointPolicy, PUBLIC_CLOUDS},
 };
 pub use credential::Credential;
 pub use http::{InvalidProxy, Observer, Operation, Proxies, Proxy, ProxyProblem};

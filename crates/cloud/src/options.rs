@@ -24,6 +24,9 @@ pub struct CloudOptions {
     pub request_timeout: Duration,
     /// Longest body of a job query's answer, in bytes, packed and unpacked. Default 256 KiB.
     pub body_limit: usize,
+    /// Memory for all bodies beyond 32 KiB, each with its own limit, in bytes. Those that find none left wait
+    /// within their time-out. Default 8 MiB.
+    pub bodies_limit: usize,
     /// `User-Agent` of each request.
     pub user_agent: String,
     /// Receives a report of each request.
@@ -40,6 +43,7 @@ impl Default for CloudOptions {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(20),
             body_limit: 256 * 1024,
+            bodies_limit: 8 * 1024 * 1024,
             user_agent: concat!("image-export-operator/", env!("CARGO_PKG_VERSION")).to_owned(),
             observer: Arc::new(()),
         }

@@ -1,6 +1,7 @@
 //! How requests are authorised: plain data.
 
 use super::Endpoint;
+use crate::secret::Secret;
 use secrecy::SecretString;
 use serde::Serialize;
 use std::fmt;
@@ -11,12 +12,30 @@ pub(crate) enum Auth {
     /// By tokens from logins at Keystone.
     Keystone(KeystoneLogin),
     /// By a token that the user gives, sent as it is to the image service at `endpoint`.
-    Token {
-        token: SecretString,
-        endpoint: Endpoint,
-    },
+    Token { token: Secret, endpoint: Endpoint },
     /// By signing each request to the image service at `endpoint`.
     Keys { keys: Keys, endpoint: Endpoint },
+}
+
+impl Auth {
+    /// The bytes of all texts in it but its secrets, which its entry counts.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Keystone(login) => login.bytes(),
+            Self::Token { endpoint, .. } => endpoint.bytes(),
+            Self::Keys { keys, endpoint } => keys.access.len() + endpoint.bytes(),
+        }
+    }
+
+    /// The secrets that are used.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let (secret, security_token) = match self {
+            Self::Keystone(login) => (login.identity.shared_secret(), None),
+            Self::Token { token, .. } => (token, None),
+            Self::Keys { keys, .. } => (&keys.secret, keys.security_token.as_ref()),
+        };
+        std::iter::once(secret).chain(security_token)
+    }
 }
 
 /// Who logs in where.
@@ -34,6 +53,19 @@ impl KeystoneLogin {
     pub(crate) fn is_renewable(&self) -> bool {
         !matches!(self.identity, Identity::Token(_))
     }
+
+    fn bytes(&self) -> usize {
+        let identity = match &self.identity {
+            Identity::Password { user, .. } => user.bytes(),
+            Identity::Token(_) => 0,
+            Identity::ApplicationCredential { credential, .. } => credential.bytes(),
+        };
+        let agency = self.agency.as_ref().map_or(0, |agency| {
+            let project = agency.caller_project.as_ref().map_or(0, EntityRef::bytes);
+            agency.name.len() + agency.domain.bytes() + project
+        });
+        self.auth_url.bytes() + identity + agency
+    }
 }
 
 /// Who logs in.
@@ -41,18 +73,22 @@ impl KeystoneLogin {
 pub(crate) enum Identity {
     Password {
         user: EntityRef,
-        password: SecretString,
+        password: Secret,
     },
-    Token(SecretString),
+    Token(Secret),
     /// The cloud ties it to one project.
     ApplicationCredential {
         credential: ApplicationCredentialRef,
-        secret: SecretString,
+        secret: Secret,
     },
 }
 
 impl Identity {
     pub(crate) fn secret(&self) -> &SecretString {
+        self.shared_secret()
+    }
+
+    fn shared_secret(&self) -> &Secret {
         match self {
             Self::Password { password, .. } => password,
             Self::Token(token) => token,
@@ -82,6 +118,15 @@ pub(crate) enum EntityRef {
     },
 }
 
+impl EntityRef {
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Id(id) => id.len(),
+            Self::Name { name, domain } => name.len() + domain.bytes(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ApplicationCredentialRef {
@@ -93,6 +138,15 @@ pub(crate) enum ApplicationCredentialRef {
     },
 }
 
+impl ApplicationCredentialRef {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Id(id) => id.len(),
+            Self::Name { name, user } => name.len() + user.bytes(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DomainRef {
@@ -100,19 +154,27 @@ pub(crate) enum DomainRef {
     Name(String),
 }
 
+impl DomainRef {
+    fn bytes(&self) -> usize {
+        let (Self::Id(text) | Self::Name(text)) = self;
+        text.len()
+    }
+}
+
 /// An access key with its secret.
 #[derive(Clone)]
 pub(crate) struct Keys {
     /// The access key's id: not a secret, but not shown either.
     pub(crate) access: String,
-    pub(crate) secret: SecretString,
+    pub(crate) secret: Secret,
     /// Comes with temporary keys.
-    pub(crate) security_token: Option<SecretString>,
+    pub(crate) security_token: Option<Secret>,
 }
 
 impl Keys {
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &SecretString> {
-        std::iter::once(&self.secret).chain(&self.security_token)
+        let secrets = std::iter::once(&self.secret).chain(&self.security_token);
+        secrets.map(|secret| &**secret)
     }
 }
 

@@ -6,17 +6,17 @@
 //! used either.
 
 use super::{
-    Place,
+    MAX_CLOUDS_YAML_BYTES, MAX_ENTRY_BYTES, Place,
     fields::{self, Field, SPELLINGS},
 };
-use crate::{outcome::configuration_error, wire::text::Redactor};
+use crate::{outcome::configuration_error, secret::Secret, wire::text::Redactor};
 use image_export_model::{ConfigurationError, ConfigurationReason};
-use secrecy::SecretString;
+use secrecy::ExposeSecret;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use serde_saphyr::{DuplicateKeyPolicy, Spanned, Tagged};
+use serde_saphyr::{DuplicateKeyPolicy, Spanned, Tagged, budget::BudgetBreach};
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 /// Longest name of a cloud, key or tag in a message.
@@ -37,6 +37,12 @@ pub(crate) fn read(
         let message = format!("{document} {problem}");
         configuration_error(ConfigurationReason::CredentialsInvalid, message)
     };
+    if yaml.len() > MAX_CLOUDS_YAML_BYTES {
+        return Err(invalid(&format!(
+            "has {} bytes, and at most {MAX_CLOUDS_YAML_BYTES} are read; keep only the entries that are used",
+            yaml.len()
+        )));
+    }
     let text = std::str::from_utf8(yaml).map_err(|_| invalid("is not UTF-8 text"))?;
     if text.trim().is_empty() {
         return Err(invalid("is empty"));
@@ -71,12 +77,20 @@ fn clouds(yaml: &str, cloud: &str) -> Result<Clouds, serde_saphyr::Error> {
     .map(|(clouds, _)| clouds)
 }
 
-/// Permits thousands of clouds, and no aliases of aliases of aliases, with which a few lines unfold to
-/// millions. Repeated keys are judged here, as those of other entries do not matter.
+/// Permits thousands of clouds. Aliases stand for copies, which the parser keeps and replays: they may not
+/// make more than a few times the longest file of it, however deep they are nested. Repeated keys are judged here,
+/// as those of other entries do not matter.
 fn options() -> serde_saphyr::Options {
+    const MAX_EVENTS: usize = 200_000;
     serde_saphyr::options! {
         with_snippet: false,
-        budget: serde_saphyr::budget! { max_nodes: 100_000, max_events: 200_000 },
+        budget: serde_saphyr::budget! {
+            max_nodes: MAX_EVENTS / 2,
+            max_events: MAX_EVENTS,
+            max_recorded_anchor_events: 20_000,
+            max_recorded_anchor_bytes: 4 * MAX_CLOUDS_YAML_BYTES,
+            max_total_scalar_bytes: 8 * MAX_CLOUDS_YAML_BYTES,
+        },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 10_000 },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
     }
@@ -102,9 +116,25 @@ fn unreadable(error: &serde_saphyr::Error) -> String {
         .map_or_else(String::new, |location| {
             format!(" at line {}, column {}", location.line(), location.column())
         });
+    if unfolds_too_far(error) {
+        return format!("repeats too much by aliases{position}; write out what the entry needs");
+    }
     format!(
         "is not valid YAML, or has a repeated key, or a text, list or map where another of these belongs{position}"
     )
+}
+
+/// Whether the budget of [`options`] is exceeded, which a file of permitted length can do by its aliases alone.
+fn unfolds_too_far(error: &serde_saphyr::Error) -> bool {
+    use serde_saphyr::Error;
+    match error {
+        Error::AliasError { error, .. } => unfolds_too_far(error),
+        Error::Budget { breach, .. } => !matches!(breach, BudgetBreach::Depth { .. }),
+        Error::AliasReplayLimitExceeded { .. } | Error::AliasReplayStackDepthExceeded { .. } => {
+            true
+        }
+        _ => false,
+    }
 }
 
 fn no_such_cloud(place: &Place, cloud: &str, others: &[String]) -> String {
@@ -128,9 +158,13 @@ fn no_such_cloud(place: &Place, cloud: &str, others: &[String]) -> String {
 /// The values of one entry as they are written.
 #[derive(Default)]
 pub(crate) struct RawCloud {
-    values: BTreeMap<Field, (Precedence, String)>,
+    values: BTreeMap<Field, (Precedence, Secret)>,
     /// All secrets of the entry, whichever of them it uses.
-    secrets: Vec<SecretString>,
+    secrets: Vec<Secret>,
+    /// The length of all its texts but certificates, used or not.
+    bytes: usize,
+    /// The first text that is longer than its field permits, with its length. Such texts are not kept.
+    too_long: Option<(Field, usize)>,
     /// Keys without a meaning here.
     ignored: Vec<String>,
     /// The first value with a tag that only another tool understands.
@@ -149,45 +183,63 @@ pub(crate) struct TaggedValue {
 impl RawCloud {
     /// Takes out a value, without surrounding space; empty counts as absent.
     pub(crate) fn text(&mut self, field: Field) -> Option<String> {
-        let text = self.exact(field)?.trim().to_owned();
-        Some(text).filter(|text| !text.is_empty())
+        let text = self.exact(field)?;
+        let text = text.expose_secret().trim();
+        (!text.is_empty()).then(|| text.to_owned())
     }
 
     /// Takes out a secret exactly as written; blank counts as absent.
-    pub(crate) fn secret(&mut self, field: Field) -> Option<SecretString> {
-        let secret = self.exact(field)?;
-        (!secret.trim().is_empty()).then(|| secret.into())
+    pub(crate) fn secret(&mut self, field: Field) -> Option<Secret> {
+        self.exact(field).filter(|secret| !is_blank(secret))
     }
 
-    fn exact(&mut self, field: Field) -> Option<String> {
+    fn exact(&mut self, field: Field) -> Option<Secret> {
         self.values.remove(&field).map(|(_, value)| value)
     }
 
     /// Whether there is a value that is not blank.
     pub(crate) fn has(&self, field: Field) -> bool {
         let value = self.values.get(&field);
-        value.is_some_and(|(_, value)| !value.trim().is_empty())
+        value.is_some_and(|(_, value)| !is_blank(value))
     }
 
     /// A secret's field with such a value.
     pub(crate) fn find_secret(&self, is: impl Fn(&str) -> bool) -> Option<Field> {
         let is_secret = |field: &Field| SPELLINGS[*field as usize].is_secret;
         let mut secrets = self.values.iter().filter(|(field, _)| is_secret(field));
-        let found = secrets.find(|(_, (_, value))| is(value.trim_start()));
+        let found = secrets.find(|(_, (_, value))| is(value.expose_secret().trim_start()));
         found.map(|(field, _)| *field)
     }
 
     /// The text before the first `_` of the project's name, which is its region; that of a delegated project
     /// goes first.
     pub(crate) fn region_of_project(&self) -> Option<String> {
-        let named = |field| self.values.get(&field).map(|(_, name)| name.trim());
+        let named = |field| {
+            self.values
+                .get(&field)
+                .map(|(_, name)| name.expose_secret().trim())
+        };
         let project = named(Field::DelegatedProject).or_else(|| named(Field::ProjectName))?;
         let region = project.split('_').next()?;
         (!region.is_empty()).then(|| region.to_owned())
     }
 
     pub(crate) fn redactor(&self) -> Redactor {
-        Redactor::new(&self.secrets)
+        let mut redactor = Redactor::default();
+        self.secrets
+            .iter()
+            .for_each(|secret| redactor.share(secret));
+        redactor
+    }
+
+    /// A text that is longer than its field permits, with its length.
+    pub(crate) fn too_long(&self) -> Option<(Field, usize)> {
+        self.too_long
+    }
+
+    /// The length of all texts, if there are more than an entry may hold.
+    pub(crate) fn too_many_bytes(&self) -> Option<usize> {
+        (self.bytes > MAX_ENTRY_BYTES).then_some(self.bytes)
     }
 
     pub(crate) fn tagged(&self) -> Option<&TaggedValue> {
@@ -225,8 +277,16 @@ impl RawCloud {
         let Some(value) = value else {
             return Ok(());
         };
-        if row.is_secret {
-            self.secrets.push(value.as_str().into());
+        if value.len() > row.field.max_bytes() {
+            self.too_long.get_or_insert((row.field, value.len()));
+            return Ok(());
+        }
+        if row.field != Field::CaCert {
+            self.bytes += value.len();
+        }
+        let value = Secret::from(value);
+        if row.is_secret && self.too_many_bytes().is_none() {
+            self.secrets.push(value.clone());
         }
         if let Some(tag) = tag.filter(|tag| !is_plain(tag)) {
             self.tagged.get_or_insert(TaggedValue {
@@ -240,13 +300,17 @@ impl RawCloud {
             return Err(A::Error::custom("repeated"));
         }
         // A blank value counts only where there is no other.
-        let counts = |(at, value): &(Precedence, String)| (!value.trim().is_empty(), *at);
+        let counts = |(at, value): &(Precedence, Secret)| (!is_blank(value), *at);
         let read = (precedence, value);
         if present.is_none_or(|present| counts(present) < counts(&read)) {
             self.values.insert(row.field, read);
         }
         Ok(())
     }
+}
+
+fn is_blank(text: &Secret) -> bool {
+    text.expose_secret().trim().is_empty()
 }
 
 /// Whether a tag only says that a value is text.

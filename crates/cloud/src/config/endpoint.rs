@@ -59,7 +59,13 @@ pub(crate) enum InvalidUrl {
         "leads to host {0}, which is not allowed; an administrator can permit it with --allow-host"
     )]
     HostNotAllowed(String),
-    #[error("leads to {0}, a loopback, link-local or metadata address, which is never contacted")]
+    #[error(
+        "leads to host {0} on port {1}, which is not allowed; use port 443, or an administrator can permit this one with --allow-host {0}:{1}"
+    )]
+    PortNotAllowed(String, u16),
+    #[error(
+        "leads to {0}, a loopback, link-local, metadata or reserved address, which is never contacted"
+    )]
     InternalAddress(String),
 }
 
@@ -73,7 +79,10 @@ impl InvalidUrl {
         redactor: &Redactor,
     ) -> ConfigurationError {
         let reason = match &mut self {
-            Self::PlainHttp(host) | Self::HostNotAllowed(host) | Self::InternalAddress(host) => {
+            Self::PlainHttp(host)
+            | Self::HostNotAllowed(host)
+            | Self::PortNotAllowed(host, _)
+            | Self::InternalAddress(host) => {
                 *host = redactor.clean_name(host, MAX_SHOWN_HOST);
                 ConfigurationReason::EndpointNotAllowed
             }
@@ -104,6 +113,10 @@ impl Endpoint {
         }
         if !policy.allows_host(name) {
             return Err(InvalidUrl::HostNotAllowed(host));
+        }
+        let port = url.port_or_known_default().unwrap_or_default();
+        if !policy.allows_port(name, port) {
+            return Err(InvalidUrl::PortNotAllowed(name.to_owned(), port));
         }
         let address: Option<IpAddr> = match url.host() {
             Some(Host::Ipv4(ip)) => Some(ip.into()),
@@ -157,6 +170,11 @@ impl Endpoint {
     /// `host[:port]`, the port only where it is not the scheme's own.
     pub(crate) fn host(&self) -> &str {
         self.url.authority()
+    }
+
+    /// The memory of its text.
+    pub(crate) fn bytes(&self) -> usize {
+        self.url.as_str().len()
     }
 
     /// Whether nobody named it: it follows from the region.
@@ -266,11 +284,15 @@ mod tests {
         }
     }
 
-    /// Everything below `example.com`, by https.
+    /// Everything below `example.com`, by https, on two ports.
     fn example() -> EndpointPolicy {
+        allowing(&["example.com", "example.com:8443"])
+    }
+
+    fn allowing(hosts: &[&str]) -> EndpointPolicy {
         EndpointPolicy {
-            allow_http: false,
-            allowed_hosts: vec!["example.com".to_owned()],
+            allowed_hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
+            ..EndpointPolicy::default()
         }
     }
 
@@ -378,6 +400,26 @@ mod tests {
     }
 
     #[test]
+    fn another_port_is_allowed_only_where_the_list_names_it() {
+        for (url, allowed) in [
+            ("https://ims.example.com", true),
+            ("https://ims.example.com:443", true),
+            ("https://ims.example.com:8443", true),
+            ("https://ims.example.com:6443", false),
+        ] {
+            assert_eq!(Endpoint::parse(url, &example()).is_ok(), allowed, "{url}");
+        }
+        let invalid = Endpoint::parse("https://ims.example.com:6443", &example());
+        let redactor = Redactor::new([&"canary-7f3a".into()]);
+        let error = invalid.unwrap_err().into_error("f", &secret(), &redactor);
+        assert_eq!(error.reason, ConfigurationReason::EndpointNotAllowed);
+        assert_eq!(
+            &*error.message,
+            "f in Secret team-a/otc leads to host ims.example.com on port 6443, which is not allowed; use port 443, or an administrator can permit this one with --allow-host ims.example.com:6443"
+        );
+    }
+
+    #[test]
     fn a_host_is_named_without_the_secrets_in_it() {
         let redactor = Redactor::new([&"Canary-7F3A".into(), &"systems".into()]);
         for (url, shown) in [
@@ -396,13 +438,7 @@ mod tests {
             assert!(error.message.contains(shown), "{error:?}");
         }
         let redactor = Redactor::new([&"127.0.0.1".into()]);
-        let invalid = Endpoint::parse(
-            "https://127.0.0.1/",
-            &EndpointPolicy {
-                allowed_hosts: vec!["127.0.0.1".to_owned()],
-                ..EndpointPolicy::default()
-            },
-        );
+        let invalid = Endpoint::parse("https://127.0.0.1/", &allowing(&["127.0.0.1"]));
         let error = invalid.unwrap_err().into_error("f", &secret(), &redactor);
         assert!(
             error.message.contains("leads to [redacted], a loopback"),

@@ -2,19 +2,20 @@
 //! authorised is parsed in [`super::login`].
 
 use super::{
-    Auth, CloudsFile, Endpoint, EndpointPolicy, EntityRef, JobPath, MAX_TOKEN_BYTES, Place,
+    Auth, CloudsFile, Endpoint, EndpointPolicy, EntityRef, JobPath, MAX_CACERT_BYTES,
+    MAX_ENTRY_BYTES, Place,
     clouds_yaml::{self, RawCloud, TaggedValue},
     endpoint::InvalidUrl,
     fields::Field,
+    login::trimmed,
 };
-use crate::{http::Trust, outcome::configuration_error, wire::text::Redactor};
+use crate::{http::Trust, outcome::configuration_error, secret::Secret, wire::text::Redactor};
 use image_export_model::{ConfigurationError, ConfigurationReason};
-use reqwest::Certificate;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
 const NOT_PEM: &str = "is not a list of certificates in PEM, each between lines -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----";
 /// Distinguishes certificates from the path of their file.
@@ -107,6 +108,29 @@ impl CloudEntry {
             Some(EntityRef::Name { .. }) | None => None,
         }
     }
+
+    /// The bytes of all texts and certificates that it holds. A secret counts once, whoever shares it.
+    pub(crate) fn bytes(&self) -> usize {
+        let known: Vec<&Secret> = self.redactor.secrets().collect();
+        let others = self.auth.secrets();
+        let others = others.filter(|other| !known.iter().any(|secret| secret.is_same(other)));
+        let secrets = known.iter().copied().chain(others);
+        let secrets: usize = secrets.map(|secret| secret.expose_secret().len()).sum();
+        let place = match &self.place {
+            Place::KeyOf(text) | Place::File(text) => text.len(),
+        };
+        let texts = [&self.region, &self.cacert_path].into_iter().flatten();
+        let texts = texts.chain(&self.ignored).map(String::len).sum::<usize>();
+        place
+            + self.cloud.len()
+            + self.auth.bytes()
+            + self.project.as_ref().map_or(0, EntityRef::bytes)
+            + self.interface.len()
+            + self.image_endpoint.as_ref().map_or(0, Endpoint::bytes)
+            + self.trust.bytes()
+            + secrets
+            + texts
+    }
 }
 
 /// Parses one entry; names it and its fields in messages.
@@ -134,6 +158,19 @@ impl Parser<'_> {
         let mut ignored = raw.ignored(self.redactor);
         if let Some(tagged) = raw.tagged() {
             return Err(self.tagged(tagged));
+        }
+        if let Some((field, bytes)) = raw.too_long() {
+            let problem = format!(
+                "has {bytes} bytes, and at most {} are read",
+                field.max_bytes()
+            );
+            return Err(self.wrong(field, &problem));
+        }
+        if let Some(bytes) = raw.too_many_bytes() {
+            return Err(self.invalid(&format!(
+                "the texts of clouds.{} have {bytes} bytes together, and at most {MAX_ENTRY_BYTES} are read",
+                self.cloud
+            )));
         }
         if let Some(field) = raw.find_secret(|secret| CIPHERS.iter().any(|c| secret.starts_with(c)))
         {
@@ -200,8 +237,12 @@ impl Parser<'_> {
         // Some providers of Secrets write a blank key where there is nothing.
         let cacert = cacert.filter(|pem| !pem.trim_ascii().is_empty());
         let pem = cacert.or(pem.as_deref().map(str::as_bytes));
+        let accepts_any = accepts_any(&mut raw);
+        if let Some(field) = accepts_any.filter(|_| self.policy.require_verified_tls) {
+            return Err(self.unverified(field));
+        }
         Ok(CloudEntry {
-            trust: self.trust(pem, accepts_any(&mut raw))?,
+            trust: self.trust(pem, accepts_any.is_some())?,
             place: self.place.clone(),
             cloud: self.cloud.to_owned(),
             redactor: self.redactor.clone(),
@@ -230,24 +271,30 @@ impl Parser<'_> {
             let message = format!("{} {problem}", self.place.cacert());
             configuration_error(ConfigurationReason::CredentialsInvalid, message)
         };
+        let pem = pem.unwrap_or_default();
+        if pem.len() > MAX_CACERT_BYTES {
+            return Err(invalid(&format!(
+                "has {} bytes, and at most {MAX_CACERT_BYTES} are read; name only authorities that the system does not trust",
+                pem.len()
+            )));
+        }
         let mut authorities = Vec::new();
-        for certificate in pem.into_iter().flat_map(CertificateDer::pem_slice_iter) {
+        for certificate in CertificateDer::pem_slice_iter(pem) {
             let der = certificate.map_err(|_| invalid(NOT_PEM))?;
             // The HTTP client checks none of them before it is built.
-            let is_readable = RootCertStore::empty().add(der.clone()).is_ok();
-            let certificate = Certificate::from_der(&der).ok().filter(|_| is_readable);
-            authorities.push(certificate.ok_or_else(|| {
+            if RootCertStore::empty().add(der.clone()).is_err() {
                 let number = authorities.len() + 1;
-                invalid(&format!(
+                return Err(invalid(&format!(
                     "holds a certificate that cannot be read: number {number}"
-                ))
-            })?);
+                )));
+            }
+            authorities.push(der);
         }
-        if pem.is_some() && authorities.is_empty() {
+        if !pem.is_empty() && authorities.is_empty() {
             return Err(invalid(NOT_PEM));
         }
         Ok(Trust {
-            authorities,
+            authorities: authorities.into(),
             accept_any,
         })
     }
@@ -265,16 +312,25 @@ impl Parser<'_> {
     pub(super) fn header_safe(
         &self,
         field: Field,
-        token: &SecretString,
-    ) -> Result<SecretString, ConfigurationError> {
-        let token = token.expose_secret().trim();
-        if token.len() > MAX_TOKEN_BYTES || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(self.wrong(
-                field,
-                "is not a token: it is longer than 32 KiB or holds spaces or other characters that no token has",
-            ));
+        token: Secret,
+    ) -> Result<Secret, ConfigurationError> {
+        let token = trimmed(token);
+        if token.expose_secret().bytes().all(|b| b.is_ascii_graphic()) {
+            return Ok(token);
         }
-        Ok(token.into())
+        let problem = "is not a token: it holds spaces or other characters that no token has";
+        Err(self.wrong(field, problem))
+    }
+
+    fn unverified(&self, field: Field) -> ConfigurationError {
+        configuration_error(
+            ConfigurationReason::EndpointNotAllowed,
+            format!(
+                "{} in {} accepts any certificate, which --require-verified-tls forbids; remove it, and add the authority of the server as cacert",
+                self.path(field),
+                self.place
+            ),
+        )
     }
 
     pub(super) fn missing(&self, field: Field) -> ConfigurationError {
@@ -306,13 +362,13 @@ fn interface(raw: Option<String>) -> String {
         .unwrap_or(interface)
 }
 
-/// Only a plain yes to `insecure` or no to `verify` disables the check of certificates; some files have a path
-/// in `verify`.
-fn accepts_any(raw: &mut RawCloud) -> bool {
+/// The field that disables the check of certificates. Only a plain yes to `insecure` or no to `verify` does; some
+/// files have a path in `verify`.
+fn accepts_any(raw: &mut RawCloud) -> Option<Field> {
     let mut is = |field, words: [&str; 4]| {
         let value = raw.text(field).unwrap_or_default().to_ascii_lowercase();
-        words.contains(&value.as_str())
+        words.contains(&value.as_str()).then_some(field)
     };
-    let is_insecure = is(Field::Insecure, ["true", "yes", "on", "1"]);
-    is(Field::Verify, ["false", "no", "off", "0"]) || is_insecure
+    let insecure = is(Field::Insecure, ["true", "yes", "on", "1"]);
+    is(Field::Verify, ["false", "no", "off", "0"]).or(insecure)
 }

@@ -3,6 +3,8 @@
 //! The names are those that openstacksdk folds together (its `openstack.config.loader`, version 4.22), and those
 //! that gophercloud and the tools of Open Telekom Cloud use besides, for access keys and agencies above all.
 
+use super::{MAX_CACERT_BYTES, MAX_FIELD_BYTES, MAX_TOKEN_BYTES};
+
 /// A field that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Field {
@@ -136,6 +138,15 @@ impl Field {
     /// How messages name it.
     pub(crate) fn path(self) -> &'static str {
         SPELLINGS[self as usize].path
+    }
+
+    /// Longest text, in bytes.
+    pub(crate) fn max_bytes(self) -> usize {
+        match self {
+            Self::Token | Self::SecurityToken => MAX_TOKEN_BYTES,
+            Self::CaCert => MAX_CACERT_BYTES,
+            _ => MAX_FIELD_BYTES,
+        }
     }
 }
 

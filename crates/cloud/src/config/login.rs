@@ -8,8 +8,9 @@ use super::{
     entry::{Endpoints, Parser},
     fields::Field,
 };
+use crate::secret::Secret;
 use image_export_model::ConfigurationError;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
 /// `auth_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,13 +174,13 @@ impl Parser<'_> {
             .ok_or_else(|| self.missing(Field::Username))
     }
 
-    fn secret(&self, raw: &mut RawCloud, field: Field) -> Result<SecretString, ConfigurationError> {
+    fn secret(&self, raw: &mut RawCloud, field: Field) -> Result<Secret, ConfigurationError> {
         raw.secret(field).ok_or_else(|| self.missing(field))
     }
 
-    fn token(&self, raw: &mut RawCloud) -> Result<SecretString, ConfigurationError> {
+    fn token(&self, raw: &mut RawCloud) -> Result<Secret, ConfigurationError> {
         let token = self.secret(raw, Field::Token)?;
-        self.header_safe(Field::Token, &token)
+        self.header_safe(Field::Token, token)
     }
 
     fn keys(&self, raw: &mut RawCloud) -> Result<Keys, ConfigurationError> {
@@ -193,9 +194,9 @@ impl Parser<'_> {
         let security_token = raw.secret(Field::SecurityToken);
         Ok(Keys {
             access,
-            secret: secret_key.expose_secret().trim().into(),
+            secret: trimmed(secret_key),
             security_token: security_token
-                .map(|token| self.header_safe(Field::SecurityToken, &token))
+                .map(|token| self.header_safe(Field::SecurityToken, token))
                 .transpose()?,
         })
     }
@@ -239,6 +240,17 @@ impl Parser<'_> {
         let endpoint = Endpoint::image_service(endpoints.auth_url.as_ref(), region, self.policy)
             .ok_or_else(|| self.missing(Field::ImageEndpoint))?;
         self.endpoint(Field::RegionName, endpoint)
+    }
+}
+
+/// A secret without the space around it, and without a copy where there is none.
+pub(super) fn trimmed(secret: Secret) -> Secret {
+    let written = secret.expose_secret();
+    let trimmed = written.trim();
+    if trimmed.len() == written.len() {
+        secret
+    } else {
+        trimmed.into()
     }
 }
 

@@ -21,8 +21,16 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
+/// Longest clouds.yaml, in bytes.
+pub(crate) const MAX_CLOUDS_YAML_BYTES: usize = 64 * 1024;
+/// Longest text of a field, in bytes, but for those below.
+pub(crate) const MAX_FIELD_BYTES: usize = 4 * 1024;
 /// Longer tokens, in bytes, fit into no gateway's header limit.
 pub(crate) const MAX_TOKEN_BYTES: usize = 32 * 1024;
+/// Longest list of certificates, in bytes of PEM: some 40 authorities.
+pub(crate) const MAX_CACERT_BYTES: usize = 64 * 1024;
+/// Longest texts of an entry together, in bytes, without its certificates. Those behind aliases count each time.
+pub(crate) const MAX_ENTRY_BYTES: usize = 40 * 1024;
 
 /// The content of a `clouds.yaml`, with the certificates that belong to it.
 #[derive(Clone, Copy, Debug)]

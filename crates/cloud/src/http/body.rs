@@ -1,12 +1,26 @@
-//! Reading a body within its bound.
+//! Reading a body within its bound, and all bodies within theirs.
 
-use flate2::read::MultiGzDecoder;
+use flate2::write::MultiGzDecoder;
 use image_export_model::FailureKind;
 use reqwest::{
     Response,
     header::{CONTENT_ENCODING, HeaderMap},
 };
-use std::{io::Read, time::Duration};
+use std::{
+    io::{self, Write},
+    ops::Deref,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+
+/// A body of this size needs no share of the [`Memory`]: hardly one is longer.
+const SMALL: usize = 32 * 1024;
+/// What one permit of the [`Memory`] stands for, in bytes.
+const UNIT: usize = 1024;
 
 /// Why a body cannot be read: half a sentence after "the answer of …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +35,8 @@ pub(crate) enum BodyError {
     Cut,
     #[error("did not end within {} s", .0.as_secs_f32())]
     Timeout(Duration),
+    #[error("was not read within {} s, as other long answers took all memory for them", .0.as_secs_f32())]
+    NoMemory(Duration),
 }
 
 impl BodyError {
@@ -28,60 +44,220 @@ impl BodyError {
         match self {
             Self::TooLong(_) | Self::Encoded | Self::Corrupt => FailureKind::Malformed,
             Self::Cut => FailureKind::Network,
-            Self::Timeout(_) => FailureKind::Timeout,
+            Self::Timeout(_) | Self::NoMemory(_) => FailureKind::Timeout,
         }
     }
 }
 
-/// Reads at most `limit` bytes, packed and unpacked. `timeout` is that of the request, for the message.
+/// A body, with its share of the memory for bodies.
+#[derive(Debug, Default)]
+pub(crate) struct Body {
+    bytes: Vec<u8>,
+    share: Option<OwnedSemaphorePermit>,
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, share: None }
+    }
+}
+
+/// The memory for bodies that are longer than [`SMALL`]. Each takes a share of its limit, all at once, so that
+/// no two wait for each other; it keeps that until it has been interpreted.
+#[derive(Debug)]
+pub(super) struct Memory {
+    free: Arc<Semaphore>,
+    units: usize,
+}
+
+impl Memory {
+    pub(super) fn new(bytes: usize) -> Self {
+        let units = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            free: Arc::new(Semaphore::new(units)),
+            units,
+        }
+    }
+
+    /// Waits for a share; `None` if there is none until then.
+    async fn share(&self, bytes: usize, until: Instant) -> Option<OwnedSemaphorePermit> {
+        let units = bytes.div_ceil(UNIT).clamp(1, self.units);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let share = Arc::clone(&self.free).acquire_many_owned(units);
+        timeout_at(until, share).await.ok()?.ok()
+    }
+}
+
+/// The bounds of one body.
+pub(super) struct Bounds<'a> {
+    /// Its length, packed and unpacked.
+    pub(super) limit: usize,
+    /// When the request ends, and how long it lasts, for the message.
+    pub(super) until: Instant,
+    pub(super) timeout: Duration,
+    pub(super) memory: &'a Memory,
+}
+
+impl Bounds<'_> {
+    fn too_long(&self) -> BodyError {
+        BodyError::TooLong(self.limit / 1024)
+    }
+
+    fn broken(&self, error: &reqwest::Error) -> BodyError {
+        if error.is_timeout() {
+            BodyError::Timeout(self.timeout)
+        } else {
+            BodyError::Cut
+        }
+    }
+
+    async fn share(&self) -> Result<OwnedSemaphorePermit, BodyError> {
+        let share = self.memory.share(self.limit, self.until).await;
+        share.ok_or(BodyError::NoMemory(self.timeout))
+    }
+}
+
+/// Reads a body.
 pub(super) async fn read(
     response: Response,
     headers: &HeaderMap,
-    limit: usize,
-    timeout: Duration,
-) -> Result<Vec<u8>, BodyError> {
+    bounds: Bounds<'_>,
+) -> Result<Body, BodyError> {
+    let announced = response.content_length().unwrap_or_default();
+    if announced > bounds.limit as u64 {
+        return Err(bounds.too_long());
+    }
     let mut codings = headers
         .get_all(CONTENT_ENCODING)
         .iter()
         .map(|coding| coding.as_bytes().trim_ascii().to_ascii_lowercase())
         .filter(|coding| coding != b"identity");
     match (codings.next().as_deref(), codings.next()) {
-        (None, _) => read_raw(response, limit, timeout).await,
+        (None, _) => read_plain(response, bounds).await,
         // The request does not ask for it, but some gateways compress all the same.
-        (Some(b"gzip" | b"x-gzip"), None) => {
-            unpack(&read_raw(response, limit, timeout).await?, limit)
-        }
+        (Some(b"gzip" | b"x-gzip"), None) => read_gzip(response, bounds).await,
         _ => Err(BodyError::Encoded),
     }
 }
 
-async fn read_raw(
-    mut response: Response,
+async fn read_plain(mut response: Response, bounds: Bounds<'_>) -> Result<Body, BodyError> {
+    let mut body = Body::default();
+    while let Some(chunk) = (response.chunk().await).map_err(|error| bounds.broken(&error))? {
+        let length = body.len() + chunk.len();
+        if length > bounds.limit {
+            return Err(bounds.too_long());
+        }
+        if length > SMALL && body.share.is_none() {
+            body.share = Some(bounds.share().await?);
+            // Once, and no more than the share.
+            let more = bounds.limit - body.len();
+            body.bytes.reserve_exact(more);
+        }
+        body.bytes.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Unpacks while it reads: only what is unpacked is kept.
+async fn read_gzip(mut response: Response, bounds: Bounds<'_>) -> Result<Body, BodyError> {
+    let share = bounds.share().await?;
+    let mut unpacked = MultiGzDecoder::new(Unpacked::new(bounds.limit));
+    let mut length = 0;
+    while let Some(chunk) = (response.chunk().await).map_err(|error| bounds.broken(&error))? {
+        length += chunk.len();
+        let written = unpacked.write_all(&chunk);
+        if length > bounds.limit || unpacked.get_ref().is_full {
+            return Err(bounds.too_long());
+        }
+        written.map_err(|_| BodyError::Corrupt)?;
+    }
+    let finished = unpacked.finish();
+    let unpacked = finished.map_err(|_| BodyError::Corrupt)?;
+    if unpacked.is_full {
+        return Err(bounds.too_long());
+    }
+    Ok(Body {
+        bytes: unpacked.bytes,
+        share: Some(share),
+    })
+}
+
+/// Takes what is unpacked, up to a limit.
+struct Unpacked {
+    bytes: Vec<u8>,
     limit: usize,
-    timeout: Duration,
-) -> Result<Vec<u8>, BodyError> {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > limit => {
-                return Err(BodyError::TooLong(limit / 1024));
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(error) if error.is_timeout() => return Err(BodyError::Timeout(timeout)),
-            Err(_) => return Err(BodyError::Cut),
+    /// There is more than the limit.
+    is_full: bool,
+}
+
+impl Unpacked {
+    fn new(limit: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            limit,
+            is_full: false,
         }
     }
 }
 
-fn unpack(packed: &[u8], limit: usize) -> Result<Vec<u8>, BodyError> {
-    let mut body = Vec::new();
-    let read = MultiGzDecoder::new(packed)
-        .take(limit as u64 + 1)
-        .read_to_end(&mut body);
-    match read {
-        Ok(_) if body.len() > limit => Err(BodyError::TooLong(limit / 1024)),
-        Ok(_) => Ok(body),
-        Err(_) => Err(BodyError::Corrupt),
+impl Write for Unpacked {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.limit - self.bytes.len() {
+            self.is_full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::sleep;
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    /// However many long bodies arrive, no more are held than there is memory, and each of the others waits for
+    /// its share until its request ends.
+    #[tokio::test(start_paused = true)]
+    async fn shares_of_the_memory_are_waited_for_and_never_exceeded() {
+        let memory = Memory::new(8 << 20);
+        let until = Instant::now() + TIMEOUT;
+        let mut held = Vec::new();
+        for _ in 0..32 {
+            held.push(memory.share(256 << 10, until).await.unwrap());
+        }
+        assert_eq!(memory.free.available_permits(), 0);
+        let waiting = memory.share(256 << 10, until);
+        let interpreted = async {
+            sleep(TIMEOUT / 2).await;
+            held.pop();
+        };
+        let (share, ()) = tokio::join!(waiting, interpreted);
+        assert!(share.is_some());
+        assert!(memory.share(256 << 10, until).await.is_none());
+        assert_eq!(Instant::now(), until);
+    }
+
+    /// A limit beyond all memory does not wait for ever.
+    #[tokio::test(start_paused = true)]
+    async fn noshare_is_larger_than_the_memory() {
+        let memory = Memory::new(64 << 10);
+        let share = memory.share(1 << 20, Instant::now() + TIMEOUT).await;
+        assert_eq!(share.unwrap().num_permits(), 64);
     }
 }

@@ -6,14 +6,17 @@ mod body;
 mod clients;
 mod error;
 mod proxy;
+mod verifier;
 
 pub(crate) use address::is_internal;
-pub(crate) use body::BodyError;
+pub(crate) use body::{Body, BodyError};
 pub(crate) use clients::{Clients, Trust};
 pub(crate) use error::NoAnswer;
 pub use proxy::{InvalidProxy, Proxies, Proxy, ProxyProblem};
 
 use crate::CloudOptions;
+use body::{Bounds, Memory};
+use clients::ClientCache;
 use image_export_model::FailureKind;
 use reqwest::{
     Client, RequestBuilder,
@@ -58,10 +61,11 @@ impl Operation {
     }
 }
 
-/// The transport, with the clients for all who trust the system's authorities only.
+/// The transport.
 pub(crate) struct Http {
     pub(crate) options: CloudOptions,
-    shared: Clients,
+    clients: ClientCache,
+    memory: Memory,
 }
 
 /// Where and how one request is sent.
@@ -71,7 +75,7 @@ pub(crate) struct Route<'a> {
     /// `host[:port]` as the log names it.
     pub(crate) host: &'a str,
     pub(crate) operation: Operation,
-    /// Those of a credential with authorities of its own; `None`: the shared ones.
+    /// Those of a credential with trust settings of its own; `None`: the default ones.
     pub(crate) clients: Option<&'a Clients>,
     /// Longest body that is read, in bytes, packed and unpacked.
     pub(crate) body_limit: usize,
@@ -82,7 +86,7 @@ pub(crate) struct Route<'a> {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Result<Vec<u8>, BodyError>,
+    pub(crate) body: Result<Body, BodyError>,
 }
 
 /// The requests of one poll or login.
@@ -102,9 +106,11 @@ pub(crate) fn sensitive(value: &str) -> Option<HeaderValue> {
 
 impl Http {
     pub(crate) fn new(options: CloudOptions) -> Result<Self, reqwest::Error> {
-        let shared = Clients::default();
-        shared.get(&options, false)?;
-        Ok(Self { options, shared })
+        Ok(Self {
+            clients: ClientCache::new(&options)?,
+            memory: Memory::new(options.bodies_limit),
+            options,
+        })
     }
 
     /// Sends a request that may safely be sent twice: pooled connections die unnoticed, so if one
@@ -121,12 +127,10 @@ impl Http {
             operation = route.operation.label(),
             host = route.host
         );
-        let clients = route.clients.unwrap_or(&self.shared);
+        let pair = self.clients.get(route.clients);
         let mut fresh = false;
         loop {
-            let client = clients
-                .get(&self.options, fresh)
-                .map_err(|error| NoAnswer::new(&error, &self.options, None))?;
+            let client = ClientCache::client(&pair, &self.options, fresh)?;
             attempts.sent += 1;
             let (result, broke) = self
                 .attempt(request(&client), route)
@@ -146,7 +150,8 @@ impl Http {
         request: RequestBuilder,
         route: Route<'_>,
     ) -> (Result<Answer, NoAnswer>, bool) {
-        let started = Instant::now();
+        let (started, timeout) = (Instant::now(), self.options.request_timeout);
+        let until = tokio::time::Instant::now() + timeout;
         let result = request.send().await;
         let broke = result
             .as_ref()
@@ -155,10 +160,15 @@ impl Http {
         let result = match result {
             Ok(mut response) => {
                 let headers = std::mem::take(response.headers_mut());
-                let (limit, timeout) = (route.body_limit, self.options.request_timeout);
+                let bounds = Bounds {
+                    limit: route.body_limit,
+                    until,
+                    timeout,
+                    memory: &self.memory,
+                };
                 Ok(Answer {
                     status: response.status().as_u16(),
-                    body: body::read(response, &headers, limit, timeout).await,
+                    body: body::read(response, &headers, bounds).await,
                     headers,
                 })
             }
@@ -210,6 +220,74 @@ fn class(result: &Result<Answer, NoAnswer>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    const KIB: usize = 1024;
+
+    /// Answers each request with as many bytes as its path says.
+    async fn server() -> Url {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(connection.read_u8().await.unwrap());
+                }
+                let head = String::from_utf8(head).unwrap();
+                let path = head.split(' ').nth(1).unwrap();
+                let length: usize = path[1..].parse().unwrap();
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{}",
+                    "x".repeat(length)
+                );
+                // A client that waits for memory takes no more.
+                tokio::spawn(async move { connection.write_all(answer.as_bytes()).await });
+            }
+        });
+        url.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn long_answers_share_a_memory_and_short_ones_need_none() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = Http::new(CloudOptions {
+            bodies_limit: 256 * KIB,
+            request_timeout: Duration::from_millis(500),
+            ..CloudOptions::default()
+        })
+        .unwrap();
+        let server = server().await;
+        let body = async |length: usize| {
+            let url = server.join(&length.to_string()).unwrap();
+            let route = Route {
+                url: &url,
+                host: "host",
+                operation: Operation::JobQuery,
+                clients: None,
+                body_limit: 256 * KIB,
+            };
+            let mut attempts = Attempts::default();
+            let answer = http.send(route, &mut attempts, |client| client.get(url.clone()));
+            answer.await.unwrap().body
+        };
+        let first = body(200 * KIB).await.unwrap();
+        assert_eq!(first.len(), 200 * KIB);
+        let error = body(200 * KIB).await.unwrap_err();
+        assert_eq!(error, BodyError::NoMemory(Duration::from_millis(500)));
+        assert_eq!(error.kind(), FailureKind::Timeout);
+        assert_eq!(
+            error.to_string(),
+            "was not read within 0.5 s, as other long answers took all memory for them"
+        );
+        assert_eq!(body(32 * KIB).await.unwrap().len(), 32 * KIB);
+        assert_eq!(body(257 * KIB).await.unwrap_err(), BodyError::TooLong(256));
+        drop(first);
+        assert_eq!(body(256 * KIB).await.unwrap().len(), 256 * KIB);
+    }
 
     #[test]
     fn each_answer_has_its_class() {
@@ -217,7 +295,7 @@ mod tests {
             class(&Ok(Answer {
                 status,
                 headers: HeaderMap::new(),
-                body: Ok(Vec::new()),
+                body: Ok(Body::default()),
             }))
         };
         for (statuses, expected) in [

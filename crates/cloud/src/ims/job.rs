@@ -1,16 +1,23 @@
 //! The body of a 200. It must name the job of the query and have a status; everything else is lenient.
 //!
 //! The names of the fields are those of the published API reference and of the public SDKs of both clouds
-//! (IMS v1 and v2: `JobEntities`, `JobEntitiesResult`, `SubJobResult`).
+//! (IMS v1 and v2: `JobEntities`, `JobEntitiesResult`, `SubJobResult`). Each value is checked, cleaned and cut
+//! when it is read, so that of a body of any size only what an answer holds is kept.
+
+mod error;
+mod parts;
 
 use crate::wire::{
-    json::{self, items, string},
+    json::{self, Members, Object, Scalar, Text, Value},
     text::Redactor,
     timestamp,
 };
+use error::JobError;
 use image_export_model::{JobAnswer, JobId, JobState, TYPES_WITHOUT_IMAGE};
-use serde_json::Value;
-use std::{iter, sync::Arc};
+use jiff::Timestamp;
+use parts::{DataImages, Parts};
+use serde::de::MapAccess;
+use std::sync::Arc;
 
 /// Bounds of texts that reach a status.
 const MAX_FAIL_REASON_BYTES: usize = 1024;
@@ -40,30 +47,185 @@ pub(crate) fn parse(
     job_id: &JobId,
     redactor: &Redactor,
 ) -> Result<JobAnswer, InvalidJob> {
-    let job = json::parse(body).ok_or(InvalidJob::NotJson)?;
-    if !job.is_object() {
+    let mut job = Job::new(job_id, redactor);
+    if !json::parse(body, Object(&mut job)).ok_or(InvalidJob::NotJson)? {
         return Err(InvalidJob::NotAnObject);
     }
-    let answered_for = string(&job["job_id"]).ok_or(InvalidJob::NoJobId)?;
-    if answered_for != job_id.as_str() {
+    if !job.is_ours.ok_or(InvalidJob::NoJobId)? {
         return Err(InvalidJob::OtherJob);
     }
-    let state = string(&job["status"])
-        .and_then(|status| state(status, redactor))
-        .ok_or(InvalidJob::NoStatus)?;
+    let state = job.state.ok_or(InvalidJob::NoStatus)?;
 
-    let entities = &job["entities"];
-    let error = job_error(&job, state == JobState::Fail, redactor);
+    let entities = job.entities;
+    let error = JobError::of(job.error, entities.error);
+    let error = if state == JobState::Fail {
+        error
+            .or(entities.parts.error())
+            .or_code(entities.alarm_code)
+    } else {
+        error
+    };
     Ok(JobAnswer {
-        job_type: job_type(&job["job_type"], redactor),
-        image_id: image_id(entities, redactor),
+        job_type: job.job_type,
+        image_id: entities.image_id.or_else(|| entities.parts.image_id()),
         fail_reason: error.reason,
         error_code: error.code,
-        percent: percent(&entities["process_percent"]),
-        begin_time: string(&job["begin_time"]).and_then(timestamp::parse),
-        end_time: string(&job["end_time"]).and_then(timestamp::parse),
+        percent: entities.percent,
+        begin_time: job.begin_time,
+        end_time: job.end_time,
         state,
     })
+}
+
+/// The members of the body.
+struct Job<'a> {
+    job_id: &'a JobId,
+    redactor: &'a Redactor,
+    /// Whether the answer names the job of the query; `None` where it names none.
+    is_ours: Option<bool>,
+    state: Option<JobState>,
+    job_type: Option<Arc<str>>,
+    begin_time: Option<Timestamp>,
+    end_time: Option<Timestamp>,
+    error: error::Outer,
+    entities: Entities<'a>,
+}
+
+impl<'a> Job<'a> {
+    fn new(job_id: &'a JobId, redactor: &'a Redactor) -> Self {
+        Self {
+            job_id,
+            redactor,
+            is_ours: None,
+            state: None,
+            job_type: None,
+            begin_time: None,
+            end_time: None,
+            error: error::Outer::default(),
+            entities: Entities::new(redactor),
+        }
+    }
+}
+
+impl<'de> Members<'de> for Job<'_> {
+    const NAMES: &'static [&'static str] = &[
+        "job_id",
+        "status",
+        "job_type",
+        "begin_time",
+        "end_time",
+        "fail_reason",
+        "error_msg",
+        "error_code",
+        "entities",
+    ];
+
+    fn read<A: MapAccess<'de>>(&mut self, name: &str, value: Value<'_, A>) -> Result<(), A::Error> {
+        let redactor = self.redactor;
+        match name {
+            "job_id" => {
+                let ours = self.job_id.as_str();
+                self.is_ours = value.by(|id| Some(id.string()? == ours))?;
+            }
+            "status" => self.state = value.by(|status| state(status.string()?, redactor))?,
+            "job_type" => self.job_type = value.read(Text(|raw: &str| job_type(raw, redactor)))?,
+            "begin_time" => self.begin_time = value.by(|at| timestamp::parse(at.string()?))?,
+            "end_time" => self.end_time = value.by(|at| timestamp::parse(at.string()?))?,
+            "entities" => {
+                self.entities = Entities::new(redactor);
+                value.read(Object(&mut self.entities))?;
+            }
+            _ => self.error.read(name, value, redactor)?,
+        }
+        Ok(())
+    }
+}
+
+/// `entities` of a job.
+struct Entities<'a> {
+    redactor: &'a Redactor,
+    image_id: Option<Arc<str>>,
+    percent: Option<u8>,
+    error: error::Inner,
+    alarm_code: Option<Arc<str>>,
+    parts: PartLists,
+}
+
+/// The parts of a job, each with a status of its own: `results[]` of a batch, `sub_jobs_result[]`, and
+/// objects in place of ids in `__data_images`.
+#[derive(Default)]
+struct PartLists {
+    results: Parts,
+    sub_jobs: Parts,
+    data_images: DataImages,
+}
+
+impl PartLists {
+    /// The first of these:
+    /// 1. an id in `__data_images` of data disk images: an id, several with commas, or a list of them,
+    /// 2. `image_id`, then `entities.image_id`, of each of the parts with the status `SUCCESS` or none.
+    fn image_id(self) -> Option<Arc<str>> {
+        let images = self.data_images;
+        let of_data = images.image_id;
+        let of_parts = [self.results, self.sub_jobs, images.items, images.object];
+        of_data.or_else(|| of_parts.into_iter().find_map(|parts| parts.image_id))
+    }
+
+    /// That of the first part that failed and has a reason, else of the first with a code.
+    fn error(&self) -> JobError {
+        let images = &self.data_images;
+        let parts = [&self.results, &self.sub_jobs, &images.items, &images.object];
+        let first = |error: fn(&Parts) -> &Option<JobError>| {
+            let mut errors = parts.into_iter().filter_map(|parts| error(parts).as_ref());
+            errors.next()
+        };
+        let error = first(|parts| &parts.with_reason).or_else(|| first(|parts| &parts.with_code));
+        error.cloned().unwrap_or_default()
+    }
+}
+
+impl<'a> Entities<'a> {
+    fn new(redactor: &'a Redactor) -> Self {
+        Self {
+            redactor,
+            image_id: None,
+            percent: None,
+            error: error::Inner::default(),
+            alarm_code: None,
+            parts: PartLists::default(),
+        }
+    }
+}
+
+impl<'de> Members<'de> for Entities<'_> {
+    const NAMES: &'static [&'static str] = &[
+        "image_id",
+        "process_percent",
+        "alarm_code",
+        "results",
+        "sub_jobs_result",
+        "__data_images",
+        "fail_reason",
+        "error",
+        "error_msg",
+        "addition_error_msg",
+        "error_code",
+        "addition_error_code",
+    ];
+
+    fn read<A: MapAccess<'de>>(&mut self, name: &str, value: Value<'_, A>) -> Result<(), A::Error> {
+        let redactor = self.redactor;
+        match name {
+            "image_id" => self.image_id = value.by(|id| image_id(id.string()?, redactor))?,
+            "process_percent" => self.percent = value.by(percent)?,
+            "alarm_code" => self.alarm_code = value.read(error::code(redactor))?,
+            "results" => self.parts.results = Parts::read(value, redactor)?,
+            "sub_jobs_result" => self.parts.sub_jobs = Parts::read(value, redactor)?,
+            "__data_images" => self.parts.data_images = DataImages::read(value, redactor)?,
+            _ => self.error.read(name, value, redactor)?,
+        }
+        Ok(())
+    }
 }
 
 /// The state by its status as it came, so that neither removed characters nor a secret make it another
@@ -80,18 +242,20 @@ fn state(raw: &str, redactor: &Redactor) -> Option<JobState> {
 }
 
 fn documented_state(status: &str) -> Option<JobState> {
-    match status.to_ascii_uppercase().as_str() {
-        "INIT" => Some(JobState::Init),
-        "RUNNING" => Some(JobState::Running),
-        "SUCCESS" => Some(JobState::Success),
-        "FAIL" | "FAILED" => Some(JobState::Fail),
-        _ => None,
-    }
+    let documented = [
+        ("INIT", JobState::Init),
+        ("RUNNING", JobState::Running),
+        ("SUCCESS", JobState::Success),
+        ("FAIL", JobState::Fail),
+        ("FAILED", JobState::Fail),
+    ];
+    let mut found = documented.into_iter();
+    let (_, state) = found.find(|(word, _)| status.eq_ignore_ascii_case(word))?;
+    Some(state)
 }
 
 /// Recognised and shown as a status is.
-fn job_type(value: &Value, redactor: &Redactor) -> Option<Arc<str>> {
-    let raw = json::text(value)?;
+fn job_type(raw: &str, redactor: &Redactor) -> Option<Arc<str>> {
     let raw = raw.trim();
     if TYPES_WITHOUT_IMAGE.contains(&raw) {
         return Some(raw.into());
@@ -105,125 +269,20 @@ fn job_type(value: &Value, redactor: &Redactor) -> Option<Arc<str>> {
 
 /// `process_percent` is a fraction, 0 to 1 (seen in all published bodies); another value counts as
 /// absent.
-fn percent(fraction: &Value) -> Option<u8> {
+fn percent(fraction: Scalar<'_>) -> Option<u8> {
+    let Scalar::Number(fraction) = fraction else {
+        return None;
+    };
     let fraction = fraction.as_f64().filter(|f| (0.0..=1.0).contains(f))?;
     // Half a step of the last digit, or 0.29 would be 28 %. In 0..=100, so the cast loses nothing.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     Some((fraction * 100.0 + 0.001) as u8)
 }
 
-/// The first of these that is an id and holds no long secret:
-/// 1. `entities.image_id`,
-/// 2. `entities.__data_images` of data disk images: an id, several with commas, or a list of them,
-/// 3. `image_id`, then `entities.image_id`, of each of the [`parts`] with the status `SUCCESS` or none.
-///
-/// A part that failed, still runs or has an undocumented status yields none: a missing id is polled for again, a
-/// wrong one would stay.
-fn image_id(entities: &Value, redactor: &Redactor) -> Option<Arc<str>> {
-    let data_images = &entities["__data_images"];
-    let data_images = iter::once(data_images)
-        .chain(items(data_images))
-        .filter_map(string)
-        .flat_map(|ids| ids.split(',').map(str::trim));
-    let of_parts = parts(entities)
-        .filter(|part| has_status(part, &JobState::Success))
-        .flat_map(|part| [&part["image_id"], &part["entities"]["image_id"]])
-        .filter_map(string);
-    string(&entities["image_id"])
-        .into_iter()
-        .chain(data_images)
-        .chain(of_parts)
-        .find(|id| is_id(id) && !redactor.is_in(id))
-        .map(Arc::from)
-}
-
-/// The parts of a job, each with a status of its own: `results[]` of a batch, `sub_jobs_result[]`, and
-/// objects in place of ids in `__data_images`.
-fn parts(entities: &Value) -> impl Iterator<Item = &Value> {
-    ["results", "sub_jobs_result", "__data_images"]
-        .into_iter()
-        .flat_map(|list| items(&entities[list]))
-        .chain(iter::once(&entities["__data_images"]))
-}
-
-/// Whether a part has this status, compared as that of a job, or none: then the job's own status decides alone.
-fn has_status(part: &Value, state: &JobState) -> bool {
-    match &part["status"] {
-        Value::Null => true,
-        Value::String(status) if status.trim().is_empty() => true,
-        status => string(status).and_then(documented_state).as_ref() == Some(state),
-    }
-}
-
-/// Why a job failed.
-struct JobError {
-    reason: Option<Arc<str>>,
-    code: Option<Arc<str>>,
-}
-
-impl JobError {
-    /// The first reason and the first code in a job, or in a sub-job, which has the same fields.
-    fn of(job: &Value, redactor: &Redactor) -> Self {
-        const REASONS: [&str; 6] = [
-            "/fail_reason",
-            "/error_msg",
-            "/entities/fail_reason",
-            "/entities/error",
-            "/entities/error_msg",
-            "/entities/addition_error_msg",
-        ];
-        const CODES: [&str; 4] = [
-            "/error_code",
-            "/entities/error_code",
-            "/entities/error/code",
-            "/entities/addition_error_code",
-        ];
-        Self {
-            reason: text(job, &REASONS, MAX_FAIL_REASON_BYTES, redactor),
-            code: text(job, &CODES, MAX_ERROR_CODE_BYTES, redactor),
-        }
-    }
-}
-
-/// The job's own reason and code. What a job that failed lacks of these comes from one of its [`parts`] that
-/// failed, the first with a reason, else the first with a code; a missing code at last from `entities.alarm_code`.
-fn job_error(job: &Value, has_failed: bool, redactor: &Redactor) -> JobError {
-    let own = JobError::of(job, redactor);
-    if !has_failed || own.reason.is_some() && own.code.is_some() {
-        return own;
-    }
-    let of_parts = || {
-        parts(&job["entities"])
-            .filter(|part| has_status(part, &JobState::Fail))
-            .map(|part| JobError::of(part, redactor))
-    };
-    let of_part = of_parts()
-        .find(|error| error.reason.is_some())
-        .or_else(|| of_parts().find(|error| error.code.is_some()));
-    let (reason, code) = of_part.map_or((None, None), |error| (error.reason, error.code));
-    let alarm = || {
-        text(
-            job,
-            &["/entities/alarm_code"],
-            MAX_ERROR_CODE_BYTES,
-            redactor,
-        )
-    };
-    JobError {
-        reason: own.reason.or(reason),
-        code: own.code.or(code).or_else(alarm),
-    }
-}
-
-/// The first of these places at which a text is left once it is cleaned.
-fn text(job: &Value, paths: &[&str], max_bytes: usize, redactor: &Redactor) -> Option<Arc<str>> {
-    paths.iter().find_map(|path| {
-        let raw = json::text(job.pointer(path)?)?;
-        // As some write what is absent.
-        let is_absent = ["null", "none", "0"].contains(&raw.trim().to_ascii_lowercase().as_str());
-        let shown = redactor.clean_bytes(&raw, max_bytes).map(Arc::from);
-        shown.filter(|_| !is_absent)
-    })
+/// An id that holds no long secret.
+fn image_id(raw: &str, redactor: &Redactor) -> Option<Arc<str>> {
+    let is_used = is_id(raw) && !redactor.is_in(raw);
+    is_used.then(|| raw.into())
 }
 
 /// `^[A-Za-z0-9_-]{1,64}$`, the form of every id of this API.

@@ -36,7 +36,7 @@ fn parse(status: u16, headers: &[(&str, &str)], body: Result<&[u8], BodyError>) 
     let answer = Answer {
         status,
         headers,
-        body: body.map(<[u8]>::to_vec),
+        body: body.map(|body| body.to_vec().into()),
     };
     answer::parse(HOST, &answer, &"j1".parse().unwrap(), &grant().redactor)
 }
@@ -432,7 +432,7 @@ fn no_secret_changes_what_an_error_means() {
                 let answer = Answer {
                     status: *status,
                     headers: HeaderMap::new(),
-                    body: Ok(body.into_bytes()),
+                    body: Ok(body.into_bytes().into()),
                 };
                 let parsed = answer::parse(HOST, &answer, &"j1".parse().unwrap(), &redactor);
                 // Only a long secret hides the code.
@@ -478,7 +478,7 @@ proptest! {
             headers.insert("retry-after", value.clone());
             headers.insert("x-request-id", value);
         }
-        let answer = Answer { status, headers, body: Ok(body) };
+        let answer = Answer { status, headers, body: Ok(body.into()) };
         let _ = answer::parse(HOST, &answer, &"j1".parse().unwrap(), &grant().redactor);
     }
 

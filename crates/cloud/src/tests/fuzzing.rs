@@ -2,15 +2,16 @@
 //! calls them too. Compiled for tests and fuzzing only.
 
 use crate::{
-    CloudsFile, EndpointPolicy, JobPath, PUBLIC_CLOUDS, Place, cloud_names,
-    config::{Auth, CloudEntry, Endpoint, Identity, KeystoneLogin, clouds_yaml::shown},
+    CloudsFile, EndpointPolicy, JobPath, Place, cloud_names,
+    config::{
+        Auth, CloudEntry, Endpoint, Identity, KeystoneLogin, MAX_FIELD_BYTES, clouds_yaml::shown,
+    },
     ims::{
         error::{Rejection, classify},
         job,
     },
-    wire::{
-        error_body::ErrorBody, json::parse as parse_json, retry_after, text::Redactor, timestamp,
-    },
+    secret::Secret,
+    wire::{error_body::ErrorBody, retry_after, text::Redactor, timestamp},
 };
 use image_export_model::{
     ConfigurationError, ConfigurationReason, JobAnswer, JobId, JobState, Outcome,
@@ -79,7 +80,8 @@ fn check_message(message: &str) {
 
 /// The body of a 200.
 pub fn job_answer(body: &[u8]) {
-    let raw = parse_json(body).unwrap_or_default();
+    let json = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+    let raw: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
     let named = raw["job_id"].as_str().unwrap_or_default().trim();
     let id = |text: &str| text.parse::<JobId>();
     if named != "another" {
@@ -319,7 +321,7 @@ fn check_hidden(entry: &CloudEntry) {
     }
 }
 
-fn secrets_of(auth: &mut Auth) -> Vec<&mut SecretString> {
+fn secrets_of(auth: &mut Auth) -> Vec<&mut Secret> {
     match auth {
         Auth::Token { token: secret, .. }
         | Auth::Keystone(KeystoneLogin {
@@ -348,12 +350,15 @@ fn check_endpoints(entry: &CloudEntry) {
         let url = endpoint.job_url(JobPath::V1Jobs, &project, &job);
         assert_eq!(url.scheme(), "https");
         assert_eq!((url.username(), url.password()), ("", None));
-        let host = format!(".{}", url.host_str().expect("a host"));
-        let host = host.trim_end_matches('.');
+        assert_eq!(url.port_or_known_default(), Some(443));
+        let host = url.host_str().expect("a host").trim_end_matches('.');
+        let service = host.split('.').next().expect("a label");
+        assert!(["iam", "iam-pub", "ims"].contains(&service), "{host}");
+        assert!(!host.contains(".obs"), "{host}");
+        let domains = ["otc.t-systems.com", "myhuaweicloud.com", "myhuaweicloud.eu"];
+        let mut domains = domains.iter();
         assert!(
-            PUBLIC_CLOUDS
-                .iter()
-                .any(|cloud| host.ends_with(&format!(".{cloud}"))),
+            domains.any(|domain| host.ends_with(&format!(".{domain}"))),
             "{host}"
         );
     }
@@ -363,7 +368,8 @@ fn check_endpoints(entry: &CloudEntry) {
 fn check_password(password: &str, policy: &EndpointPolicy) {
     // JSON's quotation is YAML's for what YAML permits in a document.
     let printable = |c: char| c != '\u{7f}' && !('\u{80}'..'\u{a0}').contains(&c);
-    if password.trim().is_empty() || !password.chars().all(printable) {
+    let is_long = password.len() > MAX_FIELD_BYTES;
+    if is_long || password.trim().is_empty() || !password.chars().all(printable) {
         return;
     }
     let auth = json!({

@@ -2,6 +2,7 @@
 //! means; `fake_cloud` is a server of two endpoints that shows requests as they arrive.
 
 mod auth;
+mod bounds;
 mod clouds_yaml;
 mod clouds_yaml_readings;
 mod corpus;
@@ -59,7 +60,9 @@ fn lab() -> CloudOptions {
 /// Options of a production where the hosts of `example.com` are allowed too.
 fn strict() -> CloudOptions {
     let mut policy = EndpointPolicy::default();
-    policy.allowed_hosts.push("example.com".to_owned());
+    for host in ["example.com", "example.com:8443"] {
+        policy.allowed_hosts.push(host.parse().unwrap());
+    }
     CloudOptions {
         policy: Arc::new(policy),
         ..CloudOptions::default()

@@ -1,11 +1,18 @@
 //! The body of an answer that reports an error, in any of the three documented shapes.
 
-use super::{json, responder, retry_after, text::Redactor};
+use super::{
+    json::{self, Members, Object, Text, Value},
+    responder, retry_after,
+    text::Redactor,
+};
 use reqwest::header::HeaderMap;
+use serde::de::MapAccess;
 use std::time::{Duration, SystemTime};
 
-/// Longest code or request id that is read, in bytes.
+/// Longest code or request id, in bytes.
 const MAX_TOKEN_BYTES: usize = 64;
+/// As much of a text is read, in bytes.
+const MAX_TEXT_BYTES: usize = 4 * 1024;
 
 /// The codes with a meaning of their own. They are public, and recognised before secrets are removed.
 const KNOWN_CODES: [&str; 9] = [
@@ -43,19 +50,18 @@ impl ErrorBody {
     /// `{"code","message"}`; anything else, HTML for example, is an error that shows its responder at most.
     pub(crate) fn parse(status: u16, bytes: &[u8], redactor: &Redactor) -> Self {
         let by_body = || (status >= 400).then(|| responder::by_body(bytes)).flatten();
-        let Some(body) = json::parse(bytes) else {
+        let mut fields = Fields::default();
+        if json::parse(bytes, Object(&mut fields)).is_none() {
             return Self {
                 responder: by_body(),
                 ..Self::default()
             };
-        };
-        let first = |paths: &[&str]| {
-            paths
-                .iter()
-                .find_map(|path| json::text(body.pointer(path)?))
-        };
-        let code = first(&["/error/code", "/error/error_code", "/error_code", "/code"])
-            .map(|code| canonical_code(code.trim()))
+        }
+        let inner = fields.error;
+        let code = (inner.code.or(inner.error_code))
+            .or(fields.error_code)
+            .or(fields.code)
+            .map(|code| canonical_code(&code))
             .filter(|code| is_token(code));
         let has_prefix = |prefix| code.as_ref().is_some_and(|code| code.starts_with(prefix));
         Self {
@@ -65,20 +71,17 @@ impl ErrorBody {
             is_by_ims: has_prefix("IMG."),
             responder: if has_prefix("APIGW.") {
                 Some(responder::API_GATEWAY)
-            } else if status == 404 && body.pointer("/error/title").is_some() {
+            } else if status == 404 && inner.has_title {
                 Some(responder::OPENSTACK)
             } else {
                 by_body()
             },
             code: code.filter(|code| *code != status.to_string() && !redactor.is_in(code)),
-            text: first(&[
-                "/error/message",
-                "/error/error_msg",
-                "/error_msg",
-                "/message",
-            ])
-            .unwrap_or_default(),
-            request_id: first(&["/request_id", "/error/request_id"])
+            text: (inner.message.or(inner.error_msg))
+                .or(fields.error_msg)
+                .or(fields.message)
+                .unwrap_or_default(),
+            request_id: (fields.request_id.or(inner.request_id))
                 .and_then(|id| request_id(&id, redactor)),
         }
     }
@@ -124,6 +127,83 @@ impl ErrorBody {
             .and_then(|id| request_id(id, redactor))
             .or_else(|| self.request_id.clone())
     }
+}
+
+/// The members of an error body, as far as they are read.
+#[derive(Default)]
+struct Fields {
+    error: Inner,
+    error_msg: Option<String>,
+    error_code: Option<String>,
+    message: Option<String>,
+    code: Option<String>,
+    request_id: Option<String>,
+}
+
+impl<'de> Members<'de> for Fields {
+    const NAMES: &'static [&'static str] = &[
+        "error",
+        "error_msg",
+        "error_code",
+        "message",
+        "code",
+        "request_id",
+    ];
+
+    fn read<A: MapAccess<'de>>(&mut self, name: &str, value: Value<'_, A>) -> Result<(), A::Error> {
+        match name {
+            "error" => {
+                self.error = Inner::default();
+                value.read(Object(&mut self.error))?;
+            }
+            "error_msg" => self.error_msg = value.read(Text(start))?,
+            "error_code" => self.error_code = value.read(Text(start))?,
+            "message" => self.message = value.read(Text(start))?,
+            "code" => self.code = value.read(Text(start))?,
+            _ => self.request_id = value.read(Text(start))?,
+        }
+        Ok(())
+    }
+}
+
+/// Those of its `error`.
+#[derive(Default)]
+struct Inner {
+    error_msg: Option<String>,
+    error_code: Option<String>,
+    message: Option<String>,
+    code: Option<String>,
+    request_id: Option<String>,
+    has_title: bool,
+}
+
+impl<'de> Members<'de> for Inner {
+    const NAMES: &'static [&'static str] = &[
+        "error_msg",
+        "error_code",
+        "message",
+        "code",
+        "request_id",
+        "title",
+    ];
+
+    fn read<A: MapAccess<'de>>(&mut self, name: &str, value: Value<'_, A>) -> Result<(), A::Error> {
+        match name {
+            "error_msg" => self.error_msg = value.read(Text(start))?,
+            "error_code" => self.error_code = value.read(Text(start))?,
+            "message" => self.message = value.read(Text(start))?,
+            "code" => self.code = value.read(Text(start))?,
+            "request_id" => self.request_id = value.read(Text(start))?,
+            _ => self.has_title = value.by(|_| true)?,
+        }
+        Ok(())
+    }
+}
+
+/// The start of a text. A code or id that is cut is too long to be one.
+fn start(text: &str) -> Option<String> {
+    let text = text.trim();
+    Some(text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned())
 }
 
 /// One prefix for both spellings, in the case of the documentation.

@@ -39,9 +39,13 @@ const SERVERS: [(&str, &str); 5] = [
     ("elb", "a load balancer"),
 ];
 
-/// The server that the body of an error shows.
+/// Pages of errors are shorter, in bytes.
+const LONGEST_PAGE: usize = 16 * 1024;
+
+/// The server that the start of an error's body shows.
 pub(crate) fn by_body(body: &[u8]) -> Option<&'static str> {
-    find(&BODIES, &String::from_utf8_lossy(body))
+    let start = &body[..body.len().min(LONGEST_PAGE)];
+    find(&BODIES, &String::from_utf8_lossy(start))
 }
 
 /// The server that the header `Server` of a 404 without a body shows. Of one with a body it shows nothing, as a

@@ -1,5 +1,6 @@
 //! Texts of others, cleaned for a status or a log: no control characters, no secrets, bounded.
 
+use crate::secret::Secret;
 use secrecy::{ExposeSecret, SecretString};
 use std::ops::Range;
 
@@ -10,6 +11,8 @@ const REDACTED: &str = "[redacted]";
 const LONG_SECRET: usize = 8;
 /// Secrets with fewer characters are not searched for.
 const SHORTEST_SECRET: usize = 4;
+/// No more of a text is cleaned, in bytes without what cannot be seen: no more is ever shown.
+const LONGEST_CLEANED: usize = 8 * 1024;
 
 /// Removes known secrets from texts, without regard to the case of ASCII letters, as host names lose theirs.
 ///
@@ -22,34 +25,48 @@ const SHORTEST_SECRET: usize = 4;
 /// no secret changes what an answer means; only what is shown passes through here.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Redactor {
-    /// In lower case, as are the short ones.
-    long: Vec<SecretString>,
-    short: Vec<SecretString>,
+    long: Vec<Secret>,
+    short: Vec<Secret>,
 }
 
 impl Redactor {
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
         let mut redactor = Self::default();
         secrets.into_iter().for_each(|secret| redactor.push(secret));
         redactor
     }
 
-    /// Adds a secret, in the form that a cleaned text would show.
+    /// Adds a secret.
     pub(crate) fn push(&mut self, secret: &SecretString) {
-        let visible = visible(secret.expose_secret());
-        let shown = visible.trim();
+        self.share(&secret.clone().into());
+    }
+
+    /// Adds a secret in the form that a cleaned text would show. It is copied only where that is another
+    /// form than its own.
+    pub(crate) fn share(&mut self, secret: &Secret) {
+        let written = secret.expose_secret();
+        let visible = SecretString::from(visible(written, usize::MAX));
+        let shown = visible.expose_secret().trim();
         let secrets = match shown.chars().count() {
             LONG_SECRET.. => &mut self.long,
             SHORTEST_SECRET.. => &mut self.short,
             _ => return,
         };
-        secrets.push(shown.to_ascii_lowercase().into());
+        if secrets.iter().all(|known| known.expose_secret() != shown) {
+            let is_own = shown == written;
+            secrets.push(if is_own { secret.clone() } else { shown.into() });
+        }
     }
 
-    /// `raw` without control characters and secrets, trimmed; `None` if nothing is left.
+    /// The secrets that it holds.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.long.iter().chain(&self.short)
+    }
+
+    /// The start of `raw` without control characters and secrets, trimmed; `None` if nothing is left.
     pub(crate) fn clean(&self, raw: &str) -> Option<String> {
-        // Control characters go first: removing a NUL can join the halves of a secret.
-        let text = self.redact(&visible(raw), &self.short);
+        let text = self.redacted(raw, &self.short);
         let text = text.trim();
         (!text.is_empty()).then(|| text.to_owned())
     }
@@ -73,7 +90,7 @@ impl Redactor {
     /// The name of a host or a cloud, which is known anyway: only long secrets are removed. At most
     /// `max_chars` characters.
     pub(crate) fn clean_name(&self, raw: &str, max_chars: usize) -> String {
-        let name = self.redact(&visible(raw), &[]);
+        let name = self.redacted(raw, &[]);
         cut(name.trim().to_owned(), max_chars)
     }
 
@@ -81,23 +98,26 @@ impl Redactor {
     pub(crate) fn is_in(&self, word: &str) -> bool {
         let word = word.to_ascii_lowercase();
         let mut secrets = self.long.iter();
-        secrets.any(|secret| word.contains(secret.expose_secret()))
+        secrets.any(|secret| !occurrences(&word, secret).is_empty())
     }
 
     /// Replaces the long secrets, and those of `short` that are words of their own.
-    fn redact(&self, text: &str, short: &[SecretString]) -> String {
-        // As long as the text, byte for byte.
+    fn redacted(&self, raw: &str, short: &[Secret]) -> String {
+        let secrets = self.long.iter().chain(short);
+        let longest = secrets.map(|secret| secret.expose_secret().len()).max();
+        // Control characters go first: removing a NUL can join the halves of a secret. A secret that
+        // begins in what is shown is there to its end.
+        let text = visible(raw, LONGEST_CLEANED + longest.unwrap_or_default());
+        let shown = text.floor_char_boundary(LONGEST_CLEANED);
         let lower = text.to_ascii_lowercase();
-        let occurrences = |secret: &SecretString| -> Vec<Range<usize>> {
-            let found = lower.match_indices(secret.expose_secret());
-            found.map(|(at, found)| at..at + found.len()).collect()
-        };
-        let short = short.iter().flat_map(occurrences);
-        let mut hidden: Vec<_> = short.filter(|range| is_word(text, range)).collect();
-        hidden.extend(self.long.iter().flat_map(occurrences));
+        let found = |secret| occurrences(&lower, secret);
+        let mut hidden: Vec<_> = short.iter().flat_map(found).collect();
+        hidden.retain(|range| is_word(&text, range));
+        hidden.extend(self.long.iter().flat_map(found));
+        hidden.retain(|range| range.start < shown);
         hidden.sort_unstable_by_key(|range| range.start);
 
-        let (mut redacted, mut end) = (String::with_capacity(text.len()), 0);
+        let (mut redacted, mut end) = (String::with_capacity(shown), 0);
         for range in hidden {
             // Secrets may overlap: then one replacement stands for both.
             if range.start >= end {
@@ -106,9 +126,20 @@ impl Redactor {
             }
             end = end.max(range.end);
         }
-        redacted.push_str(&text[end..]);
+        redacted.push_str(text.get(end..shown).unwrap_or_default());
         redacted
     }
+}
+
+/// Where a secret occurs in a text in lower case, which is as long as the text, byte for byte.
+fn occurrences(lower: &str, secret: &Secret) -> Vec<Range<usize>> {
+    let secret = secret.expose_secret();
+    if secret.len() > lower.len() {
+        return Vec::new();
+    }
+    let secret = SecretString::from(secret.to_ascii_lowercase());
+    let found = lower.match_indices(secret.expose_secret());
+    found.map(|(at, found)| at..at + found.len()).collect()
 }
 
 fn is_word(text: &str, range: &Range<usize>) -> bool {
@@ -123,25 +154,35 @@ fn cut(mut text: String, max_chars: usize) -> String {
     text
 }
 
-/// Drops what cannot be seen and could deceive a terminal or a reader; line breaks and tabs become spaces.
-fn visible(raw: &str) -> String {
-    raw.chars()
-        .filter_map(|c| match c {
-            '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => Some(' '),
-            c => (!c.is_control() && !is_invisible(c)).then_some(c),
-        })
-        .collect()
+/// The first `max_bytes` without what cannot be seen and could deceive a terminal or a reader; line breaks
+/// and tabs become spaces, and those before all else are dropped.
+fn visible(raw: &str, max_bytes: usize) -> String {
+    let mut text = String::new();
+    for c in raw.trim_start().chars() {
+        let c = match c {
+            '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => ' ',
+            c if c.is_control() || is_invisible(c) => continue,
+            c => c,
+        };
+        if text.len() + c.len_utf8() > max_bytes {
+            break;
+        }
+        text.push(c);
+    }
+    text
 }
 
-/// Unicode's characters without a glyph of their own (`Default_Ignorable_Code_Point`): bidirectional
-/// controls, zero-width characters, variation selectors, the byte order mark and the like.
+/// Characters without a glyph of their own: those that Unicode calls ignorable by default (bidirectional
+/// controls, zero-width characters, fillers, variation selectors, tags and the like, assigned or not), marks
+/// of annotations, glyphs that are blank, controls of a layout, and those that are no characters at all.
 fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
         | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}'
-        | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFA0}'
-        | '\u{FFF0}'..='\u{FFF8}' | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}'
-        | '\u{E0000}'..='\u{E0FFF}')
+        | '\u{2060}'..='\u{206F}' | '\u{2800}' | '\u{3164}' | '\u{FDD0}'..='\u{FDEF}' | '\u{FE00}'..='\u{FE0F}'
+        | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{13430}'..='\u{13455}' | '\u{16FE4}'
+        | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D159}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
+        || u32::from(c) & 0xFFFE == 0xFFFE
 }
 
 #[cfg(test)]
@@ -157,6 +198,78 @@ mod tests {
         let clean = Redactor::default().clean(" a\u{0}b\u{1b}[31m\r\nc\u{202e}d\u{feff} ");
         assert_eq!(clean.as_deref(), Some("ab[31m  cd"));
         assert_eq!(Redactor::default().clean("\u{0}\u{7}\u{200b}  "), None);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_dropped() {
+        for (first, last) in [
+            ('\u{0}', '\u{8}'),
+            ('\u{7f}', '\u{9f}'),
+            // Soft hyphen, joiners of graphemes, Arabic letter mark.
+            ('\u{ad}', '\u{ad}'),
+            ('\u{34f}', '\u{34f}'),
+            ('\u{61c}', '\u{61c}'),
+            // Hangul fillers.
+            ('\u{115f}', '\u{1160}'),
+            ('\u{3164}', '\u{3164}'),
+            ('\u{ffa0}', '\u{ffa0}'),
+            // Khmer vowels, Mongolian selectors.
+            ('\u{17b4}', '\u{17b5}'),
+            ('\u{180b}', '\u{180f}'),
+            // Zero width, bidirectional, invisible operators.
+            ('\u{200b}', '\u{200f}'),
+            ('\u{202a}', '\u{202e}'),
+            ('\u{2060}', '\u{206f}'),
+            ('\u{feff}', '\u{feff}'),
+            // Variation selectors.
+            ('\u{fe00}', '\u{fe0f}'),
+            ('\u{e0100}', '\u{e01ef}'),
+            // Tags.
+            ('\u{e0000}', '\u{e007f}'),
+            // Annotations, shorthand and musical controls, a blank braille pattern.
+            ('\u{fff9}', '\u{fffb}'),
+            ('\u{1bca0}', '\u{1bca3}'),
+            ('\u{1d173}', '\u{1d17a}'),
+            ('\u{2800}', '\u{2800}'),
+            // No characters.
+            ('\u{fdd0}', '\u{fdef}'),
+            ('\u{fffe}', '\u{ffff}'),
+            ('\u{10fffe}', '\u{10ffff}'),
+        ] {
+            for c in first..=last {
+                let clean = Redactor::default().clean(&format!("a{c}b"));
+                assert_eq!(clean.as_deref(), Some("ab"), "{c:?}");
+            }
+        }
+        for seen in ["äöü", "한국어", "नमस्ते", "עברית", "🦀", "e\u{301}"]
+        {
+            assert_eq!(Redactor::default().clean(seen).as_deref(), Some(seen));
+        }
+    }
+
+    /// However long a text is, no more than its start is cleaned, and no secret is cut in two.
+    #[test]
+    fn a_secret_across_the_end_of_what_is_cleaned_leaves_nothing() {
+        let redactor = redactor("canary-7f3a");
+        for before in LONGEST_CLEANED - 12..LONGEST_CLEANED + 2 {
+            let text = format!(" \n{}canary-7f3a{}", "x".repeat(before), "y".repeat(9_999));
+            let clean = redactor.clean(&text).unwrap();
+            assert!(!clean.contains("cana"), "{before}");
+            assert!(clean.len() <= LONGEST_CLEANED + REDACTED.len());
+        }
+        let hidden = format!("{}seen", "\u{200b}".repeat(LONGEST_CLEANED));
+        assert_eq!(redactor.clean(&hidden).as_deref(), Some("seen"));
+    }
+
+    #[test]
+    fn a_secret_is_held_once() {
+        let secret = Secret::from("canary-7f3a");
+        let mut redactor = Redactor::default();
+        redactor.share(&secret);
+        redactor.share(&secret);
+        redactor.push(&"canary-7f3a".into());
+        let held: Vec<_> = redactor.secrets().collect();
+        assert!(held.len() == 1 && held[0].is_same(&secret));
     }
 
     #[test]

@@ -1,17 +1,16 @@
 //! What an accepted login grants.
 
-use super::Keystone;
+use super::{Keystone, token::Token};
 use crate::{
     config::{Endpoint, MAX_TOKEN_BYTES},
     http::{self, Answer},
     outcome::failed,
-    wire::{json, text::Redactor, timestamp},
+    wire::text::Redactor,
 };
 use image_export_model::{FailureKind, Outcome, Stage};
 use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::Value;
 use std::time::Duration;
 
 /// The lifetime of a token whose answer does not say it.
@@ -64,17 +63,16 @@ impl Keystone<'_> {
             let message = format!("the answer of identity service {} {error}", self.host());
             failed(Stage::Login, error.kind(), message)
         })?;
-        let body = json::parse(body).ok_or_else(|| self.malformed("without JSON"))?;
-        let body = &body["token"];
-        let project = body["project"]["id"]
-            .as_str()
-            .ok_or_else(|| self.malformed("with a token for no project"))?;
+        let body = Token::parse(body, &self.entry.interface)
+            .ok_or_else(|| self.malformed("without JSON"))?;
+        let project = body.project_id.as_deref();
+        let project = project.ok_or_else(|| self.malformed("with a token for no project"))?;
         let endpoint = match &self.entry.image_endpoint {
             Some(endpoint) => endpoint.clone(),
-            None => self.image_endpoint(body, project, &redactor)?,
+            None => self.image_endpoint(&body, project, &redactor)?,
         };
         let project = Some(project.to_owned());
-        Grant::new(&token, project, endpoint, lifetime(body), redactor)
+        Grant::new(&token, project, endpoint, lifetime(&body), redactor)
             .ok_or_else(|| self.malformed("with an unusable token"))
     }
 
@@ -100,12 +98,11 @@ impl Keystone<'_> {
 }
 
 /// From the two times of the answer, so that a skewed local clock does not matter.
-fn lifetime(token: &Value) -> Duration {
-    let time = |name: &str| token[name].as_str().and_then(timestamp::parse);
-    let Some(expires_at) = time("expires_at") else {
+fn lifetime(token: &Token) -> Duration {
+    let Some(expires_at) = token.expires_at else {
         return ASSUMED_LIFETIME;
     };
-    let lifetime = expires_at.duration_since(time("issued_at").unwrap_or_else(Timestamp::now));
+    let lifetime = expires_at.duration_since(token.issued_at.unwrap_or_else(Timestamp::now));
     Duration::try_from(lifetime)
         .unwrap_or_default()
         .clamp(LIFETIME_BOUNDS.0, LIFETIME_BOUNDS.1)
@@ -114,7 +111,7 @@ fn lifetime(token: &Value) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn a_token_lives_from_its_issue_to_its_expiry_within_bounds() {
@@ -130,8 +127,9 @@ mod tests {
             (Value::Null, json!("2000-01-01T00:00:00Z"), 1),
             (Value::Null, json!("2500-01-01T00:00:00Z"), 86_400),
         ] {
-            let token = json!({"issued_at": issued, "expires_at": expires});
-            assert_eq!(lifetime(&token), Duration::from_secs(seconds), "{token}");
+            let body = json!({"token": {"issued_at": issued, "expires_at": expires}}).to_string();
+            let token = Token::parse(body.as_bytes(), "public").unwrap();
+            assert_eq!(lifetime(&token), Duration::from_secs(seconds), "{body}");
         }
     }
 }

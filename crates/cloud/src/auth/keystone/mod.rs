@@ -4,6 +4,7 @@ mod body;
 mod catalog;
 mod error;
 mod grant;
+mod token;
 mod user;
 
 pub(crate) use error::LoginError;
@@ -25,9 +26,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use std::time::SystemTime;
 
-/// Longest body of a login's answer that is read, in bytes: a catalog of all services and regions is
-/// larger than any other answer.
-const CATALOG_LIMIT: usize = 1024 * 1024;
+/// Longest body of a login's answer that is read, in bytes. Catalogs of all services and regions have 20 to 60
+/// KiB.
+const CATALOG_LIMIT: usize = 256 * 1024;
 
 /// An identity service, as one cloud entry uses it.
 #[derive(Clone, Copy)]
