@@ -156,8 +156,16 @@ fn place(reference: &CredentialRef) -> Place {
 /// What is read of a Secret. Its other keys are skipped.
 #[derive(Deserialize)]
 struct Data {
+    #[serde(rename = "kind")]
+    _kind: Kind,
     #[serde(default)]
     data: Option<Keys>,
+}
+
+/// Anything else is the answer of something in front of the API server, and shows nothing about the Secret.
+#[derive(Deserialize)]
+enum Kind {
+    Secret,
 }
 
 #[derive(Default, Deserialize)]
