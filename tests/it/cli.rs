@@ -15,7 +15,7 @@ use testbed::{
 };
 
 /// Each flag with its environment variable and invalid values.
-const FLAGS: [(&str, &str, &[&str]); 13] = [
+const FLAGS: [(&str, &str, &[&str]); 14] = [
     (
         "--namespace",
         "IMAGE_EXPORT_NAMESPACES",
