@@ -337,9 +337,10 @@ async fn signatures_beyond_those_that_may_fail_at_once_are_deferred() {
     for answered in [3, 10] {
         let polls = join_all((0..10).map(|_| query(&client, &keys))).await;
         for (n, poll) in polls.into_iter().enumerate() {
-            let expected = match n < answered {
-                true => ("answered", 1),
-                false => ("deferred", 0),
+            let expected = if n < answered {
+                ("answered", 1)
+            } else {
+                ("deferred", 0)
             };
             assert_eq!((poll.outcome.category(), poll.requests), expected);
         }

@@ -73,7 +73,7 @@ impl RoundRobin {
     }
 
     /// Whether the next attempt is that of `waiter`. An attempt was possible from `possible` on; a turn that
-    /// is not taken within `hold` passes to the next.
+    /// is not taken within `hold` passes to the next, and who did not take it waits no more.
     pub(super) fn is_next(
         &mut self,
         waiter: Waiter,
@@ -103,10 +103,8 @@ impl RoundRobin {
                 self.turn = Some((turn, began));
                 return false;
             }
+            self.places.remove(&next);
             self.end_turn(turn, possible);
-            if let Some(place) = self.places.get_mut(&next) {
-                place.since = now;
-            }
         }
         false
     }
