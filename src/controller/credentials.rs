@@ -24,11 +24,6 @@ const OF_NAMESPACE: usize = 4 << 20;
 /// Where all have more than this, a namespace may have an equal share of it.
 const OF_ALL: usize = 16 << 20;
 
-/// What a credential takes in memory.
-fn bytes(_: &Credential) -> usize {
-    4 << 10
-}
-
 type Credentials = HashMap<Arc<CredentialRef>, Arc<Credential>>;
 
 /// The credentials in use.
@@ -51,7 +46,7 @@ impl CredentialStore {
     ) -> Result<(), ConfigurationError> {
         let mut credentials = self.lock();
         credentials.remove(&reference);
-        let own = bytes(&credential);
+        let own = credential.bytes();
         if is_within_budget(&credentials, &reference.namespace, own) {
             credentials.insert(reference, credential);
             return Ok(());
@@ -85,7 +80,7 @@ fn is_within_budget(credentials: &Credentials, namespace: &Arc<str>, more: usize
     let (mut own, mut all) = (more, more);
     let mut namespaces = HashSet::from([namespace]);
     for (reference, credential) in credentials {
-        let bytes = bytes(credential);
+        let bytes = credential.bytes();
         all += bytes;
         if reference.namespace == *namespace {
             own += bytes;
@@ -433,7 +428,7 @@ mod tests {
     #[test]
     fn a_namespace_keeps_credentials_within_its_budget_and_others_within_theirs() {
         let store = CredentialStore::default();
-        let each = bytes(&credential());
+        let each = credential().bytes();
         let most = OF_NAMESPACE / each;
         assert_eq!(kept(&store, "greedy", most + 100), most);
         assert_eq!(kept(&store, "other", 5), 5);
@@ -444,7 +439,7 @@ mod tests {
     #[test]
     fn where_all_have_too_many_a_namespace_has_an_equal_share() {
         let store = CredentialStore::default();
-        let each = bytes(&credential());
+        let each = credential().bytes();
         let (most, full) = (OF_NAMESPACE / each, OF_ALL / OF_NAMESPACE);
         for number in 0..full {
             assert_eq!(kept(&store, &format!("greedy-{number}"), most), most);

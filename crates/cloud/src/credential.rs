@@ -43,13 +43,13 @@ impl Credential {
         self.version
     }
 
-    /// The memory that it holds, in bytes: its texts, certificates and tokens, and an allowance for what
-    /// keeps them together. It grows and shrinks with its tokens.
+    /// The memory that it holds, in bytes: its texts and certificates, and an allowance for what keeps them
+    /// together. Its tokens come on top.
     #[must_use]
     pub fn bytes(&self) -> usize {
         /// Allocations are rounded up, and have a header each.
         const ALLOWANCE: usize = 1024;
-        size_of::<Self>() + ALLOWANCE + self.entry.bytes() + self.tokens.bytes()
+        size_of::<Self>() + ALLOWANCE + self.entry.bytes()
     }
 
     /// The project that the entry names by its id.

@@ -125,25 +125,9 @@ impl Tokens {
             |slot: &Arc<Slot>| Arc::strong_count(slot) > 1 || lock(&slot.state).is_of_use();
         Arc::clone(entry(&mut lock(&self.slots), scope.cloned(), is_of_use))
     }
-
-    /// The memory that they hold, in bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        let slots = lock(&self.slots);
-        slots.values().map(|slot| slot.bytes()).sum()
-    }
 }
 
 impl Slot {
-    fn bytes(&self) -> usize {
-        let state = lock(&self.state);
-        let grant = state.session.as_ref().map_or(0, |session| {
-            // The redactor knows the token, too.
-            size_of::<Session>() + 2 * session.grant.token.len() + session.grant.endpoint.bytes()
-        });
-        let jobs = state.rejected_jobs.len() * size_of::<(JobId, RejectedJob)>();
-        size_of::<(Option<ProjectId>, Self)>() + grant + jobs
-    }
-
     /// Records that the image service accepted the token for a job.
     pub(crate) fn accept(&self, session: &Session, job_id: &JobId) {
         session.accepted.store(true, Ordering::Relaxed);

@@ -90,6 +90,8 @@ fn options() -> serde_saphyr::Options {
             max_recorded_anchor_events: 20_000,
             max_recorded_anchor_bytes: 4 * MAX_CLOUDS_YAML_BYTES,
             max_total_scalar_bytes: 8 * MAX_CLOUDS_YAML_BYTES,
+            // Defaults for hundreds of clouds are one anchor with as many aliases.
+            enforce_alias_anchor_ratio: false,
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 10_000 },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,

@@ -39,7 +39,8 @@ pub(crate) struct Trust {
 impl Trust {
     /// The memory of its certificates.
     pub(crate) fn bytes(&self) -> usize {
-        self.authorities.iter().map(|der| der.len()).sum()
+        let bytes = |der: &CertificateDer<'_>| size_of_val(der) + der.len();
+        self.authorities.iter().map(bytes).sum()
     }
 
     /// Nobody can make two settings with one hash, so none lends its trust to another.
