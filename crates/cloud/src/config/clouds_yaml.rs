@@ -78,8 +78,8 @@ fn clouds(yaml: &str, cloud: &str) -> Result<Clouds, serde_saphyr::Error> {
 }
 
 /// Permits thousands of clouds. Aliases stand for copies, which the parser keeps and replays: they may not
-/// make more than a few times the longest file of it, however deep they are nested. Repeated keys are judged here,
-/// as those of other entries do not matter.
+/// make more than a few times the longest file of it, however deep they are nested. Repeated keys are judged
+/// here, as those of other entries do not matter.
 fn options() -> serde_saphyr::Options {
     const MAX_EVENTS: usize = 200_000;
     serde_saphyr::options! {

@@ -362,8 +362,8 @@ fn interface(raw: Option<String>) -> String {
         .unwrap_or(interface)
 }
 
-/// The field that disables the check of certificates. Only a plain yes to `insecure` or no to `verify` does; some
-/// files have a path in `verify`.
+/// The field that disables the check of certificates. Only a plain yes to `insecure` or no to `verify` does;
+/// some files have a path in `verify`.
 fn accepts_any(raw: &mut RawCloud) -> Option<Field> {
     let mut is = |field, words: [&str; 4]| {
         let value = raw.text(field).unwrap_or_default().to_ascii_lowercase();

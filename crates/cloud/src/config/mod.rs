@@ -29,7 +29,8 @@ pub(crate) const MAX_FIELD_BYTES: usize = 4 * 1024;
 pub(crate) const MAX_TOKEN_BYTES: usize = 32 * 1024;
 /// Longest list of certificates, in bytes of PEM: some 40 authorities.
 pub(crate) const MAX_CACERT_BYTES: usize = 64 * 1024;
-/// Longest texts of an entry together, in bytes, without its certificates. Those behind aliases count each time.
+/// Longest texts of an entry together, in bytes, without its certificates. Those behind aliases count each
+/// time.
 pub(crate) const MAX_ENTRY_BYTES: usize = 40 * 1024;
 
 /// The content of a `clouds.yaml`, with the certificates that belong to it.

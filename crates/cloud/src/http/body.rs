@@ -255,7 +255,7 @@ mod tests {
 
     /// A limit beyond all memory does not wait for ever.
     #[tokio::test(start_paused = true)]
-    async fn noshare_is_larger_than_the_memory() {
+    async fn no_share_is_larger_than_the_memory() {
         let memory = Memory::new(64 << 10);
         let share = memory.share(1 << 20, Instant::now() + TIMEOUT).await;
         assert_eq!(share.unwrap().num_permits(), 64);

@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 /// What counts of the parts of one list.
 ///
-/// A part that failed, still runs or has an undocumented status yields no id: a missing id is polled for again, a
-/// wrong one would stay.
+/// A part that failed, still runs or has an undocumented status yields no id: a missing id is polled for
+/// again, a wrong one would stay.
 #[derive(Default)]
 pub(super) struct Parts {
     /// The first id of a part with the status `SUCCESS` or none.
