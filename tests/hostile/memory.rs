@@ -30,7 +30,9 @@ async fn a_secret_of_900_kb_that_70_objects_name_costs_no_memory_and_says_why_it
     trial.tenant.create_many(ENTRIES, object).await;
 
     let attacked = trial.window("attack").await;
-    trial.tenant_is_told("CredentialsInvalid", "KiB").await;
+    trial
+        .tenant_is_told("CredentialsInvalid", "at most 65536 are read")
+        .await;
     let again = trial.window_after_restart().await;
     trial.end(&quiet, &[&attacked, &again]).await;
 }
@@ -49,6 +51,8 @@ async fn a_list_of_300_objects_with_255_kb_of_annotations_each_fits_into_the_mem
         object
     };
     trial.tenant.create_many(300, object).await;
+    // While the API server takes in 76 MB, whoever watches it sees new objects late: that is its share of the harm.
+    println!("{}", trial.window("created").await);
 
     let attacked = trial.window("attack").await;
     let again = trial.window_after_restart().await;

@@ -37,7 +37,7 @@ const WINDOW: Duration = Duration::from_secs(4);
 /// What a new object has not got so long after the window counts as lost.
 const LOST: Duration = Duration::from_secs(15);
 /// What a busy machine adds to the start of a process, and to a list of much more.
-const SLOW_START: Duration = Duration::from_secs(5);
+const SLOW_START: Duration = Duration::from_secs(15);
 
 /// One trial at a time.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
