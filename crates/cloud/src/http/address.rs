@@ -16,7 +16,7 @@ type Network<T> = (T, u32);
 /// through them.
 const INTERNAL_V4: [Network<Ipv4Addr>; 13] = [
     // Reaches the machine itself on Linux.
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::LOCALHOST, 8),
     // Link-local, with most metadata services.
     (Ipv4Addr::new(169, 254, 0, 0), 16),

@@ -47,7 +47,7 @@ pub(crate) fn parse(
     job_id: &JobId,
     redactor: &Redactor,
 ) -> Result<JobAnswer, InvalidJob> {
-    let mut job = Job::new(job_id, redactor);
+    let mut job = Body::new(job_id, redactor);
     if !json::parse(body, Object(&mut job)).ok_or(InvalidJob::NotJson)? {
         return Err(InvalidJob::NotAnObject);
     }
@@ -78,7 +78,7 @@ pub(crate) fn parse(
 }
 
 /// The members of the body.
-struct Job<'a> {
+struct Body<'a> {
     job_id: &'a JobId,
     redactor: &'a Redactor,
     /// Whether the answer names the job of the query; `None` where it names none.
@@ -91,7 +91,7 @@ struct Job<'a> {
     entities: Entities<'a>,
 }
 
-impl<'a> Job<'a> {
+impl<'a> Body<'a> {
     fn new(job_id: &'a JobId, redactor: &'a Redactor) -> Self {
         Self {
             job_id,
@@ -107,7 +107,7 @@ impl<'a> Job<'a> {
     }
 }
 
-impl<'de> Members<'de> for Job<'_> {
+impl<'de> Members<'de> for Body<'_> {
     const NAMES: &'static [&'static str] = &[
         "job_id",
         "status",

@@ -85,7 +85,8 @@ fn a_file_cannot_unfold() {
     let many = format!("clouds: {{{long}, {}, otc: *a}}", again.join(", "));
     // Maps within maps, each of which the parser keeps for itself.
     let texts = vec!["x"; 20_000].join(",");
-    let open: String = (0..60).map(|n| format!("{{a: &b{n} ")).collect();
+    let open: Vec<_> = (0..60).map(|n| format!("{{a: &b{n} ")).collect();
+    let open = open.concat();
     let nested = format!("x: {open}[{texts}]{}\nclouds: {{}}", "}".repeat(60));
     // Lists of lists of lists.
     let mut lists = vec!["a0: &a0 [x, x, x, x, x, x, x, x]".to_owned()];

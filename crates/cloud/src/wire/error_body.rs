@@ -201,6 +201,7 @@ impl<'de> Members<'de> for Inner {
 }
 
 /// The start of a text. A code or id that is cut is too long to be one.
+#[allow(clippy::unnecessary_wraps, reason = "a reader of texts may find none")]
 fn start(text: &str) -> Option<String> {
     let text = text.trim();
     Some(text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned())

@@ -318,7 +318,9 @@ fn ten_namespaces_read_secrets_alike_whatever_one_of_them_queues() {
         }
     };
     want("noisy", 2000);
-    NEIGHBOURS.iter().for_each(|namespace| want(namespace, 200));
+    for namespace in NEIGHBOURS {
+        want(namespace, 200);
+    }
     world.run(60);
     let reads = world
         .reads
@@ -560,7 +562,7 @@ fn begin(world: &mut World, attack: Attack, n: usize) -> usize {
                 } else {
                     running()
                 }
-            })
+            });
         }
         Attack::Requests(many) => return many,
     }
