@@ -35,7 +35,7 @@ pub const SCALE: f64 = 0.1;
 /// Length of a window: eight periods of the neighbours.
 const WINDOW: Duration = Duration::from_secs(4);
 /// What a new object has not got so long after the window counts as lost.
-const LOST: Duration = Duration::from_secs(15);
+const LOST: Duration = Duration::from_secs(30);
 /// What a busy machine adds to the start of a process, and to a list of much more.
 const SLOW_START: Duration = Duration::from_secs(15);
 

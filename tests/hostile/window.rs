@@ -5,8 +5,8 @@ use std::{fmt, time::Duration};
 /// How much later than in the quiet window something may be.
 const LATER: f64 = 1.2;
 /// The same in absolute terms: what a busy machine of two cores adds by itself, to a wait as to the answer of the API
-/// server. Ten seconds by the operator's time.
-pub const NOISE: Duration = Duration::from_secs(1);
+/// server. Thirty seconds by the operator's time; without the defences the attacks cost minutes of it.
+pub const NOISE: Duration = Duration::from_secs(3);
 /// Polls that a neighbour may have fewer besides: one a job, at the edge of the window.
 const EDGE: usize = 4;
 /// The memory limit in `deploy/operator/deployment.yaml`.
