@@ -13,6 +13,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::{
+    path::Path,
     sync::{Once, OnceLock},
     time::{Duration, Instant},
 };
@@ -78,8 +79,13 @@ pub fn install_tls_provider() {
 
 /// A client with the administrator's rights.
 pub async fn client(cluster: &Cluster) -> Client {
+    client_of(cluster.admin_kubeconfig()).await
+}
+
+/// A client with the rights of a kubeconfig.
+pub async fn client_of(kubeconfig: &Path) -> Client {
     install_tls_provider();
-    let kubeconfig = Kubeconfig::read_from(cluster.admin_kubeconfig()).expect("a kubeconfig");
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .expect("a usable kubeconfig");

@@ -126,9 +126,14 @@ impl Operator {
         self.signal("CONT");
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     fn signal(&self, name: &str) {
         let status = Command::new("kill")
-            .args(["-s", name, &self.process.pid().to_string()])
+            .args(["-s", name, &self.pid().to_string()])
             .status()
             .expect("kill runs");
         assert!(status.success(), "kill -s {name}");

@@ -47,7 +47,7 @@ impl NamedUser {
         match (&self.id, &self.name, &self.domain) {
             (Some(id), _, _) => *id == user.id,
             (None, Some(name), Some(domain)) => {
-                *name == user.name && domain.is(&user.domain_id, &user.domain)
+                same_name(name, &user.name) && domain.is(&user.domain_id, &user.domain)
             }
             _ => false,
         }
@@ -104,10 +104,15 @@ impl NamedDomain {
     fn is(&self, id: &str, name: &str) -> bool {
         match (&self.id, &self.name) {
             (Some(wanted), _) => wanted == id,
-            (None, Some(wanted)) => wanted == name,
+            (None, Some(wanted)) => same_name(wanted, name),
             (None, None) => false,
         }
     }
+}
+
+/// Keystone compares names as its database does, and MySQL by default without case.
+fn same_name(wanted: &str, name: &str) -> bool {
+    wanted.eq_ignore_ascii_case(name)
 }
 
 #[derive(Deserialize)]

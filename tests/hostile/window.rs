@@ -1,0 +1,82 @@
+//! What the neighbours get within a window of time, and whether that is as much as without an attack.
+
+use std::{fmt, time::Duration};
+
+/// How much later than in the quiet window something may be.
+const LATER: f64 = 1.2;
+/// The same in absolute terms: what a busy machine of two cores adds by itself, to a wait as to the answer of the API
+/// server. Ten seconds by the operator's time.
+pub const NOISE: Duration = Duration::from_secs(1);
+/// Polls that a neighbour may have fewer besides: one a job, at the edge of the window.
+const EDGE: usize = 4;
+/// The memory limit in `deploy/operator/deployment.yaml`.
+const MEMORY: u64 = 128 * 1024 * 1024;
+
+/// What the neighbours got.
+#[derive(Debug)]
+pub struct Window {
+    pub name: &'static str,
+    /// Polls of the running jobs, by neighbour.
+    pub polls: Vec<usize>,
+    /// The longest time in which one of those jobs was not polled.
+    pub longest_gap: Duration,
+    /// From the creation of a new object to its first status, for the slowest one; `None`: one got none.
+    pub first_status: Option<Duration>,
+    /// From there to the Event of its end.
+    pub event: Option<Duration>,
+    /// The most memory that the process has had until the end of the window, in bytes.
+    pub peak_memory: u64,
+}
+
+impl Window {
+    /// In what the neighbours got less than in the quiet window.
+    pub fn harm(&self, quiet: &Self) -> Vec<String> {
+        let name = self.name;
+        let mut harm = Vec::new();
+        for (n, (polls, quiet)) in self.polls.iter().zip(&quiet.polls).enumerate() {
+            if 6 * (polls + EDGE) < 5 * quiet {
+                harm.push(format!(
+                    "{name}: {polls} polls of neighbour {n} instead of {quiet}"
+                ));
+            }
+        }
+        let waits = [
+            ("poll", Some(self.longest_gap), Some(quiet.longest_gap)),
+            ("first status", self.first_status, quiet.first_status),
+            ("Event", self.event, quiet.event),
+        ];
+        for (what, wait, quiet) in waits {
+            let quiet = quiet.expect("the quiet window loses nothing");
+            match wait {
+                Some(wait) if wait <= quiet.mul_f64(LATER) + NOISE => {}
+                Some(wait) => harm.push(format!(
+                    "{name}: a neighbour waited {wait:.1?} for a {what} instead of {quiet:.1?}"
+                )),
+                None => harm.push(format!("{name}: a neighbour got no {what}")),
+            }
+        }
+        if self.peak_memory > MEMORY {
+            let peak = self.peak_memory >> 20;
+            harm.push(format!("{name}: the operator had {peak} MiB of memory"));
+        }
+        harm
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wait = |wait: Option<Duration>| {
+            wait.map_or_else(|| "none".to_owned(), |wait| format!("{wait:.2?}"))
+        };
+        write!(
+            f,
+            "{:>16}: polls {:?}, longest gap {:.2?}, first status {}, Event {}, peak {} MiB",
+            self.name,
+            self.polls,
+            self.longest_gap,
+            wait(self.first_status),
+            wait(self.event),
+            self.peak_memory >> 20,
+        )
+    }
+}
