@@ -1,11 +1,11 @@
 //! Attacks by changes without an end, and by objects that look alike.
 
 use crate::{
-    tenant::{persist, secret, with_token},
+    tenant::{secret, with_token},
     trial::{SCALE, Trial, until},
 };
 use image_export_api::POLL_REQUEST_ANNOTATION;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::DeleteParams;
 use serde_json::json;
 use testbed::ims::{End, Job};
 
@@ -95,7 +95,7 @@ async fn objects_created_and_deleted_in_a_loop_delay_nobody() {
             let spec = json!({ "jobID": "done", "ttlSecondsAfterFinished": 0 });
             let name = format!("object-{n}");
             let object = tenant.object(&name, spec);
-            persist(async || tenant.jobs.create(&PostParams::default(), &object).await).await;
+            tenant.create(&object).await;
             if n % 2 == 0 {
                 // The operator may have come first.
                 let _ = tenant.jobs.delete(&name, &DeleteParams::default()).await;

@@ -23,7 +23,8 @@ async fn keep_open(trial: &mut Trial, connections: usize, bytes: Vec<u8>) {
                     let _ = connection.read(&mut [0; 512]).await;
                 }
             }
-            sleep(Duration::from_millis(200)).await;
+            // No storm of connections: it is the memory that is attacked.
+            sleep(Duration::from_secs(3)).await;
         }
     });
 }

@@ -3,7 +3,7 @@
 use crate::{
     hosts::briefly,
     tenant::{secret, with_key, with_login},
-    trial::{SCALE, Trial, until},
+    trial::{Trial, until},
     window::NOISE,
 };
 use std::time::Duration;

@@ -2,12 +2,12 @@
 
 use crate::{
     harness::{client, cluster},
-    tenant::{self, object, persist},
+    tenant::{self, object},
 };
 use futures::future::join_all;
 use image_export_api::ImageExportJob;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, Client, api::PostParams};
+use kube::{Api, Client};
 use serde_json::json;
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -138,7 +138,7 @@ impl Neighbour {
 
     /// Creates an object in its namespace.
     pub async fn create_object(&self, client: &Client, object: &ImageExportJob) {
-        let jobs: Api<ImageExportJob> = Api::namespaced(client.clone(), &self.namespace);
-        persist(async || jobs.create(&PostParams::default(), object).await).await;
+        let jobs = Api::namespaced(client.clone(), &self.namespace);
+        tenant::create(&jobs, object).await;
     }
 }

@@ -66,7 +66,7 @@ impl Tenant {
     }
 
     pub async fn create(&self, object: &ImageExportJob) {
-        persist(async || self.jobs.create(&PostParams::default(), object).await).await;
+        create(&self.jobs, object).await;
     }
 
     /// Creates or replaces a Secret that has only the key `clouds.yaml`.
@@ -173,11 +173,20 @@ pub async fn put_secret(secrets: &Api<Secret>, name: &str, data: &[(&str, String
     };
     let parameters = PatchParams::apply("a-user").force();
     let patch = Patch::Apply(&secret);
-    persist(async || secrets.patch(name, &parameters, &patch).await).await;
+    persist(|| secrets.patch(name, &parameters, &patch)).await;
+}
+
+/// Creates an object.
+pub async fn create(jobs: &Api<ImageExportJob>, object: &ImageExportJob) {
+    let parameters = PostParams::default();
+    persist(|| jobs.create(&parameters, object)).await;
 }
 
 /// Repeats a request that the API server puts off.
-pub async fn persist<T>(mut request: impl AsyncFnMut() -> kube::Result<T>) -> T {
+async fn persist<T, R>(request: impl Fn() -> R) -> T
+where
+    R: Future<Output = kube::Result<T>>,
+{
     loop {
         match request().await {
             Err(kube::Error::Api(status)) if status.code == 429 => {

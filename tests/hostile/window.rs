@@ -10,7 +10,7 @@ pub const NOISE: Duration = Duration::from_secs(1);
 /// Polls that a neighbour may have fewer besides: one a job, at the edge of the window.
 const EDGE: usize = 4;
 /// The memory limit in `deploy/operator/deployment.yaml`.
-const MEMORY: u64 = 128 * 1024 * 1024;
+pub const MEMORY: u64 = 128 * 1024 * 1024;
 
 /// What the neighbours got.
 #[derive(Debug)]

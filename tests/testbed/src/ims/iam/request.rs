@@ -110,7 +110,7 @@ impl NamedDomain {
     }
 }
 
-/// Keystone compares names as its database does, and MySQL by default without case.
+/// Keystone compares names as its database does: many of them without case.
 fn same_name(wanted: &str, name: &str) -> bool {
     wanted.eq_ignore_ascii_case(name)
 }
