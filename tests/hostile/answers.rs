@@ -14,8 +14,8 @@ fn unfolding(bytes: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forty_answers_of_256_kib_that_unfold_when_parsed_fit_into_the_memory() {
-    const JOBS: usize = 40;
+async fn answers_of_256_kib_that_unfold_when_parsed_fit_into_the_memory() {
+    const JOBS: usize = 64;
     let trial = Trial::begin("unfolding").await;
     let quiet = trial.window("quiet").await;
     let host = Simulator::start(ims::Config::default()).expect("a simulator");
