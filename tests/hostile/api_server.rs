@@ -79,7 +79,7 @@ async fn annotations_toggled_until_events_are_dropped_cost_no_event_of_others() 
     let toggles = trial.keep(8, move |n| {
         let tenant = tenant.clone();
         async move {
-            let value = (n / OBJECTS % 2 == 0).then(|| "x".repeat(100));
+            let value = (n / OBJECTS).is_multiple_of(2).then(|| "x".repeat(100));
             let annotations = json!({ POLL_REQUEST_ANNOTATION: value });
             let patch = json!({ "metadata": { "annotations": annotations } });
             tenant
