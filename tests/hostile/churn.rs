@@ -71,7 +71,7 @@ async fn a_hundred_objects_that_are_suspended_and_resumed_all_the_time_delay_nob
     let toggles = trial.keep(8, move |n| {
         let tenant = tenant.clone();
         async move {
-            let patch = json!({ "spec": { "suspend": n / 100 % 2 == 0 } });
+            let patch = json!({ "spec": { "suspend": (n / 100).is_multiple_of(2) } });
             tenant.try_patch(&format!("job-{}", n % 100), patch).await;
         }
     });
@@ -96,7 +96,7 @@ async fn objects_created_and_deleted_in_a_loop_delay_nobody() {
             let name = format!("object-{n}");
             let object = tenant.object(&name, spec);
             tenant.create(&object).await;
-            if n % 2 == 0 {
+            if n.is_multiple_of(2) {
                 // The operator may have come first.
                 let _ = tenant.jobs.delete(&name, &DeleteParams::default()).await;
             }

@@ -2,7 +2,7 @@
 
 use crate::{
     harness::cluster,
-    tenant::{put_secret, secret, with_token},
+    tenant::{many, put_secret, secret, with_token},
     trial::Trial,
 };
 use serde_json::{Value, json};
@@ -70,15 +70,15 @@ async fn seven_hundred_certificate_bundles_of_their_own_fit_into_the_memory() {
     let pem = std::fs::read_to_string(file.as_str().expect("a file")).expect("a certificate");
     let (url, tenant) = (trial.neighbours.cloud.url(), &trial.tenant);
     let clouds = with_token(&url, &tenant.token, "");
-    let secrets = (0..BUNDLES).map(async |n| {
+    many(BUNDLES, async |n| {
         let data = [
             ("clouds.yaml", clouds.clone()),
             // Different texts, as comments are no part of a certificate.
             ("cacert", format!("# {n}\n{pem}")),
         ];
         put_secret(&tenant.secrets, &format!("bundle-{n}"), &data).await;
-    });
-    futures::future::join_all(secrets).await;
+    })
+    .await;
     let object = |n| {
         let name = format!("bundle-{n}");
         let job = Job::new(&tenant.project, name.as_str()).ends(End::Never);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// The label by which an operator chooses its objects.
 pub const LABEL: &str = "trial";
-/// Requests of a tenant that are under way at once.
+/// Acts of [`many`] that are under way at once.
 const AT_ONCE: usize = 32;
 
 /// The attacker.
@@ -56,13 +56,11 @@ impl Tenant {
 
     /// Creates so many objects.
     pub async fn create_many(&self, count: usize, object: impl Fn(usize) -> ImageExportJob) {
-        let create = |n| {
+        many(count, |n| {
             let object = object(n);
             async move { self.create(&object).await }
-        };
-        stream::iter(0..count)
-            .for_each_concurrent(AT_ONCE, create)
-            .await;
+        })
+        .await;
     }
 
     pub async fn create(&self, object: &ImageExportJob) {
@@ -158,6 +156,13 @@ pub fn with_login(auth_url: &str, url: &str, fields: &str) -> String {
     )
 }
 
+/// Acts so many times, some at once.
+pub async fn many<Act: Future<Output = ()>>(count: usize, act: impl FnMut(usize) -> Act) {
+    stream::iter(0..count)
+        .for_each_concurrent(AT_ONCE, act)
+        .await;
+}
+
 /// Creates or replaces a Secret.
 pub async fn put_secret(secrets: &Api<Secret>, name: &str, data: &[(&str, String)]) {
     let data = data
@@ -173,26 +178,31 @@ pub async fn put_secret(secrets: &Api<Secret>, name: &str, data: &[(&str, String
     };
     let parameters = PatchParams::apply("a-user").force();
     let patch = Patch::Apply(&secret);
-    persist(|| secrets.patch(name, &parameters, &patch)).await;
+    let result = persist(|| secrets.patch(name, &parameters, &patch)).await;
+    result.expect("the API server accepts it");
 }
 
 /// Creates an object.
 pub async fn create(jobs: &Api<ImageExportJob>, object: &ImageExportJob) {
     let parameters = PostParams::default();
-    persist(|| jobs.create(&parameters, object)).await;
+    match persist(|| jobs.create(&parameters, object)).await {
+        // An attempt before this one got no reply.
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        result => drop(result.expect("the API server accepts it")),
+    }
 }
 
-/// Repeats a request that the API server puts off.
-async fn persist<T, R>(request: impl Fn() -> R) -> T
+/// Repeats a request that a busy API server puts off.
+async fn persist<T, R>(request: impl Fn() -> R) -> kube::Result<T>
 where
     R: Future<Output = kube::Result<T>>,
 {
     loop {
         match request().await {
-            Err(kube::Error::Api(status)) if status.code == 429 => {
+            Err(kube::Error::Api(status)) if status.code == 429 || status.code >= 500 => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            result => return result.expect("the API server accepts it"),
+            result => return result,
         }
     }
 }

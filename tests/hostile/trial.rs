@@ -1,14 +1,17 @@
 //! One attack: an operator of its own, the neighbours, and a hostile tenant.
 
 use crate::{
-    harness::{Launch, Operator, PATIENCE, client, cluster, condition},
+    harness::{Launch, OPERATOR_NAMESPACE, Operator, PATIENCE, client, cluster, condition},
     neighbours::{Neighbours, New, SHARED},
     tenant::{LABEL, Tenant, put_secret, secret},
     window::{MEMORY, Window},
 };
 use futures::StreamExt;
 use image_export_api::ImageExportJob;
-use k8s_openapi::{api::events::v1::Event, jiff::Timestamp};
+use k8s_openapi::{
+    api::{core::v1::Namespace, events::v1::Event},
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client,
     api::ListParams,
@@ -124,6 +127,7 @@ impl Trial {
     /// Measures what the neighbours get in a window of time.
     pub async fn window(&self, name: &'static str) -> Window {
         let begin = Instant::now();
+        let control = tokio::spawn(slowness(self.admin.clone(), begin + WINDOW));
         let mut new = self.neighbours.create_new(&self.admin).await;
         sleep_until((begin + WINDOW / 2).into()).await;
         new.extend(self.neighbours.create_new(&self.admin).await);
@@ -131,6 +135,7 @@ impl Trial {
         let (polls, longest_gap) = self.polls(begin);
         Window {
             name,
+            machine: control.await.expect("no panic"),
             polls,
             longest_gap,
             first_status: self.slowest_first_status(&new).await,
@@ -145,7 +150,7 @@ impl Trial {
         self.window("after a restart").await
     }
 
-    /// Kills the operator (SIGKILL) and starts it again. Returns once all neighbours are polled.
+    /// Kills the operator (SIGKILL), unless that was done, and starts it again. Returns once all neighbours are polled.
     pub async fn restart(&mut self) {
         self.operator.kill();
         let started = Instant::now();
@@ -276,7 +281,8 @@ impl Trial {
         let to = from + WINDOW.as_secs_f64();
         let mut polls: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for request in self.neighbours.cloud.requests() {
-            if (from..to).contains(&request.at_seconds) {
+            // What is not answered with 200 is an attacker's, without the right to the job.
+            if (from..to).contains(&request.at_seconds) && request.status == Some(200) {
                 let times = polls.entry(request.path).or_default();
                 times.push(request.at_seconds);
             }
@@ -369,6 +375,21 @@ fn launch_operator(name: &str, (scale, arguments): &(f64, Vec<String>)) -> Opera
     let mut all = vec!["--watch-label-selector", selector.as_str()];
     all.extend(arguments.iter().map(String::as_str));
     Operator::start_as(cluster(), launch, &all)
+}
+
+/// The longest that this process waited for its turn, and for a read from the API server, until `end`.
+async fn slowness(client: Client, end: Instant) -> Duration {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let namespaces: Api<Namespace> = Api::all(client);
+    let mut longest = Duration::ZERO;
+    while Instant::now() < end {
+        let started = Instant::now();
+        sleep(PAUSE).await;
+        // A failure takes its time as well.
+        let _ = namespaces.get_opt(OPERATOR_NAMESPACE).await;
+        longest = longest.max(started.elapsed().saturating_sub(PAUSE));
+    }
+    longest
 }
 
 fn watch_first_statuses(client: &Client) -> FirstStatuses {
