@@ -4,8 +4,8 @@ use std::{fmt, time::Duration};
 
 /// How much later than in the quiet window something may be.
 const LATER: f64 = 1.2;
-/// The same in absolute terms, thirty seconds by the operator's time; besides, what the machine was slow by in that window,
-/// twice: for a call of the operator and for its turn before.
+/// The same in absolute terms, thirty seconds by the operator's time; besides, what the machine was slow by in that
+/// window, twice: for a call of the operator and for its turn before.
 pub const NOISE: Duration = Duration::from_secs(3);
 /// Polls that a neighbour may have fewer besides: one of each of its four jobs, at the edge of the window and for each
 /// period in which the machine stood still.
