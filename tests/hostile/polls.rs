@@ -51,7 +51,9 @@ async fn four_hundred_objects_that_wait_for_one_login_hold_no_slot_of_others() {
     let trial = Trial::begin("one-login").await;
     let quiet = trial.window("quiet").await;
     let host = Host::silent().await;
-    let fields = "username: u, password: p, user_domain_name: d, project_id: p";
+    // A project by its name: which one that is shows after the login alone, so all wait for it.
+    let fields =
+        "username: u, password: p, user_domain_name: d, project_name: p, project_domain_name: d";
     let auth_url = format!("{}/v3", host.url());
     let clouds = with_login(&auth_url, &trial.neighbours.cloud.url(), fields);
     trial.tenant.put_clouds("otc", clouds).await;
