@@ -163,6 +163,10 @@ async fn a_leader_that_crashes_is_replaced_and_no_finished_job_is_polled_again()
     let pair = Pair::start("sigkill", Launch::default(), Launch::default()).await;
     pair.team.follow(Job::new(PROJECT, "done")).await;
     pair.team.until_reason("done", "JobSucceeded").await;
+    // An Event that still waits when the process is killed is lost.
+    while pair.team.events("done").await.is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     let polls = pair.team.polls("done");
     pair.leader.kill();
     until_log(&pair.standby, "this process leads").await;
