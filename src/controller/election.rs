@@ -91,7 +91,7 @@ impl Election {
         tracing::info!(
             lease = %format!("{}/{}", lease.namespace, lease.name),
             %identity,
-            "standing for leadership"
+            "candidate for leadership"
         );
         let (release, released) = oneshot::channel();
         let (sender, terms) = watch::channel(None);
@@ -376,14 +376,14 @@ mod tests {
 
     const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/ns/leases";
 
-    struct Standing {
+    struct Started {
         election: Election,
         terms: Terms,
         health: Arc<Health>,
         sent: Arc<Mutex<Vec<Sent>>>,
     }
 
-    impl Standing {
+    impl Started {
         /// A candidate whose requests are answered so.
         fn new(answer: impl FnMut(&Sent) -> Answer + Send + 'static) -> Self {
             let (client, sent) = api_server(answer);
@@ -432,7 +432,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_missing_lease_is_created_renewed_and_given_up() {
         let mut version = 0;
-        let standing = Standing::new(move |sent| {
+        let started = Started::new(move |sent| {
             version += 1;
             if sent.line.starts_with("GET") {
                 Answer::failure(404, &json!(null))
@@ -441,12 +441,12 @@ mod tests {
             }
         });
         wait(7).await;
-        assert_eq!(standing.term(), Some(1));
+        assert_eq!(started.term(), Some(1));
         let (get, put) = (
             format!("GET {PATH}/{LEASE}"),
             format!("PUT {PATH}/{LEASE}?"),
         );
-        let lines = standing.lines();
+        let lines = started.lines();
         assert_eq!(
             lines,
             [
@@ -457,7 +457,7 @@ mod tests {
                 put.clone()
             ]
         );
-        let (created, renewed) = (standing.body(1), standing.body(4));
+        let (created, renewed) = (started.body(1), started.body(4));
         assert_eq!(created["metadata"], json!({ "name": LEASE }));
         assert_eq!(
             renewed["metadata"]["resourceVersion"], "4",
@@ -474,8 +474,8 @@ mod tests {
             renewed["spec"]["acquireTime"]
         );
 
-        let (terms, sent) = (standing.terms.clone(), standing.sent.clone());
-        standing.election.release().await;
+        let (terms, sent) = (started.terms.clone(), started.sent.clone());
+        started.election.release().await;
         assert!(terms.borrow().is_none());
         let last = sent.lock().unwrap().last().unwrap().clone();
         assert_eq!(
@@ -492,7 +492,7 @@ mod tests {
             "spec": { "holderIdentity": "other", "leaseDurationSeconds": 15, "leaseTransitions": 7,
                       "renewTime": "2024-11-06T06:46:51.000000Z" },
         });
-        let standing = Standing::new(move |sent| {
+        let started = Started::new(move |sent| {
             if sent.line.starts_with("GET") {
                 Answer::json(200, &held)
             } else {
@@ -500,24 +500,24 @@ mod tests {
             }
         });
         wait(14).await;
-        assert_eq!(standing.term(), None);
+        assert_eq!(started.term(), None);
         wait(2).await;
-        assert_eq!(standing.term(), Some(1));
-        let puts = standing.lines();
+        assert_eq!(started.term(), Some(1));
+        let puts = started.lines();
         let first = puts.iter().position(|line| line.starts_with("PUT"));
         // Each second.
         assert!((14..=16).contains(&first.unwrap()), "{puts:?}");
-        let taken = standing.body(first.unwrap());
+        let taken = started.body(first.unwrap());
         assert_eq!(taken["spec"]["leaseTransitions"], 8);
         assert_eq!(taken["metadata"]["labels"], json!({ "a": "b" }));
         assert_eq!(taken["metadata"]["resourceVersion"], "5");
-        assert_eq!(standing.health.ready(), Ok(()));
+        assert_eq!(started.health.ready(), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_leader_without_an_answer_stops_in_time_and_leads_a_new_term_later() {
         let started = Instant::now();
-        let standing = Standing::new(move |sent| {
+        let started = Started::new(move |sent| {
             let seconds = started.elapsed().as_secs();
             if (5..40).contains(&seconds) {
                 Answer::Never
@@ -532,15 +532,15 @@ mod tests {
         });
         // Renewed last after 4 s.
         wait(13).await;
-        assert_eq!(standing.term(), Some(1));
+        assert_eq!(started.term(), Some(1));
         wait(2).await;
-        assert_eq!(standing.term(), None);
+        assert_eq!(started.term(), None);
         assert!(
-            standing.terms.borrow().is_none(),
+            started.terms.borrow().is_none(),
             "and the control loop learns of it"
         );
         wait(32).await;
-        assert_eq!(standing.term(), Some(2));
+        assert_eq!(started.term(), Some(2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -551,7 +551,7 @@ mod tests {
         ] {
             let fixed = Arc::new(Mutex::new(false));
             let is_fixed = fixed.clone();
-            let standing = Standing::new(move |sent| {
+            let started = Started::new(move |sent| {
                 let code = if sent.line.starts_with("GET") {
                     get
                 } else {
@@ -564,13 +564,13 @@ mod tests {
                 }
             });
             wait(1).await;
-            let shown = standing.health.ready().unwrap_err();
+            let shown = started.health.ready().unwrap_err();
             assert!(shown.contains("Lease ns/image-export-operator"), "{shown}");
             assert!(shown.ends_with(problem), "{shown}");
             *fixed.lock().unwrap() = true;
             wait(2).await;
-            assert_eq!(standing.health.ready(), Ok(()));
-            assert_eq!(standing.term(), Some(1));
+            assert_eq!(started.health.ready(), Ok(()));
+            assert_eq!(started.term(), Some(1));
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) async fn poll(
     };
     let caller = Caller {
         namespace: request.key.namespace.clone(),
-        standing: request.standing,
+        prior: request.prior,
     };
     let running = metrics.poll_started(request.late);
     let observation = cloud

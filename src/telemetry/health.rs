@@ -32,7 +32,7 @@ pub struct Health {
     listed: AtomicBool,
     /// What keeps each watch from working.
     problems: Mutex<BTreeMap<Source, String>>,
-    /// What keeps this process from standing for leadership.
+    /// What keeps this process from being a candidate for leadership.
     election: Mutex<Option<String>>,
     /// When the API server last accepted a list or a watch of each.
     watched: Mutex<BTreeMap<Source, Instant>>,

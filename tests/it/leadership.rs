@@ -23,6 +23,7 @@ use testbed::{
     ims::{End, Job},
     kubernetes::Cluster,
 };
+use tokio::time::{sleep, timeout};
 
 const NAME: &str = "image-export-operator";
 const ACCOUNT: &str = "system:serviceaccount:image-export-operator:image-export-operator";
@@ -164,9 +165,14 @@ async fn a_leader_that_crashes_is_replaced_and_no_finished_job_is_polled_again()
     pair.team.follow(Job::new(PROJECT, "done")).await;
     pair.team.until_reason("done", "JobSucceeded").await;
     // An Event that still waits when the process is killed is lost.
-    while pair.team.events("done").await.is_empty() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let posted = async {
+        while pair.team.events("done").await.is_empty() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, posted)
+        .await
+        .expect("the Event is posted");
     let polls = pair.team.polls("done");
     pair.leader.kill();
     until_log(&pair.standby, "this process leads").await;

@@ -6,7 +6,9 @@ use crate::{
     quota::Charge,
 };
 use image_export_api::{CloudCredentialsRef, ImageExportJob, ImageExportJobStatus};
-use image_export_model::{ConfigurationError, Failure, JobId, Observation, ProjectId, Standing};
+use image_export_model::{
+    ConfigurationError, Failure, JobId, Observation, PriorAcceptance, ProjectId,
+};
 use std::{fmt, sync::Arc, time::Duration};
 
 /// One watch: a namespace, or all of them.
@@ -136,7 +138,7 @@ pub struct PollRequest {
     /// Job id.
     pub job: JobId,
     /// What the objects showed of the credential when this process first saw them.
-    pub standing: Standing,
+    pub prior: PriorAcceptance,
     /// How long it was due before it was sent.
     pub late: Duration,
 }

@@ -18,7 +18,6 @@ use crate::{
 use image_export_api::{
     ImageExportJob, ImageExportJobStatus, POLL_REQUEST_ANNOTATION, POLL_REQUEST_MAX_BYTES,
 };
-use image_export_model::{ConfigurationReason, Standing};
 use std::{cmp::Ordering, sync::Arc};
 
 /// Event reason: an object that the operator cannot read. Published once an object.
@@ -128,27 +127,12 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
         job
     });
     state.secrets.join(secret, key);
-    apply_standing(state, key);
+    if let Some(job) = state.jobs.get(key) {
+        state.secrets.apply_prior(secret, job.prior_acceptance());
+    }
     plan_first_poll(state, now, key);
     apply_poll_request(state, key, object);
     state.dirty.push(key);
-}
-
-/// Notes what the status of an unfinished object shows of its credential: that outlives the process.
-pub fn apply_standing(state: &mut State, key: JobKey) {
-    let Some(job) = state.jobs.get(key).filter(|job| job.is_active()) else {
-        return;
-    };
-    let Some(shown) = job.sync.acknowledged() else {
-        return;
-    };
-    let standing = match shown.phase.row().detail {
-        Detail::Configuration(ConfigurationReason::CredentialsInvalid) => Standing::Rejected,
-        Detail::Configuration(ConfigurationReason::CredentialsNotFound) => Standing::Unknown,
-        _ if shown.facts.job_status.is_some() => Standing::Accepted,
-        _ => Standing::Unknown,
-    };
-    state.secrets.apply_standing(job.secret, standing);
 }
 
 fn plan_first_poll(state: &mut State, now: Moment, key: JobKey) {

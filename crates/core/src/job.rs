@@ -8,14 +8,14 @@ use crate::{
     evidence::{Evidence, Next},
     facts::Wait,
     keys::{GroupKey, HostKey, JobKey, SecretKey},
-    phase::Phase,
+    phase::{Detail, Phase},
     quota::Waiting,
     status::Snapshot,
     sync::{StatusChange, Sync},
     time::{Due, Moment},
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus};
-use image_export_model::{JobId, Outcome};
+use image_export_model::{ConfigurationReason, JobId, Outcome, PriorAcceptance};
 use std::{sync::Arc, time::Duration};
 
 /// Where an object is on its way to the next poll.
@@ -137,6 +137,24 @@ impl Job {
     pub fn is_active(&self) -> bool {
         let is_over = |phase: Phase| phase.is_finished() || phase == Phase::Suspended;
         !self.is_being_deleted && !self.phase().is_some_and(is_over)
+    }
+
+    /// What the status shows of the credential, while the job is followed: that outlives the process.
+    #[must_use]
+    pub fn prior_acceptance(&self) -> PriorAcceptance {
+        let Some(shown) = self.sync.acknowledged().filter(|_| self.is_active()) else {
+            return PriorAcceptance::Unknown;
+        };
+        match shown.phase.row().detail {
+            Detail::Configuration(ConfigurationReason::CredentialsInvalid) => {
+                PriorAcceptance::Rejected
+            }
+            Detail::Configuration(ConfigurationReason::CredentialsNotFound) => {
+                PriorAcceptance::Unknown
+            }
+            _ if shown.facts.job_status.is_some() => PriorAcceptance::Accepted,
+            _ => PriorAcceptance::Unknown,
+        }
     }
 
     /// Whether a poll by hand makes sense: `ImageIDMissing` is finished, but may still get its image id.

@@ -9,7 +9,7 @@ use crate::{
     slots::Slots,
     token_bucket::TokenBucket,
 };
-use image_export_model::{ConfigurationError, Failure, Standing};
+use image_export_model::{ConfigurationError, Failure, PriorAcceptance};
 use slotmap::SlotMap;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -70,7 +70,7 @@ struct Secret {
     /// Its place in the queue, while it waits there.
     place: Option<u64>,
     /// What the objects that use it showed of the content before this process read it.
-    standing: Standing,
+    prior: PriorAcceptance,
     /// When the latest read ended.
     read_at: Option<Duration>,
     /// The next planned read.
@@ -130,7 +130,7 @@ impl Secrets {
             version: 0,
             is_reading: false,
             place: None,
-            standing: Standing::Unknown,
+            prior: PriorAcceptance::Unknown,
             read_at: None,
             next_read: None,
             retries: 0,
@@ -252,25 +252,25 @@ impl Secrets {
     }
 
     /// Forgets what objects showed, which is to be noted anew.
-    pub fn forget_standings(&mut self) {
+    pub fn forget_priors(&mut self) {
         for secret in self.entries.values_mut() {
-            secret.standing = Standing::Unknown;
+            secret.prior = PriorAcceptance::Unknown;
         }
     }
 
     /// Notes what the status of an object that uses the Secret shows of its content. Once rejected it is that,
     /// whatever else is shown.
-    pub fn apply_standing(&mut self, key: SecretKey, standing: Standing) {
+    pub fn apply_prior(&mut self, key: SecretKey, prior: PriorAcceptance) {
         let secret = &mut self.entries[key];
-        if secret.standing != Standing::Rejected && standing != Standing::Unknown {
-            secret.standing = standing;
+        if secret.prior != PriorAcceptance::Rejected && prior != PriorAcceptance::Unknown {
+            secret.prior = prior;
         }
     }
 
     /// What the objects that use the Secret showed of its content.
     #[must_use]
-    pub fn standing(&self, key: SecretKey) -> Standing {
-        self.entries[key].standing
+    pub fn prior(&self, key: SecretKey) -> PriorAcceptance {
+        self.entries[key].prior
     }
 
     /// When a planned read is due next.
@@ -342,7 +342,7 @@ impl Secrets {
                 let is_other = secret.version != version;
                 let has_changed = is_other && secret.version != 0;
                 if has_changed {
-                    secret.standing = Standing::Unknown;
+                    secret.prior = PriorAcceptance::Unknown;
                 }
                 secret.state = SecretState::Usable(version);
                 secret.version = version;

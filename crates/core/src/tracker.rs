@@ -153,12 +153,11 @@ impl Tracker {
             state.leading_since = now.at;
             state.secrets.apply_new_leadership();
             state.output.events.append(&mut state.jobs.take_reports());
-            state.secrets.forget_standings();
-            let all: Vec<JobKey> = state.jobs.iter().map(|(key, _)| key).collect();
-            for key in all {
-                intake::apply_standing(state, key);
-            }
+            state.secrets.forget_priors();
             for (key, job) in state.jobs.iter_mut() {
+                state
+                    .secrets
+                    .apply_prior(job.secret, job.prior_acceptance());
                 job.apply_gap(now);
                 job.limits.was_late = false;
                 state.dirty.push(key);
@@ -500,7 +499,7 @@ fn send_poll(state: &mut State, now: Moment, waiting: &Waiting, charge: Charge) 
         credential: state.secrets.reference(job.secret).clone(),
         project: state.quotas.project(job.group).clone(),
         job: job.id.clone(),
-        standing: state.secrets.standing(job.secret),
+        prior: state.secrets.prior(job.secret),
         late,
     };
     state.output.effects.push(Effect::Poll(Box::new(request)));

@@ -8,5 +8,5 @@ mod observation;
 pub use ids::{CloudName, JobId, ProjectId, SecretName};
 pub use observation::{
     Caller, ConfigurationError, ConfigurationReason, Failure, FailureKind, JobAnswer, JobState,
-    Observation, Outcome, Stage, Standing, TYPES_WITHOUT_IMAGE,
+    Observation, Outcome, PriorAcceptance, Stage, TYPES_WITHOUT_IMAGE,
 };

@@ -56,7 +56,7 @@ impl Observation {
 /// What the status of the objects that use a credential shows about it when the operator starts: its memory
 /// of who was accepted outlives the process there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum PriorAcceptance {
     /// Nothing.
     #[default]
     Unknown,
@@ -72,7 +72,7 @@ pub struct Caller {
     /// Namespace of the object: attempts of login identities are shared out by it.
     pub namespace: Arc<str>,
     /// Of the credential, as of the start of this process.
-    pub standing: Standing,
+    pub prior: PriorAcceptance,
 }
 
 /// How a poll ended. `docs/architecture.md` lists the reason to which each leads.

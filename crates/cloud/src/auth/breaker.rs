@@ -16,7 +16,7 @@ pub(crate) use identity::LoginIdentity;
 
 use self::{circuit::Circuit, round_robin::Waiter};
 use super::{PURGE_FROM, Pacing, lock};
-use image_export_model::{Caller, Standing};
+use image_export_model::{Caller, PriorAcceptance};
 use secrecy::{ExposeSecret, SecretString};
 use std::{
     collections::HashMap,
@@ -36,7 +36,7 @@ pub(crate) struct Attempt {
     secret: u64,
     scope: u64,
     waiter: Waiter,
-    standing: Standing,
+    prior: PriorAcceptance,
     /// Whether attempts of a trusted secret may be in flight in any number: signed requests, of which
     /// there are many, as against logins.
     unlimited: bool,
@@ -122,7 +122,7 @@ impl Breakers {
                 namespace: self.hasher.hash_one(&caller.namespace),
                 entry: self.hasher.hash_one(entry),
             },
-            standing: caller.standing,
+            prior: caller.prior,
             unlimited,
             by_id: identity.is_user_id(),
         }

@@ -5,7 +5,7 @@ use super::{
     round_robin::{Rank, RoundRobin},
 };
 use crate::auth::Pacing;
-use image_export_model::Standing;
+use image_export_model::PriorAcceptance;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -74,15 +74,15 @@ impl Circuit {
         let known = known.filter(|secret| secret.has_outcome());
         let trusted = known.is_some_and(|secret| secret.is_trusted(pacing));
         // What another process saw is believed until this one sees an outcome.
-        let standing = match known {
-            None => attempt.standing,
-            Some(_) => Standing::Unknown,
+        let prior = match known {
+            None => attempt.prior,
+            Some(_) => PriorAcceptance::Unknown,
         };
         if trusted {
             self.may_enter_trusted(pacing, attempt)?;
-        } else if standing == Standing::Accepted && self.may_add_one(pacing) {
+        } else if prior == PriorAcceptance::Accepted && self.may_add_one(pacing) {
             self.waiting.serve(attempt.waiter);
-        } else if standing == Standing::Rejected && self.rejected < self.limit(pacing) {
+        } else if prior == PriorAcceptance::Rejected && self.rejected < self.limit(pacing) {
             self.may_enter_rejected(pacing, attempt)?;
         } else {
             let rank = match known {
@@ -91,7 +91,7 @@ impl Circuit {
                     Rank::OnceAccepted
                 }
                 Some(_) => Rank::Rejected,
-                None if standing == Standing::Rejected => Rank::Rejected,
+                None if prior == PriorAcceptance::Rejected => Rank::Rejected,
                 None => Rank::Untried,
             };
             self.may_enter_untrusted(pacing, attempt, rank)?;

@@ -1,7 +1,7 @@
-//! How the breaker counts, in virtual time. `turns` has who goes first, `standing` what a restart leaves.
+//! How the breaker counts, in virtual time. `turns` has who goes first, `prior` what a restart leaves.
 
+mod prior;
 mod random;
-mod standing;
 mod turns;
 
 use super::{
@@ -39,7 +39,13 @@ fn login_to(breakers: &Breakers, password: &str, project: &str) -> Attempt {
 
 /// A login of Alice for an entry of a namespace.
 fn login_of(breakers: &Breakers, namespace: &str, entry: &str, password: &str) -> Attempt {
-    login_with(breakers, namespace, entry, password, Standing::Unknown)
+    login_with(
+        breakers,
+        namespace,
+        entry,
+        password,
+        PriorAcceptance::Unknown,
+    )
 }
 
 fn login_with(
@@ -47,11 +53,11 @@ fn login_with(
     namespace: &str,
     entry: &str,
     password: &str,
-    standing: Standing,
+    prior: PriorAcceptance,
 ) -> Attempt {
     let caller = Caller {
         namespace: namespace.into(),
-        standing,
+        prior,
     };
     breakers.attempt(
         &user("alice"),
@@ -443,7 +449,7 @@ async fn a_user_by_its_id_adds_one_rejection_until_its_name_is_known() {
     let by_id = rejected_until_stopped(&breakers, login_by_id(&breakers, "wrong"));
     assert_eq!((by_name, by_id, breakers.open()), (3, 1, 2));
     let claimed = Attempt {
-        standing: Standing::Accepted,
+        prior: PriorAcceptance::Accepted,
         ..login_by_id(&breakers, "claimed")
     };
     assert_eq!(open(&breakers, claimed).rejections, 1);

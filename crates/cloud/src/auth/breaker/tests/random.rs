@@ -10,7 +10,7 @@ enum Step {
         namespace: u8,
         entry: u8,
         secret: u8,
-        standing: Standing,
+        prior: PriorAcceptance,
     },
     /// The oldest attempt in flight ends, with or without an answer.
     End {
@@ -19,14 +19,14 @@ enum Step {
     Advance(u64),
 }
 
-fn step(standing: &[Standing]) -> impl Strategy<Value = Step> + use<> {
-    let standing = proptest::sample::select(standing.to_vec());
-    let visit = (0_u8..4, 0_u8..3, 0_u8..12, standing);
-    let visit = visit.prop_map(|(namespace, entry, secret, standing)| Step::Visit {
+fn step(prior: &[PriorAcceptance]) -> impl Strategy<Value = Step> + use<> {
+    let prior = proptest::sample::select(prior.to_vec());
+    let visit = (0_u8..4, 0_u8..3, 0_u8..12, prior);
+    let visit = visit.prop_map(|(namespace, entry, secret, prior)| Step::Visit {
         namespace,
         entry,
         secret,
-        standing,
+        prior,
     });
     prop_oneof![
         6 => visit,
@@ -48,11 +48,11 @@ async fn worst_row(steps: Vec<Step>) -> usize {
                 namespace,
                 entry,
                 secret,
-                standing,
+                prior,
             } => {
                 let (namespace, entry) = (namespace.to_string(), entry.to_string());
                 let password = secret.to_string();
-                let attempt = login_with(&breakers, &namespace, &entry, &password, standing);
+                let attempt = login_with(&breakers, &namespace, &entry, &password, prior);
                 if let Ok(permit) = breakers.enter(attempt) {
                     in_flight.push_back((permit, secret == 0));
                 }
@@ -88,7 +88,7 @@ fn run(steps: Vec<Step>) -> usize {
 proptest! {
     #[test]
     fn three_rejections_in_a_row_at_most_come_before_a_pause(
-        steps in prop::collection::vec(step(&[Standing::Unknown, Standing::Rejected]), 1..300)
+        steps in prop::collection::vec(step(&[PriorAcceptance::Unknown, PriorAcceptance::Rejected]), 1..300)
     ) {
         prop_assert!(run(steps) <= 3);
     }
@@ -96,7 +96,7 @@ proptest! {
     /// A cloud locks at the sixth.
     #[test]
     fn wrong_claims_of_acceptance_add_one(
-        steps in prop::collection::vec(step(&[Standing::Accepted, Standing::Unknown]), 1..300)
+        steps in prop::collection::vec(step(&[PriorAcceptance::Accepted, PriorAcceptance::Unknown]), 1..300)
     ) {
         prop_assert!(run(steps) <= 4);
     }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn with(breakers: &Breakers, password: &str, standing: Standing) -> Attempt {
-    login_with(breakers, password, password, password, standing)
+fn with(breakers: &Breakers, password: &str, prior: PriorAcceptance) -> Attempt {
+    login_with(breakers, password, password, password, prior)
 }
 
 #[tokio::test(start_paused = true)]
@@ -11,7 +11,10 @@ async fn what_was_accepted_before_a_restart_passes_an_open_circuit() {
     let breakers = breakers();
     rejected_until_stopped(&breakers, login(&breakers, "wrong"));
     open(&breakers, login(&breakers, "right"));
-    accept(&breakers, with(&breakers, "right", Standing::Accepted));
+    accept(
+        &breakers,
+        with(&breakers, "right", PriorAcceptance::Accepted),
+    );
     // From then on by what this process has seen.
     rejected_until_stopped(&breakers, login(&breakers, "wrong"));
     accept(&breakers, login(&breakers, "right"));
@@ -20,7 +23,7 @@ async fn what_was_accepted_before_a_restart_passes_an_open_circuit() {
 #[tokio::test(start_paused = true)]
 async fn own_evidence_outweighs_what_a_status_shows() {
     let breakers = breakers();
-    let accepted = with(&breakers, "old", Standing::Accepted);
+    let accepted = with(&breakers, "old", PriorAcceptance::Accepted);
     accept(&breakers, accepted);
     assert_eq!(rejected_until_stopped(&breakers, accepted), 3);
     for _ in 0..3 {
@@ -28,7 +31,7 @@ async fn own_evidence_outweighs_what_a_status_shows() {
         tokio::time::advance(MINUTE).await;
     }
     // And for what was rejected, the other way round.
-    let rejected = with(&breakers, "right", Standing::Rejected);
+    let rejected = with(&breakers, "right", PriorAcceptance::Rejected);
     open(&breakers, login(&breakers, "right"));
     tokio::time::advance(5 * MINUTE).await;
     accept(&breakers, login(&breakers, "right"));
@@ -43,7 +46,7 @@ async fn a_wrong_claim_of_acceptance_adds_one_rejection_in_a_row_at_most() {
     let claimed = |breakers: &Breakers| {
         let all = wrong
             .iter()
-            .map(|secret| with(breakers, secret, Standing::Accepted));
+            .map(|secret| with(breakers, secret, PriorAcceptance::Accepted));
         all.collect::<Vec<_>>()
     };
     // One after another, beside others that claim nothing.
@@ -70,7 +73,7 @@ async fn a_wrong_claim_of_acceptance_adds_one_rejection_in_a_row_at_most() {
 #[tokio::test(start_paused = true)]
 async fn what_was_rejected_before_a_restart_is_tried_once_and_others_as_ever() {
     let breakers = breakers();
-    let rejected = |n: u32| with(&breakers, &format!("old {n}"), Standing::Rejected);
+    let rejected = |n: u32| with(&breakers, &format!("old {n}"), PriorAcceptance::Rejected);
     let all = (0..10).map(rejected);
     assert_eq!(rejected_at_once(&breakers, all).await, 1, "of ten Secrets");
     // Its message is that of a rejected login, as before the restart.
@@ -92,8 +95,8 @@ async fn what_was_rejected_before_a_restart_is_tried_once_and_others_as_ever() {
 async fn untried_secrets_go_before_those_that_were_rejected_before_a_restart() {
     let breakers = breakers();
     let three = ["a", "b", "c"].map(|secret| breakers.enter(login(&breakers, secret)).unwrap());
-    let rejected = with(&breakers, "rejected", Standing::Rejected);
-    let untried = with(&breakers, "untried", Standing::Unknown);
+    let rejected = with(&breakers, "rejected", PriorAcceptance::Rejected);
+    let untried = with(&breakers, "untried", PriorAcceptance::Unknown);
     assert_eq!(breakers.enter(rejected).unwrap_err(), DEFERRED);
     assert_eq!(breakers.enter(untried).unwrap_err(), DEFERRED);
     drop(three);

@@ -1,0 +1,118 @@
+//! A quota bucket, and the pool above it.
+
+use super::{Namespace, Waiting};
+use crate::{
+    config::Config,
+    effects::CredentialRef,
+    fair::FairQueue,
+    keys::{BucketKey, PoolKey},
+    token_bucket::TokenBucket,
+};
+use image_export_model::ProjectId;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+/// Whom a bucket of a project serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// The objects that use this Secret, until its credential is proven to belong to the project.
+    Secret(CredentialRef),
+    /// All objects whose credentials were proven to at this host.
+    Host(Arc<str>),
+}
+
+#[derive(Debug)]
+pub(super) struct Bucket {
+    pub(super) owner: Owner,
+    pub(super) project: ProjectId,
+    pub(super) pool: PoolKey,
+    pub(super) tokens: TokenBucket,
+    /// Polls sent and not yet answered.
+    pub(super) in_flight: usize,
+    /// No poll before this time.
+    pub(super) paused_until: Duration,
+    /// Groups that use this bucket.
+    pub(super) groups: u32,
+    pub(super) queue: FairQueue<Namespace, Waiting>,
+    /// Namespaces for which it is in the queue of its pool, with its place there.
+    pub(super) offers: HashMap<Namespace, u64>,
+    /// When to look again.
+    pub(super) wake: Option<Duration>,
+}
+
+/// Why nothing can be sent now.
+pub(super) enum Blocked {
+    /// Before this time.
+    Until(Duration),
+    /// Before a poll in flight ends.
+    InFlight,
+    /// Nothing waits.
+    Idle,
+}
+
+impl Bucket {
+    pub(super) fn is_unused(&self) -> bool {
+        self.groups == 0 && self.in_flight == 0
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.owner, Owner::Host(_))
+    }
+
+    pub(super) fn is_full(&self, config: &Config) -> bool {
+        self.in_flight >= config.quota_in_flight
+    }
+
+    pub(super) fn pause(&mut self, at: Duration, until: Duration) {
+        if until > self.paused_until {
+            self.paused_until = until;
+            self.tokens.pause(at, until);
+        }
+    }
+
+    /// Whether a poll can be sent now.
+    pub(super) fn check(&self, config: &Config, at: Duration) -> Result<(), Blocked> {
+        if self.is_unused() {
+            let is_paused = at < self.paused_until;
+            return Err(if is_paused {
+                Blocked::Until(self.paused_until)
+            } else {
+                Blocked::Idle
+            });
+        }
+        if self.queue.is_empty() {
+            return Err(Blocked::Idle);
+        }
+        if self.is_full(config) {
+            return Err(Blocked::InFlight);
+        }
+        if at < self.paused_until {
+            return Err(Blocked::Until(self.paused_until));
+        }
+        self.tokens
+            .wait(at)
+            .map_or(Ok(()), |wait| Err(Blocked::Until(at + wait)))
+    }
+}
+
+/// Whose buckets a pool is above.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum PoolOwner {
+    /// The shared ones of this host.
+    Host(Arc<str>),
+    /// Those of this namespace that are not proven.
+    Unproven(Namespace),
+}
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) owner: PoolOwner,
+    pub(super) tokens: TokenBucket,
+    /// How many buckets it has.
+    pub(super) buckets: u32,
+    /// Its buckets that may have a poll to send, for each namespace that waits there. Of one namespace the one
+    /// that came first.
+    pub(super) queue: FairQueue<Namespace, (u64, BucketKey)>,
+    pub(super) wake: Option<Duration>,
+    /// It is in the round of pools that may have a poll to send.
+    pub(super) is_ready: bool,
+}
