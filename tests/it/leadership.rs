@@ -25,6 +25,19 @@ use testbed::{
 };
 use tokio::time::{sleep, timeout};
 
+/// The arguments of an operator for one namespace, with its Lease there.
+pub fn elected_in(namespace: &str) -> [&str; 7] {
+    [
+        "--namespace",
+        namespace,
+        "--poll-period",
+        "10",
+        "--leader-elect",
+        "--leader-elect-namespace",
+        namespace,
+    ]
+}
+
 const NAME: &str = "image-export-operator";
 const ACCOUNT: &str = "system:serviceaccount:image-export-operator:image-export-operator";
 
@@ -353,17 +366,8 @@ async fn installations_with_other_labels_follow_other_objects_under_leases_of_th
     let team = Team::without_operator("shards").await;
     allow_lease(cluster(), &team.namespace);
     let shard = |selector: &str| {
-        let arguments = [
-            "--namespace",
-            &team.namespace,
-            "--poll-period",
-            "10",
-            "--leader-elect",
-            "--leader-elect-namespace",
-            &team.namespace,
-            "--watch-label-selector",
-            selector,
-        ];
+        let selected = ["--watch-label-selector", selector];
+        let arguments = [&elected_in(&team.namespace)[..], &selected].concat();
         Operator::start(cluster(), &arguments)
     };
     let (one, rest) = (shard("shard=one"), shard("shard notin (one),!ignored"));

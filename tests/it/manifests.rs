@@ -5,6 +5,7 @@
 
 use crate::{
     harness::{Operator, PROJECT, Team, cluster, eventually},
+    leadership::elected_in,
     network::api_server,
     repository::{find, kustomize, leader_election_rules, read, root, rules},
 };
@@ -431,15 +432,7 @@ async fn team_without(rule: usize, verb: &str) -> Team {
     let kubeconfig = cluster()
         .kubeconfig_for_service_account(&team.namespace, NAME)
         .expect("a token");
-    let arguments = [
-        "--namespace",
-        &team.namespace,
-        "--poll-period",
-        "10",
-        "--leader-elect",
-        "--leader-elect-namespace",
-        &team.namespace,
-    ];
+    let arguments = elected_in(&team.namespace);
     team.operator = Some(Operator::start_with(&kubeconfig, &arguments));
     team
 }

@@ -22,13 +22,13 @@ impl JobError {
             reason: outer
                 .fail_reason
                 .or(outer.error_msg)
-                .or(inner.fail_reason)
+                .or(inner.own.fail_reason)
                 .or(inner.error.reason)
-                .or(inner.error_msg)
+                .or(inner.own.error_msg)
                 .or(inner.addition_error_msg),
             code: outer
                 .error_code
-                .or(inner.error_code)
+                .or(inner.own.error_code)
                 .or(inner.error.code)
                 .or(inner.addition_error_code),
         }
@@ -50,7 +50,7 @@ impl JobError {
     }
 }
 
-/// The members of a job, or of a part.
+/// The members of a job, of a part, and of the `entities` of either.
 #[derive(Default)]
 pub(super) struct Outer {
     fail_reason: Option<Arc<str>>,
@@ -74,14 +74,12 @@ impl Outer {
     }
 }
 
-/// The members of the `entities` of either.
+/// What `entities` has besides.
 #[derive(Default)]
 pub(super) struct Inner {
-    fail_reason: Option<Arc<str>>,
+    own: Outer,
     error: JobError,
-    error_msg: Option<Arc<str>>,
     addition_error_msg: Option<Arc<str>>,
-    error_code: Option<Arc<str>>,
     addition_error_code: Option<Arc<str>>,
 }
 
@@ -93,12 +91,10 @@ impl Inner {
         redactor: &Redactor,
     ) -> Result<(), A::Error> {
         match name {
-            "fail_reason" => self.fail_reason = value.read(reason(redactor))?,
             "error" => self.error = value.read(ErrorValue(redactor))?,
-            "error_msg" => self.error_msg = value.read(reason(redactor))?,
             "addition_error_msg" => self.addition_error_msg = value.read(reason(redactor))?,
-            "error_code" => self.error_code = value.read(code(redactor))?,
-            _ => self.addition_error_code = value.read(code(redactor))?,
+            "addition_error_code" => self.addition_error_code = value.read(code(redactor))?,
+            _ => self.own.read(name, value, redactor)?,
         }
         Ok(())
     }

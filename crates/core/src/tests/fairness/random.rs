@@ -1,9 +1,9 @@
 //! Random attacks of one namespace.
 
-use super::{NEIGHBOURS, create, create_neighbours, world, worst_of_neighbours};
+use super::{NEIGHBOURS, create, create_neighbours, hang_writes, world, worst_of_neighbours};
 use crate::tests::{
     samples::{key, object_of, running, secret_missing, secs, throttled, time_out},
-    world::{Fate, World},
+    world::World,
 };
 use image_export_model::Observation;
 use proptest::prelude::*;
@@ -72,16 +72,7 @@ fn begin(world: &mut World, attack: Attack, n: usize) -> usize {
                 }
             });
         }
-        Attack::Hang => {
-            world.hanging.insert("noisy");
-            world.fate = Box::new(|write| {
-                if &*write.key.namespace == "noisy" {
-                    Fate::Lost
-                } else {
-                    Fate::Lands
-                }
-            });
-        }
+        Attack::Hang => hang_writes(world),
         Attack::Throttled => {
             world.cloud_by_default = Box::new(move |job, _| {
                 if job.starts_with("job-noisy") {
