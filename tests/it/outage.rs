@@ -2,7 +2,8 @@
 //! server of their own, one test at a time.
 
 use crate::harness::{
-    OPERATOR_NAMESPACE, Operator, PATIENCE, PROJECT, Team, eventually, install, key, running,
+    Launch, OPERATOR_NAMESPACE, Operator, PATIENCE, PROJECT, Team, eventually, install, key,
+    running,
 };
 use std::{
     path::PathBuf,
@@ -85,7 +86,8 @@ async fn follow_one(cluster: &'static Cluster, name: &str) -> Team {
 async fn while_the_api_server_is_down_polls_go_on_and_their_outcomes_are_written_later() {
     let (_turn, cluster) = own_cluster().await;
     let mut team = Team::without_operator_on(cluster, "down").await;
-    team.start_operator();
+    // An answer that comes too late is asked for again: time for it, on a busy machine too.
+    team.start_operator_as(Launch::for_graces(), &[]);
     let names = ["good", "bad", "open"];
     for name in names {
         team.follow(Job::new(PROJECT, name).ends(End::Never)).await;

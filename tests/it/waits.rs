@@ -1,7 +1,8 @@
 //! What objects show while there is no answer: why the first one does not come, and that polls wait.
 
 use crate::harness::{
-    Launch, PASSWORD, PATIENCE, Team, in_progress, key, message, own_secret, running, summary,
+    Launch, PASSWORD, PATIENCE, Team, eventually, in_progress, key, message, own_secret, running,
+    summary,
 };
 use std::time::{Duration, Instant};
 use testbed::ims::Answer;
@@ -34,8 +35,12 @@ async fn pending_names_the_identity_service_that_cannot_be_reached_and_what_the_
         ),
         ("unavailable", format!("{host} answered 503")),
     ] {
-        let names_it = |status: &_| message(status).contains(&cause);
-        let status = team.until(name, "to name the cause", names_it).await;
+        let status = eventually(&format!("{name} to name the cause"), || {
+            let statuses = team.versions(name).into_iter();
+            let mut statuses = statuses.filter_map(|object| object.status);
+            statuses.find(|status| message(status).contains(&cause))
+        })
+        .await;
         // Before the grace of `PollFailed` is over.
         assert_eq!(summary(&status), in_progress("Pending"), "{name}");
         let begin = format!("Waiting for the first answer about job {name}: {cause}");
