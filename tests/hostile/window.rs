@@ -11,8 +11,6 @@ pub const NOISE: Duration = Duration::from_secs(3);
 /// period in which the machine stood still.
 const EDGE: f64 = 4.0;
 const PERIOD: Duration = Duration::from_millis(500);
-/// The memory limit in `deploy/operator/deployment.yaml`.
-pub const MEMORY: u64 = 128 * 1024 * 1024;
 
 /// What the neighbours got.
 #[derive(Debug)]
@@ -59,10 +57,6 @@ impl Window {
                 )),
                 None => harm.push(format!("{name}: a neighbour got no {what}")),
             }
-        }
-        if self.peak_memory > MEMORY {
-            let peak = self.peak_memory >> 20;
-            harm.push(format!("{name}: the operator had {peak} MiB of memory"));
         }
         harm
     }
