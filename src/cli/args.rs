@@ -15,6 +15,7 @@ use image_export_api::JobId;
 use image_export_cloud::{
     AllowedHost, CloudOptions, EndpointPolicy, InvalidProxy, JobPath, PUBLIC_CLOUDS, Proxies,
 };
+use image_export_core::PollMode;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 /// Follows image jobs of Open Telekom Cloud and Huawei Cloud to their end, on behalf of
@@ -160,6 +161,12 @@ pub(super) struct RunArgs {
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(super) poll_period: u64,
 
+    /// adaptive: a job is polled more often when it is more likely to end, and as often as in the
+    /// fixed mode on average; at most 1.25 periods lie between two polls. fixed: one period always
+    #[arg(long, value_name = "MODE", env = "IMAGE_EXPORT_POLL_MODE", default_value = "adaptive",
+          value_parser = poll_mode())]
+    pub(super) poll_mode: PollMode,
+
     /// Polls a second, at most, for each endpoint and project (0.1 to 1000). The cloud's own limit
     /// is shared with everything else that calls it for the project
     #[arg(long, value_name = "RATE", env = "IMAGE_EXPORT_POLLS_PER_SECOND", default_value = "10",
@@ -284,6 +291,13 @@ fn number(text: &str, most: f64) -> Result<f64, String> {
         Ok(number) if (0.1..=most).contains(&number) => Ok(number),
         _ => Err(format!("not a number from 0.1 to {most}")),
     }
+}
+
+fn poll_mode() -> impl TypedValueParser<Value = PollMode> {
+    PossibleValuesParser::new(["adaptive", "fixed"]).map(|mode| match mode.as_str() {
+        "fixed" => PollMode::Fixed,
+        _ => PollMode::Adaptive,
+    })
 }
 
 /// The name of a namespace is a label of RFC 1123.

@@ -7,7 +7,7 @@ use crate::{
 };
 use anyhow::Context;
 use image_export_cloud::CloudClient;
-use image_export_core::Config;
+use image_export_core::{Config, PollMode};
 use std::{io::Write, process::ExitCode, time::Duration};
 use tokio::runtime::Builder;
 
@@ -22,6 +22,7 @@ async fn query_once(arguments: QueryArgs) -> anyhow::Result<ExitCode> {
     install_tls_provider()?;
     let mut options = arguments.options.options()?;
     let mut config = Config {
+        poll_mode: PollMode::Fixed,
         poll_period: Duration::from_secs(arguments.poll_period),
         // Somebody is waiting at the terminal.
         first_poll_spread: Duration::ZERO,

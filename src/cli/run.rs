@@ -17,7 +17,7 @@ use tokio::runtime::Builder;
 const TAKEOVER_GRACE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
-    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
     run_on(runtime, operate(arguments))
 }
 
@@ -43,6 +43,7 @@ fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
     let rate = arguments.polls_per_second;
     let host_rate = arguments.host_polls_per_second.unwrap_or(10.0 * rate);
     let mut config = Config {
+        poll_mode: arguments.poll_mode,
         poll_period: Duration::from_secs(arguments.poll_period),
         quota_rate: rate,
         quota_burst: 2.0 * rate,

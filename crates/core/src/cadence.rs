@@ -29,19 +29,35 @@ pub fn draw(seed: u64, n: u64, span: Duration) -> Duration {
     span.mul_f64(unit as f64 / (1u64 << 53) as f64)
 }
 
-/// The first instant ≡ `seed` (mod `period`) at or after `earliest`, on the steady clock (see
-/// [`Moment`](crate::time::Moment)), so that a restart finds the same instants.
+/// The first instant of an object with this seed at or after `earliest`, on the steady clock (see
+/// [`Moment`](crate::time::Moment)), so that a restart finds the same instants. They are `period` apart and at a
+/// multiple of `second` from its begin: what is polled in one second is polled at once, as the cost of a poll is
+/// mostly that of a wake-up.
 #[must_use]
-pub fn next_instant(seed: u64, period: Duration, earliest: Duration) -> Duration {
+pub fn next_instant(seed: u64, period: Duration, second: Duration, earliest: Duration) -> Duration {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let period = nanos(period).max(1);
-    let (offset, position) = (seed % period, nanos(earliest) % period);
+    let (period, second) = (nanos(period).max(1), nanos(second).max(1));
+    let phases = (period / second).max(1);
+    let (offset, position) = (seed % phases * second, nanos(earliest) % period);
     let wait = if offset >= position {
         offset - position
     } else {
         offset + period - position
     };
     earliest + Duration::from_nanos(wait)
+}
+
+/// The instant about an `interval` from `at`: within a tenth of it the nearest to one of [`next_instant`], so that an
+/// object that keeps its interval comes to its instants, and one that changes it is polled in even steps.
+#[must_use]
+pub fn next_after(seed: u64, interval: Duration, second: Duration, at: Duration) -> Duration {
+    let (earliest, latest) = (at + interval * 9 / 10, at + interval * 11 / 10);
+    let nearest = next_instant(seed, interval, second, at + interval / 2);
+    let seconds = nearest
+        .clamp(earliest, latest)
+        .div_duration_f64(second)
+        .round();
+    second.mul_f64(seconds)
 }
 
 /// Wait after the `failures`-th failure in a row (from 1): `floor + U(0, min(cap, base · 2^k))`.
@@ -68,6 +84,7 @@ pub fn pause(config: &Config, seed: u64, asked: Option<Duration>) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     const SEC: Duration = Duration::from_secs(1);
 
@@ -75,9 +92,9 @@ mod tests {
     fn a_restart_finds_the_same_instants() {
         let seed = seed("7c9e6679-7425-40de-944b-e07fc1f90ae7");
         let clock = Duration::from_secs(1_790_000_000);
-        let first = next_instant(seed, 30 * SEC, clock + SEC);
+        let first = next_instant(seed, 30 * SEC, SEC, clock + SEC);
         let later = clock + 17 * SEC + Duration::from_millis(3);
-        let again = next_instant(seed, 30 * SEC, later + SEC);
+        let again = next_instant(seed, 30 * SEC, SEC, later + SEC);
         let between = again.saturating_sub(first);
         assert_eq!(between.as_nanos() % (30 * SEC).as_nanos(), 0);
     }
@@ -97,19 +114,36 @@ mod tests {
     fn phases_are_spread_evenly() {
         let mut slots = [0u32; 30];
         for n in 0..30_000 {
-            let wait = next_instant(seed(&format!("uid-{n}")), 30 * SEC, Duration::ZERO);
+            let wait = next_instant(seed(&format!("uid-{n}")), 30 * SEC, SEC, Duration::ZERO);
             slots[usize::try_from(wait.as_secs()).unwrap()] += 1;
         }
         assert!(slots.iter().all(|&n| (850..1150).contains(&n)), "{slots:?}");
     }
 
+    /// Of a period that is no multiple of a second too: its instants are a period apart all the same.
+    #[test]
+    fn polls_share_instants_a_second_apart() {
+        let offsets = |period: Duration| -> BTreeSet<Duration> {
+            let first = |n| next_instant(seed(&format!("uid-{n}")), period, SEC, Duration::ZERO);
+            (0..10_000).map(first).collect()
+        };
+        let whole = |seconds: u64| (0..seconds).map(Duration::from_secs).collect();
+        assert_eq!(offsets(30 * SEC), whole(30));
+        assert_eq!(offsets(SEC), whole(1));
+        assert_eq!(offsets(SEC / 2), whole(1));
+        assert_eq!(offsets(SEC * 5 / 2), whole(2));
+        let first = next_instant(seed("x"), SEC * 5 / 2, SEC, Duration::ZERO);
+        let next = next_instant(seed("x"), SEC * 5 / 2, SEC, first + SEC);
+        assert_eq!(next, first + SEC * 5 / 2);
+    }
+
     #[test]
     fn an_instant_just_missed_comes_a_period_later() {
         let seed = seed("x");
-        let first = next_instant(seed, 30 * SEC, Duration::ZERO);
-        assert_eq!(next_instant(seed, 30 * SEC, first), first);
+        let first = next_instant(seed, 30 * SEC, SEC, Duration::ZERO);
+        assert_eq!(next_instant(seed, 30 * SEC, SEC, first), first);
         let missed = first + Duration::from_nanos(1);
-        assert_eq!(next_instant(seed, 30 * SEC, missed), first + 30 * SEC);
+        assert_eq!(next_instant(seed, 30 * SEC, SEC, missed), first + 30 * SEC);
     }
 
     #[test]

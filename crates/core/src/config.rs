@@ -6,14 +6,26 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// What the time between two polls of a healthy job depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PollMode {
+    /// On its type and age, by how likely it is to end meanwhile.
+    #[default]
+    Adaptive,
+    /// On nothing: it is the period.
+    Fixed,
+}
+
 /// The tracker's numbers. Only `poll_period` and the quota are meant for operators to set; the rest
 /// is fixed so that a status means the same on every cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Time between two polls of a healthy job.
+    /// Whether that time is the same for all.
+    pub poll_mode: PollMode,
+    /// Time between two polls of a healthy job; in the adaptive mode on average.
     pub poll_period: Duration,
-    /// Length of a second of the spec's `…Seconds` fields.
-    pub spec_second: Duration,
+    /// Length of a second, in which the spec's `…Seconds` fields count, and of which poll instants are multiples.
+    pub second: Duration,
     /// Shortest period of slow phases: configuration errors, `JobNotFound`, `DeadlineExceeded`. Also the
     /// patience with an unobserved job whose deadline has passed, and the least with a poll that waits.
     pub slow_period: Duration,
@@ -70,6 +82,14 @@ pub struct Config {
     pub unproven_rate: f64,
     /// … and how many can be saved up.
     pub unproven_burst: f64,
+    /// Throttling multiplies the share of its quota that a bucket uses by this …
+    pub share_fall: f64,
+    /// … but does not lower it beyond this.
+    pub share_min: f64,
+    /// The share rises by this …
+    pub share_rise: f64,
+    /// … after each such time without throttling, up to the whole quota.
+    pub share_window: Duration,
     /// Polls in flight in one quota bucket.
     pub quota_in_flight: usize,
     /// Polls in flight in all.
@@ -116,8 +136,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            poll_mode: PollMode::Adaptive,
             poll_period: secs(30),
-            spec_second: secs(1),
+            second: secs(1),
             slow_period: secs(300),
             not_found_period: secs(60),
             image_id_period: secs(10),
@@ -143,6 +164,10 @@ impl Default for Config {
             host_burst: 200.0,
             unproven_rate: 20.0,
             unproven_burst: 40.0,
+            share_fall: 0.7,
+            share_min: 0.01,
+            share_rise: 0.02,
+            share_window: secs(10),
             quota_in_flight: 64,
             polls_in_flight: 256,
             takeover_grace: Duration::ZERO,
@@ -171,7 +196,7 @@ impl Config {
     pub fn scaled(mut self, factor: f64) -> Self {
         for time in [
             &mut self.poll_period,
-            &mut self.spec_second,
+            &mut self.second,
             &mut self.slow_period,
             &mut self.not_found_period,
             &mut self.image_id_period,
@@ -186,6 +211,7 @@ impl Config {
             &mut self.backoff_base,
             &mut self.backoff_cap,
             &mut self.pause_min,
+            &mut self.share_window,
             &mut self.confirm_after,
             &mut self.rejected_write_delay,
             &mut self.repair_delay_max,
@@ -216,10 +242,7 @@ mod tests {
     #[test]
     fn the_defaults_are_a_promise() {
         let config = Config::default();
-        assert_eq!(
-            (config.poll_period, config.spec_second),
-            (secs(30), secs(1))
-        );
+        assert_eq!((config.poll_period, config.second), (secs(30), secs(1)));
         assert_eq!(config.slow_period, secs(5 * 60));
         assert_eq!(config.not_found_period, secs(60));
         assert_eq!(
@@ -253,6 +276,11 @@ mod tests {
             (secs(1), secs(15 * 60))
         );
         assert_eq!((config.quota_rate, config.quota_burst), (10.0, 20.0));
+        assert_eq!(
+            (config.share_fall, config.share_min, config.share_rise),
+            (0.7, 0.01, 0.02)
+        );
+        assert_eq!(config.share_window, secs(10));
         assert_eq!((config.quota_in_flight, config.polls_in_flight), (64, 256));
         assert_eq!(
             (config.writes_in_flight, config.poll_failed_writes),

@@ -46,6 +46,12 @@ impl Limits {
         }
     }
 
+    /// When the object was created, in seconds since the epoch.
+    #[must_use]
+    pub fn created(&self) -> i64 {
+        self.created
+    }
+
     /// When the job should have ended. `start`: its begin, in seconds since the epoch.
     #[must_use]
     pub fn deadline(&self, start: Option<i64>) -> Option<Duration> {

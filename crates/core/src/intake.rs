@@ -103,6 +103,9 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
                 wanted: None,
                 earliest: now.at,
                 plan: Plan::Paced(now.at),
+                interval: None,
+                counted: 0,
+                followed: 0.0,
                 failed_at: None,
                 counts_as_new: false,
                 image_id_at: now.at,
@@ -129,7 +132,10 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
     state.secrets.join(secret, key);
     if let Some(job) = state.jobs.get(key) {
         state.secrets.apply_prior(secret, job.prior_acceptance());
+        state.adaptive.join(&job.key.namespace);
     }
+    state.learn(now, key);
+    state.set_interval(now, key, false);
     plan_first_poll(state, now, key);
     apply_poll_request(state, key, object);
     state.dirty.push(key);
@@ -149,7 +155,7 @@ fn plan_first_poll(state: &mut State, now: Moment, key: JobKey) {
     job.polling.counts_as_new = is_new;
     let pending = is_new.then(|| state.quotas.begin_first_poll(job.group));
     if let Some(at) = schedule::first_poll(&state.config, now, job, pending) {
-        job.polling.plan = Plan::First(at);
+        job.polling.plan = Plan::At(at);
     }
 }
 
@@ -184,6 +190,7 @@ pub fn apply_content(state: &mut State, now: Moment, key: JobKey, object: &Image
             StatusChange::Confirmed => state.publish_phase(key, before),
         }
     }
+    state.learn(now, key);
     apply_spec(state, now, key, object);
     apply_poll_request(state, key, object);
     state.dirty.push(key);
@@ -305,6 +312,7 @@ pub fn apply_listed(state: &mut State, now: Moment, source: Source) {
     for key in state.jobs.end_list(source) {
         state.forget(now, key);
     }
+    state.set_all_intervals(now);
 }
 
 /// Applies the deletion of an object.

@@ -2,13 +2,13 @@
 
 use crate::{
     cadence,
-    config::Config,
+    config::{Config, PollMode},
     deadline::Limits,
     effects::{ObjectKey, Source},
     evidence::{Evidence, Next},
     facts::Wait,
     keys::{GroupKey, HostKey, JobKey, SecretKey},
-    phase::{Detail, Phase},
+    phase::{Detail, Pace, Phase},
     quota::Waiting,
     status::Snapshot,
     sync::{StatusChange, Sync},
@@ -16,7 +16,7 @@ use crate::{
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus};
 use image_export_model::{ConfigurationReason, JobId, Outcome, PriorAcceptance};
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 /// Where an object is on its way to the next poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub enum PollStage {
 /// When the next poll is due, unless something wants one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// The first poll of this process, at this time.
-    First(Duration),
+    /// At this time.
+    At(Duration),
     /// After a failure, at the end of the backoff.
     Retry {
         /// When that is.
@@ -65,6 +65,12 @@ pub struct Polling {
     pub earliest: Duration,
     /// When the next poll is due, unless one is wanted before.
     pub plan: Plan,
+    /// The interval of the adaptive mode, in seconds of the operator's time.
+    pub interval: Option<NonZeroU32>,
+    /// The interval with which it counts in its quota group, likewise; 0: it does not.
+    pub counted: u32,
+    /// The age in seconds until which lifetimes have learned of its job; infinite once that has ended.
+    pub followed: f32,
     /// The host at which the latest poll failed, if it did.
     pub failed_at: Option<HostKey>,
     /// Whether it counts among the first polls pending in its quota group.
@@ -207,7 +213,7 @@ impl Job {
     pub fn apply_limits(&mut self, config: &Config, object: &ImageExportJob) {
         let spec = &object.spec;
         let count = |seconds: Option<i32>| u32::try_from(seconds?).ok();
-        let length = |seconds| Some(config.spec_second * count(seconds)?);
+        let length = |seconds| Some(config.second * count(seconds)?);
         self.period_seconds = count(spec.poll_period_seconds).filter(|seconds| *seconds > 0);
         self.limits.deadline = length(spec.deadline_seconds);
         self.limits.ttl = length(spec.ttl_seconds_after_finished);
@@ -318,7 +324,8 @@ impl Job {
         self.polling.failed_at = None;
         let (gap, period) = (self.least_gap(config), self.own_period(config));
         if let Plan::Retry { at, earliest } = &mut self.polling.plan {
-            let usual = cadence::next_instant(self.seed, period, (now.at + gap).max(*earliest));
+            let earliest = (now.at + gap).max(*earliest);
+            let usual = cadence::next_instant(self.seed, period, config.second, earliest);
             *at = usual.min(*at);
         }
     }
@@ -453,7 +460,58 @@ impl Job {
     #[must_use]
     pub fn own_period(&self, config: &Config) -> Duration {
         let seconds = self.period_seconds;
-        seconds.map_or(config.poll_period, |seconds| config.spec_second * seconds)
+        seconds.map_or(config.poll_period, |seconds| config.second * seconds)
+    }
+
+    /// The time between two polls while the job is healthy.
+    #[must_use]
+    pub fn interval(&self, config: &Config) -> Duration {
+        match self.polling.interval.filter(|_| self.is_adaptive(config)) {
+            Some(seconds) => config.second * seconds.get(),
+            None => self.own_period(config),
+        }
+    }
+
+    /// The same in seconds of the operator's time.
+    #[must_use]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates"
+    )]
+    pub fn interval_seconds(&self, config: &Config) -> u32 {
+        let seconds = self.interval(config).div_duration_f64(config.second);
+        (seconds.round() as u32).max(1)
+    }
+
+    /// Whether that depends on its type and age.
+    #[must_use]
+    pub fn is_adaptive(&self, config: &Config) -> bool {
+        config.poll_mode == PollMode::Adaptive && self.period_seconds.is_none()
+    }
+
+    /// Sets the interval. `is_polled`: the job has just been polled, and so it is polled next about an interval later.
+    pub fn set_interval(&mut self, config: &Config, at: Duration, seconds: u32, is_polled: bool) {
+        self.polling.interval = NonZeroU32::new(seconds);
+        let is_own = self
+            .phase()
+            .is_none_or(|phase| phase.row().pace == Pace::Own);
+        if is_polled && is_own && matches!(self.polling.plan, Plan::Paced(_)) {
+            let interval = self.interval(config);
+            let next = cadence::next_after(self.seed, interval, config.second, at);
+            self.polling.plan = Plan::At(next);
+        }
+    }
+
+    /// The age of its job in seconds of the operator's time: from its begin, or from the creation of the object while
+    /// that is not known.
+    #[must_use]
+    pub fn age(&self, config: &Config, now: Moment) -> f64 {
+        let start = self.evidence.facts.start;
+        let age = now
+            .wall
+            .saturating_sub(start.unwrap_or(self.limits.created()));
+        in_seconds(config, age)
     }
 
     /// Shortest time between two polls at the pace of the phase.
@@ -462,4 +520,11 @@ impl Job {
         // Half of a short period, or it would skip every other instant.
         config.min_poll_gap.min(self.own_period(config) / 2)
     }
+}
+
+/// Seconds as of the operator's time.
+#[must_use]
+#[allow(clippy::cast_precision_loss, reason = "ages")]
+pub fn in_seconds(config: &Config, seconds: i64) -> f64 {
+    seconds.max(0) as f64 / config.second.as_secs_f64()
 }

@@ -17,6 +17,7 @@
 //! | `tracker` | the loop; what is sent, when its turn has come |
 //! | `intake`, `outcomes` | the inputs: from the watches, and the answers to what was sent |
 //! | `decide`, `schedule` | the decision; when the next poll is due |
+//! | `adaptive` | how long a job waits for it, by how likely it is to end meanwhile |
 //! | `job` | all that is held of one object: |
 //! | `evidence`, `facts` | – what the polls of its job have shown |
 //! | [`phase`], `message`, [`status`] | – the conditions table, its sentences, and the status made of them |
@@ -29,6 +30,7 @@
 //! | [`FairQueue`], `slots` | queues and slots whose owners get shares |
 //! | `keys`, `time`, `token_bucket`, `cadence`, `version` | keys, clocks and arithmetic |
 
+mod adaptive;
 mod cadence;
 mod config;
 mod deadline;
@@ -62,7 +64,7 @@ mod tracker;
 mod version;
 mod write_queue;
 
-pub use config::Config;
+pub use config::{Config, PollMode};
 pub use effects::{
     CredentialError, CredentialRef, Deletion, Effect, FetchResult, FetchTicket, Input, ObjectEvent,
     ObjectKey, Output, PollRequest, PollTicket, Precondition, Source, StatusWrite, Transition,

@@ -80,6 +80,13 @@ fn apply_poll_to(
     }
     let contradicts = job.apply_outcome(&state.config, now, &seen.outcome, seen.retry_after);
     state.counters.contradictions += u64::from(contradicts);
+    state.learn(now, key);
+    if answer.is_some() {
+        state.set_interval(now, key, true);
+    }
+    let Some(job) = state.jobs.get_mut(key) else {
+        return;
+    };
     let before = job.polling.failed_at.take();
     let failed = failed_at(seen);
     let failed = failed.map(|(stage, host)| state.hosts.apply_failure(now.at, stage, host, key));
@@ -188,9 +195,12 @@ fn pause_quota(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Obser
             .filter(|job| job.secret == ticket.secret)
             .map(|job| job.group);
         let pause = cadence::pause(&state.config, seed, seen.retry_after);
+        let is_throttled = matches!(seen.outcome, Outcome::Throttled);
+        let buckets = (ticket.charge.bucket, group);
+        let until = now.at + pause;
         state
             .quotas
-            .pause(now.at, ticket.charge.bucket, group, now.at + pause);
+            .pause(&state.config, now.at, buckets, until, is_throttled);
     }
 }
 

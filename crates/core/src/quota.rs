@@ -11,6 +11,7 @@
 
 mod bucket;
 mod members;
+mod throttle;
 
 use crate::{
     config::Config,
@@ -19,7 +20,7 @@ use crate::{
     slots::Slots,
     time::Due,
 };
-use bucket::{Blocked, Bucket, Pool, PoolOwner};
+use bucket::{Blocked, Bucket, Demand, Pool, PoolOwner};
 use image_export_model::{JobId, ProjectId};
 use slotmap::SlotMap;
 use std::{
@@ -50,6 +51,8 @@ pub struct Charge {
     pub pool: PoolKey,
     /// The namespace of its object.
     pub namespace: Namespace,
+    /// It is the first poll after a pause.
+    pub is_trial: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +62,7 @@ struct Group {
     project: ProjectId,
     members: u32,
     bucket: BucketKey,
+    demand: Demand,
     /// First polls pending: those of new objects spread over a time that grows with their number.
     new: u32,
 }
@@ -145,14 +149,12 @@ impl Quotas {
         self.slots.in_use()
     }
 
-    /// What the objects of a group wait for now. A pause counts for a while after it: polls that are
-    /// throttled once it is over begin the next one.
+    /// What the objects of a group wait for now.
     #[must_use]
     pub fn wait(&self, config: &Config, at: Duration, group: GroupKey) -> Wait {
         let group = &self.groups[group];
         let bucket = &self.buckets[group.bucket];
-        let is_paused = !bucket.paused_until.is_zero();
-        if is_paused && at < bucket.paused_until + config.pause_min * 10 {
+        if bucket.is_throttled(config, at) {
             return Wait::Pause;
         }
         let has_slot =
@@ -342,6 +344,7 @@ impl Quotas {
             // Both were looked at above.
             let _ = (bucket.tokens.take(at), pool.tokens.take(at));
             bucket.in_flight += 1;
+            let is_trial = bucket.throttle.begin_poll();
             if namespace != offered_to {
                 pool.queue.charge(&namespace, 1);
             }
@@ -352,6 +355,7 @@ impl Quotas {
                 bucket: key,
                 pool: pool_key,
                 namespace,
+                is_trial,
             };
             return Ok((waiting, charge));
         }
@@ -368,6 +372,9 @@ impl Quotas {
         }
         if let Some(bucket) = self.buckets.get_mut(charge.bucket) {
             bucket.in_flight = bucket.in_flight.saturating_sub(1);
+            if charge.is_trial {
+                bucket.throttle.end_trial(requests > 0);
+            }
             bucket.tokens.adjust(at, refund);
             bucket.queue.charge(&charge.namespace, more);
             self.dispose_unused(at, charge.bucket);
@@ -378,18 +385,24 @@ impl Quotas {
         }
     }
 
-    /// No poll before `until` in the bucket that was charged, nor in that of the group now. Nothing is
-    /// saved up meanwhile: what follows a pause is spread by the rate, not sent as a burst.
+    /// No poll before `until` in the bucket that was charged, nor in that of the group now; and fewer a second
+    /// than before where that is `for_throttling`. Nothing is saved up meanwhile: what follows a pause is spread
+    /// by the rate, not sent as a burst.
     pub fn pause(
         &mut self,
+        config: &Config,
         at: Duration,
-        charged: BucketKey,
-        group: Option<GroupKey>,
+        (charged, group): (BucketKey, Option<GroupKey>),
         until: Duration,
+        for_throttling: bool,
     ) {
         let group = group.and_then(|group| self.groups.get(group));
         let present = group.map(|group| group.bucket);
-        for key in [Some(charged), present].into_iter().flatten() {
+        for key in [Some(charged), present.filter(|key| *key != charged)] {
+            let Some(key) = key else { continue };
+            if for_throttling && let Some(bucket) = self.buckets.get_mut(key) {
+                bucket.throttle.lower(config, at, until);
+            }
             self.pause_bucket(at, key, until);
         }
     }

@@ -37,15 +37,15 @@ pub fn next_poll(config: &Config, job: &Job, phase: Option<Phase>, at: Duration)
 
 /// When the next poll is due, unless something wants one before.
 fn planned(config: &Config, job: &Job, phase: Option<Phase>) -> Duration {
-    let own = job.own_period(config);
+    let own = job.interval(config);
     let period = match phase.map_or(Pace::Own, |phase| phase.row().pace) {
         Pace::Own | Pace::ImageId | Pace::Never => own,
         Pace::Slow => own.max(config.slow_period),
         Pace::NotFound => config.not_found_period,
     };
     match job.polling.plan {
-        Plan::First(at) | Plan::Retry { at, .. } => at,
-        Plan::Paced(earliest) => cadence::next_instant(job.seed, period, earliest),
+        Plan::At(at) | Plan::Retry { at, .. } => at,
+        Plan::Paced(earliest) => cadence::next_instant(job.seed, period, config.second, earliest),
     }
 }
 

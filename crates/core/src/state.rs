@@ -1,10 +1,11 @@
 //! Everything that the core holds, and the few steps that touch several parts of it.
 
 use crate::{
-    config::Config,
+    adaptive::Adaptive,
+    config::{Config, PollMode},
     effects::{CredentialRef, ObjectEvent, Output, Transition},
     hosts::Hosts,
-    job::{Job, PollStage},
+    job::{Job, PollStage, in_seconds},
     keys::JobKey,
     phase::{EventKind, Phase, Priority},
     quota::Quotas,
@@ -39,6 +40,7 @@ pub struct State {
     pub secrets: Secrets,
     pub quotas: Quotas,
     pub hosts: Hosts,
+    pub adaptive: Adaptive,
     pub writes: WriteQueue,
     pub timers: Timers,
     /// Whether this process may act.
@@ -68,6 +70,7 @@ impl State {
             secrets: Secrets::new(&config, at),
             quotas: Quotas::new(&config),
             hosts: Hosts::default(),
+            adaptive: Adaptive::default(),
             writes: WriteQueue::new(&config, at),
             timers: Timers::default(),
             leading: false,
@@ -104,11 +107,13 @@ impl State {
         let old_secret = std::mem::replace(&mut job.secret, secret);
         let old_group = std::mem::replace(&mut job.group, group);
         let was_new = std::mem::take(&mut job.polling.counts_as_new);
+        let counted = std::mem::take(&mut job.polling.counted);
         if let Some(waiting) = waiting {
             // A decision queues it anew, in the new group.
             job.polling.stage = PollStage::Off;
             self.quotas.remove(&waiting, &id);
         }
+        self.quotas.change_interval(old_group, counted, 0);
         self.quotas.leave(now.at, old_group, was_new);
         self.secrets.leave(old_secret, key);
         true
@@ -120,8 +125,10 @@ impl State {
             if let Some(waiting) = job.waiting(key) {
                 self.quotas.remove(&waiting, &job.id);
             }
-            self.quotas
-                .leave(now.at, job.group, job.polling.counts_as_new);
+            self.adaptive.leave(&job.key.namespace);
+            let polling = &job.polling;
+            self.quotas.change_interval(job.group, polling.counted, 0);
+            self.quotas.leave(now.at, job.group, polling.counts_as_new);
             self.secrets.leave(job.secret, key);
             if let Some(host) = job.polling.failed_at {
                 self.hosts.leave(host, key);
@@ -131,6 +138,59 @@ impl State {
                 .shrink(jobs.len(), |at, job| is_timer_of(jobs, at, job));
             self.writes
                 .shrink(jobs.len(), |job, priority| waits(jobs, job, priority));
+        }
+    }
+
+    /// Learns from what is known of a job how long those of its type last, once for each time that it was followed.
+    #[allow(clippy::cast_possible_truncation, reason = "statistics")]
+    pub fn learn(&mut self, now: Moment, key: JobKey) {
+        let Some(job) = self.jobs.get_mut(key) else {
+            return;
+        };
+        let (facts, ended) = (&job.evidence.facts, job.evidence.has_ended());
+        let until = if ended {
+            facts.completion
+        } else {
+            Some(now.wall)
+        };
+        let (Some(start), Some(until)) = (facts.start, until) else {
+            return;
+        };
+        let age = in_seconds(&self.config, until.saturating_sub(start));
+        let from = f64::from(job.polling.followed);
+        if self.config.poll_mode == PollMode::Fixed || from.is_infinite() || from >= age && !ended {
+            return;
+        }
+        job.polling.followed = if ended { f32::INFINITY } else { age as f32 };
+        let (namespace, job_type) = (&job.key.namespace, facts.job_type.as_ref());
+        self.adaptive.learn(namespace, job_type, (from, age), ended);
+    }
+
+    /// Sets how long a job waits for its next poll. `is_polled`: it has just been polled.
+    pub fn set_interval(&mut self, now: Moment, key: JobKey, is_polled: bool) {
+        let config = &self.config;
+        let Some(job) = self.jobs.get_mut(key).filter(|job| job.is_adaptive(config)) else {
+            return;
+        };
+        let (namespace, job_type) = (&job.key.namespace, &job.evidence.facts.job_type);
+        let interval = self.adaptive.interval(
+            config,
+            now.at,
+            namespace,
+            (job_type.as_deref(), job.age(config, now)),
+            self.quotas.scarcity(config, now.at, job.group),
+        );
+        job.set_interval(config, now.at, interval, is_polled);
+    }
+
+    /// The same for all objects, of which some have shown how long jobs last.
+    pub fn set_all_intervals(&mut self, now: Moment) {
+        if self.config.poll_mode == PollMode::Adaptive {
+            let keys: Vec<JobKey> = self.jobs.iter().map(|(key, _)| key).collect();
+            for key in keys {
+                self.set_interval(now, key, false);
+                self.dirty.push(key);
+            }
         }
     }
 
@@ -160,6 +220,7 @@ impl State {
             ("timers", self.timers.len()),
             ("queued changes", self.writes.len()),
             ("namespaces in trouble", self.writes.troubled()),
+            ("namespaces with objects", self.adaptive.len()),
             ("dirty objects", self.dirty.len()),
             ("waiting objects", self.waiting.len()),
             ("polls for several objects", self.alike.len()),

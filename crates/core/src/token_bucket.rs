@@ -60,6 +60,12 @@ impl TokenBucket {
         (self.tokens + elapsed.as_secs_f64() * self.rate).min(self.burst)
     }
 
+    /// Earns and saves up this much from now on.
+    pub fn set_rate(&mut self, now: Duration, rate: f64, burst: f64) {
+        self.refill(now);
+        (self.rate, self.burst) = (rate, burst.max(1.0));
+    }
+
     /// Takes (negative) or gives back tokens after the fact; the balance may become negative. Nothing is
     /// given back during a pause.
     pub fn adjust(&mut self, now: Duration, tokens: f64) {
@@ -124,6 +130,15 @@ mod tests {
         assert_eq!(takes(&mut bucket, 2 * SEC), 5);
         bucket.adjust(2 * SEC, 100.0);
         assert_eq!(takes(&mut bucket, 2 * SEC), 20);
+    }
+
+    #[test]
+    fn another_rate_holds_from_now_on() {
+        let mut bucket = TokenBucket::new(10.0, 20.0, SEC);
+        bucket.set_rate(2 * SEC, 2.0, 4.0);
+        assert_eq!(takes(&mut bucket, 2 * SEC), 4);
+        assert_eq!(takes(&mut bucket, 3 * SEC), 2);
+        assert_eq!(takes(&mut bucket, 100 * SEC), 4);
     }
 
     #[test]

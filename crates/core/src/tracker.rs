@@ -171,10 +171,11 @@ impl Tracker {
                     .wanted
                     .take_if(|due| matches!(due, Due::Since(_)));
                 job.polling.plan = match schedule::first_poll(&state.config, now, job, None) {
-                    Some(at) => Plan::First(at),
+                    Some(at) => Plan::At(at),
                     None => Plan::Paced(now.at),
                 };
             }
+            self.state.set_all_intervals(now);
         }
     }
 
@@ -387,6 +388,14 @@ impl Tracker {
             },
         };
         let waits = job.waiting(key);
+        let counted = match job.polling.stage {
+            PollStage::Off => 0,
+            _ => job.interval_seconds(&state.config),
+        };
+        let before = std::mem::replace(&mut job.polling.counted, counted);
+        if before != counted {
+            state.quotas.change_interval(job.group, before, counted);
+        }
         match job.polling.stage {
             PollStage::Queued(_) if state.leading && job.polling.waits_since.is_none() => {
                 job.polling.waits_since = Some(now.at);

@@ -1,7 +1,8 @@
 //! A quota bucket, and the pool above it.
 
-use super::{Namespace, Waiting};
+use super::{Namespace, Waiting, throttle::Throttle};
 use crate::{
+    adaptive::{Scarcity, UTILISATION},
     config::Config,
     effects::CredentialRef,
     fair::FairQueue,
@@ -10,6 +11,43 @@ use crate::{
 };
 use image_export_model::ProjectId;
 use std::{collections::HashMap, sync::Arc, time::Duration};
+
+/// Polls that objects want.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Demand {
+    /// How many objects.
+    objects: u32,
+    /// Polls in a million seconds of the operator's time, of all of them: a whole number, as it is added to and
+    /// subtracted from for ever.
+    polls: u64,
+}
+
+impl Demand {
+    /// That of one object; none where its interval is 0.
+    pub(super) fn of(interval: u32) -> Self {
+        let polls = 1_000_000_u64.checked_div(interval.into());
+        Self {
+            objects: polls.is_some().into(),
+            polls: polls.unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.objects += other.objects;
+        self.polls += other.polls;
+    }
+
+    pub(super) fn subtract(&mut self, other: Self) {
+        self.objects -= other.objects;
+        self.polls -= other.polls;
+    }
+
+    /// Polls a second.
+    #[allow(clippy::cast_precision_loss, reason = "a rate")]
+    fn rate(self) -> f64 {
+        self.polls as f64 / 1e6
+    }
+}
 
 /// Whom a bucket of a project serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +64,10 @@ pub(super) struct Bucket {
     pub(super) project: ProjectId,
     pub(super) pool: PoolKey,
     pub(super) tokens: TokenBucket,
+    pub(super) throttle: Throttle,
+    /// What its groups want, and how much of that there is.
+    pub(super) demand: Demand,
+    pub(super) scarcity: Scarcity,
     /// Polls sent and not yet answered.
     pub(super) in_flight: usize,
     /// No poll before this time.
@@ -59,18 +101,38 @@ impl Bucket {
     }
 
     pub(super) fn is_full(&self, config: &Config) -> bool {
-        self.in_flight >= config.quota_in_flight
+        self.in_flight >= config.quota_in_flight || self.throttle.is_tried()
+    }
+
+    /// Whether it is paused, was so just now, or uses less than its quota because of that. What is throttled after
+    /// a pause begins the next one.
+    pub(super) fn is_throttled(&self, config: &Config, at: Duration) -> bool {
+        let was_paused = !self.paused_until.is_zero();
+        was_paused && at < self.paused_until + config.pause_min * 10
+            || self.throttle.share(config, at) < 1.0
     }
 
     pub(super) fn pause(&mut self, at: Duration, until: Duration) {
         if until > self.paused_until {
             self.paused_until = until;
             self.tokens.pause(at, until);
+            self.throttle.pause();
         }
     }
 
+    /// How scarce polls are here, and the interval in seconds if all objects got the same.
+    pub(super) fn scarcity(&mut self, config: &Config, at: Duration) -> (f64, f64) {
+        let second = config.second.as_secs_f64();
+        let rate = config.quota_rate * self.throttle.share(config, at) * second;
+        let scarcity = self.scarcity.renew(at, self.demand.rate(), rate);
+        (
+            scarcity,
+            f64::from(self.demand.objects) / (UTILISATION * rate),
+        )
+    }
+
     /// Whether a poll can be sent now.
-    pub(super) fn check(&self, config: &Config, at: Duration) -> Result<(), Blocked> {
+    pub(super) fn check(&mut self, config: &Config, at: Duration) -> Result<(), Blocked> {
         if self.is_unused() {
             let is_paused = at < self.paused_until;
             return Err(if is_paused {
@@ -88,6 +150,9 @@ impl Bucket {
         if at < self.paused_until {
             return Err(Blocked::Until(self.paused_until));
         }
+        let share = self.throttle.share(config, at);
+        let (rate, burst) = (config.quota_rate * share, config.quota_burst * share);
+        self.tokens.set_rate(at, rate, burst);
         self.tokens
             .wait(at)
             .map_or(Ok(()), |wait| Err(Blocked::Until(at + wait)))

@@ -3,9 +3,11 @@
 
 use super::{
     Group, Quotas, Waiting,
-    bucket::{Bucket, Owner, Pool, PoolOwner},
+    bucket::{Bucket, Demand, Owner, Pool, PoolOwner},
+    throttle::Throttle,
 };
 use crate::{
+    adaptive::Scarcity,
     config::Config,
     effects::CredentialRef,
     fair::FairQueue,
@@ -37,6 +39,7 @@ impl Quotas {
             project: project.clone(),
             members: 1,
             bucket,
+            demand: Demand::default(),
             new: 0,
         });
         let groups = self.by_secret.entry(secret).or_default();
@@ -84,6 +87,20 @@ impl Quotas {
         group.new = group.new.saturating_sub(1);
     }
 
+    /// An object of a group is to be polled at another interval, in seconds of the operator's time; 0: not at all.
+    pub fn change_interval(&mut self, key: GroupKey, before: u32, after: u32) {
+        let group = &mut self.groups[key];
+        for demand in [&mut group.demand, &mut self.buckets[group.bucket].demand] {
+            demand.add(Demand::of(after));
+            demand.subtract(Demand::of(before));
+        }
+    }
+
+    /// How scarce polls are for the objects of a group, and the interval in seconds if all in its bucket got the same.
+    pub fn scarcity(&mut self, config: &Config, at: Duration, key: GroupKey) -> (f64, f64) {
+        self.buckets[self.groups[key].bucket].scarcity(config, at)
+    }
+
     /// The buckets of a project.
     pub(super) fn buckets_of(
         &self,
@@ -117,6 +134,9 @@ impl Quotas {
                 project: project.clone(),
                 pool,
                 tokens: TokenBucket::new(config.quota_rate, config.quota_burst, at),
+                throttle: Throttle::default(),
+                demand: Demand::default(),
+                scarcity: Scarcity::none(at),
                 in_flight: 0,
                 paused_until: Duration::ZERO,
                 groups: 0,
@@ -228,6 +248,7 @@ impl Quotas {
             return self.offer_all(own);
         };
         self.groups[key].bucket = shared;
+        self.move_demand(key, own, shared);
         let queue = self.buckets[own].queue.extract(&namespace, |_| true);
         let bucket = &mut self.buckets[shared];
         for waiting in queue {
@@ -237,6 +258,12 @@ impl Quotas {
         self.pause_bucket(at, shared, paused_until);
         self.release(at, own);
         self.offer(shared, &namespace);
+    }
+
+    fn move_demand(&mut self, key: GroupKey, from: BucketKey, to: BucketKey) {
+        let demand = self.groups[key].demand;
+        self.buckets[from].demand.subtract(demand);
+        self.buckets[to].demand.add(demand);
     }
 
     /// The content of a Secret changed: what its groups share has to be earned again. A pause goes along.
@@ -258,6 +285,7 @@ impl Quotas {
             let group = &mut self.groups[key];
             let old = std::mem::replace(&mut group.bucket, own);
             let namespace = group.namespace.clone();
+            self.move_demand(key, old, own);
             let is_of_group = |waiting: &Waiting| waiting.group == key;
             let moved = self.buckets[old].queue.extract(&namespace, is_of_group);
             for waiting in moved {

@@ -257,10 +257,9 @@ fn polls_that_hang_leave_slots_to_others() {
     let from = world.now;
     create_neighbours_apart(&mut world, 5);
     world.run(300);
-    assert_eq!(
-        world.census().polls_in_flight.min(129),
-        world.census().polls_in_flight
-    );
+    // Half of all, and what neighbours poll in one instant.
+    let in_flight = world.census().polls_in_flight;
+    assert!((128..140).contains(&in_flight), "{in_flight}");
     assert!(worst_of_neighbours(&world, from) <= secs(2));
     assert!(polls_since(&world, from)["n9"] >= 49);
 }

@@ -4,6 +4,7 @@
 // A difference of times that underflows panics, and so fails the test.
 #![allow(clippy::unchecked_time_subtraction)]
 
+mod adaptive;
 mod conditions_table;
 mod control_loop;
 mod credentials;

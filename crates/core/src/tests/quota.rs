@@ -7,9 +7,15 @@ use super::{
     },
     world::World,
 };
-use crate::{Config, keys::BucketKey};
+use crate::{Config, CredentialRef, keys::BucketKey, token_bucket::TokenBucket};
 use image_export_model::{ConfigurationReason, Observation};
-use std::{collections::HashSet, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashSet,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 /// The buckets that the latest polls of these objects were charged to.
 fn buckets(world: &World, names: &[&str]) -> HashSet<BucketKey> {
@@ -114,7 +120,7 @@ fn all_objects_of_a_credential_share_its_private_bucket() {
     world.check_decisions = false;
     world.run(20);
     let times: Vec<Duration> = world.polls.iter().map(|poll| poll.at).collect();
-    check_rate(&times, 10.0, 0.0);
+    check_rate(&times, 10.0, 20.0);
 }
 
 #[test]
@@ -149,6 +155,70 @@ fn a_pause_delays_all_polls_and_no_burst_follows() {
         );
         check_rate(&after, 10.0, 0.0);
     }
+}
+
+#[test]
+fn after_a_pause_one_poll_is_answered_before_the_others_follow() {
+    let mut world = World::new();
+    world.check_decisions = false;
+    let names: Vec<String> = (0..100).map(|n| format!("x{n}")).collect();
+    for name in &names {
+        world.create(object_of(name, "one", "project"));
+    }
+    world.run(60);
+    all_report(&mut world, &names, &throttled(Some(secs(60))));
+    world.run(20);
+    all_report(&mut world, &names, &running());
+    world.held.polls = true;
+    world.run(60);
+    assert_eq!(world.open_polls.len(), 1);
+    world.held.polls = false;
+    let (first, sent) = (world.open_polls.remove(0), world.polls.len());
+    // This one is throttled as well: the next pause ends with one poll too.
+    world.answer(&first, throttled(Some(secs(60))));
+    world.held.polls = true;
+    world.run(70);
+    assert_eq!(world.polls.len(), sent + 1);
+    world.held.polls = false;
+    let second = world.open_polls.remove(0);
+    world.answer(&second, running());
+    world.run(10);
+    let after: Vec<Duration> = world.polls[sent + 1..].iter().map(|poll| poll.at).collect();
+    assert!(after.len() > 40, "{}", after.len());
+    check_rate(&after, 10.0, 20.0);
+}
+
+/// Throttled once in a while, and otherwise as many polls as there may be.
+#[test]
+fn polls_approach_what_the_cloud_permits_where_that_is_less_than_their_quota() {
+    let mut world = World::new();
+    world.check_decisions = false;
+    let permitted = RefCell::new(TokenBucket::new(5.0, 5.0, Duration::ZERO));
+    let counts = Rc::new(Cell::new((0, 0)));
+    let count = counts.clone();
+    world.cloud_by_default = Box::new(move |_, at| {
+        let (answered, refused) = count.get();
+        if permitted.borrow_mut().take(at).is_ok() {
+            count.set((answered + 1, refused));
+            running()
+        } else {
+            count.set((answered, refused + 1));
+            throttled(Some(secs(5)))
+        }
+    });
+    for n in 0..300 {
+        world.create(object_of(&format!("x{n}"), "one", "project"));
+    }
+    world.run(600);
+    let before = counts.take();
+    assert!(before.1 > 0);
+    world.run(1200);
+    let (answered, refused) = counts.get();
+    assert!(answered > 1200 * 4, "{answered} of 6000 that are permitted");
+    assert!(
+        refused * 100 < answered,
+        "{refused} refused, {answered} answered"
+    );
 }
 
 #[test]
@@ -541,7 +611,12 @@ fn rotated_credentials_pause_no_other_before_they_are_accepted() {
     world.run(60);
     assert_eq!(buckets(&world, &["a", "b"]).len(), 1);
     world.secrets.insert("one".into(), Ok(2));
-    world.run(8);
+    let from = world.reads.len();
+    let is_one =
+        |(_, read): &(Duration, Arc<CredentialRef>)| read.cloud.secret_name.as_str() == "one";
+    while !world.reads[from..].iter().any(is_one) {
+        world.run(1);
+    }
     world.reports("a", throttled(Some(secs(600))));
     world.run(35);
     let polls = world.polls_of("b").len();

@@ -24,11 +24,18 @@ pub fn unowned_condition(type_: &str) -> Condition {
 
 /// A world with the object `x`, whose job has ended or runs, and whose status is written.
 fn world_at_rest(ended: bool) -> World {
+    world_polled(ended, 3600)
+}
+
+/// The same with an object that is polled once a period.
+fn world_polled(ended: bool, period: i32) -> World {
     let mut world = World::new();
     if ended {
         world.reports("x", success());
     }
-    world.create(object("x"));
+    let mut object = object("x");
+    object.spec.poll_period_seconds = Some(period);
+    world.create(object);
     world.run(5);
     world
 }
@@ -264,7 +271,7 @@ fn an_end_among_conditions_of_others_is_trusted_after_a_restart() {
 fn conditions_of_others_never_make_a_status_too_long() {
     use image_export_api::conditions::CONDITIONS_MAX;
     for others in [30, CONDITIONS_MAX - 2, CONDITIONS_MAX] {
-        let mut world = world_at_rest(false);
+        let mut world = world_polled(false, 30);
         world.edit("x", |s| {
             s.conditions.truncate(CONDITIONS_MAX.saturating_sub(others));
             for n in 0..others {
@@ -310,7 +317,7 @@ fn changes_by_others_are_no_edits_where_an_older_crd_prunes_a_field() {
 
 #[test]
 fn somebody_who_insists_on_another_status_is_answered_ever_more_slowly() {
-    let mut world = world_at_rest(false);
+    let mut world = world_polled(false, 30);
     let edit: fn(&mut ImageExportJobStatus) = |s| s.status = Some("SUCCESS".into());
     let began = world.now;
     while world.now < began + secs(600) {

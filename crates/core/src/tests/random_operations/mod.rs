@@ -5,6 +5,7 @@
 mod operations;
 mod scenario;
 
+use crate::PollMode;
 use operations::{Op, op};
 use proptest::{
     prelude::*,
@@ -16,7 +17,11 @@ use std::{cell::RefCell, time::Duration};
 /// Applies the operations, ends all faults and checks the statuses some time later. Then deletes all
 /// objects. `abruptly`: deletes them in the midst of the faults.
 fn run_operations(ops: Vec<Op>, abruptly: bool, worst: &mut Worst) {
-    let mut scenario = Scenario::new();
+    // Which poll follows when is no matter of what statuses show.
+    let mut scenario = Scenario::new(match ops.len() % 2 {
+        0 => PollMode::Fixed,
+        _ => PollMode::Adaptive,
+    });
     for op in ops {
         scenario.apply(op);
     }

@@ -13,7 +13,7 @@ use super::{
         put_conditions, reorder, state, toggle_condition,
     },
 };
-use crate::{CredentialError, Input};
+use crate::{Config, CredentialError, Input, PollMode};
 use image_export_api::ImageExportJob;
 use image_export_model::{ConfigurationReason, JobState, Observation, Outcome};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -42,8 +42,11 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    pub fn new() -> Self {
-        let mut world = World::new();
+    pub fn new(poll_mode: PollMode) -> Self {
+        let mut world = World::adaptive(Config {
+            poll_mode,
+            ..Config::default()
+        });
         let next_writes = Rc::new(Cell::new((Fate::Lands, 0u8)));
         let next = next_writes.clone();
         let fate = move || {

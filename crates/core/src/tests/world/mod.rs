@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     Census, Config, CredentialError, CredentialRef, Deletion, Effect, FetchTicket, Input, Now,
-    ObjectEvent, ObjectKey, Output, PollRequest, Source, StatusWrite, Tracker, Transition,
-    WriteResult, WriteTicket,
+    ObjectEvent, ObjectKey, Output, PollMode, PollRequest, Source, StatusWrite, Tracker,
+    Transition, WriteResult, WriteTicket,
     keys::{BucketKey, JobKey},
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::types};
@@ -169,7 +169,16 @@ impl World {
         Self::with(Config::default())
     }
 
+    /// The same with other numbers, in the fixed mode, in which each poll has its time.
     pub fn with(config: Config) -> Self {
+        Self::adaptive(Config {
+            poll_mode: PollMode::Fixed,
+            ..config
+        })
+    }
+
+    /// The same in the mode that the numbers say.
+    pub fn adaptive(config: Config) -> Self {
         let mut world = Self::unstarted(config);
         world.list();
         world.feed(Input::Leading(true));
