@@ -15,7 +15,7 @@ use testbed::{
 };
 
 /// Each flag with its environment variable and invalid values.
-const FLAGS: [(&str, &str, &[&str]); 14] = [
+const FLAGS: [(&str, &str, &[&str]); 15] = [
     (
         "--namespace",
         "IMAGE_EXPORT_NAMESPACES",
@@ -36,6 +36,11 @@ const FLAGS: [(&str, &str, &[&str]); 14] = [
         "--poll-period",
         "IMAGE_EXPORT_POLL_PERIOD",
         &["0", "86401", "-1", "30s", ""],
+    ),
+    (
+        "--poll-mode",
+        "IMAGE_EXPORT_POLL_MODE",
+        &["Fixed", "sometimes"],
     ),
     (
         "--polls-per-second",

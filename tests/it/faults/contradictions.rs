@@ -151,7 +151,8 @@ async fn a_job_that_does_not_end_is_polled_steadily_and_written_once() {
     const POLLS: u64 = 20;
     // 10 s by the operator's clock.
     const PERIOD: f64 = 10.0 * crate::harness::SCALE;
-    let team = Team::start("endless-job").await;
+    let mut team = Team::without_operator("endless-job").await;
+    team.start_operator_with(&["--poll-mode", "fixed"]);
     team.follow(Job::new(PROJECT, "job").ends(End::Never)).await;
     team.sim.polled(&key("job"), POLLS).await;
     assert_eq!(team.writes("job"), 1);

@@ -85,21 +85,23 @@ mod tests {
     #[test]
     fn throttling_lowers_the_share_by_30_percent_and_10_s_without_it_raise_it_by_2() {
         let (config, mut throttle) = (Config::default(), Throttle::default());
-        let share = |throttle: &Throttle, at: u32| {
-            (throttle.share(&config, SEC * at) * 1000.0).round() / 1000.0
-        };
-        assert_eq!(share(&throttle, 0), 1.0);
+        let share =
+            |throttle: &Throttle, at: u32| format!("{:.3}", throttle.share(&config, SEC * at));
+        assert_eq!(share(&throttle, 0), "1.000");
         throttle.lower(&config, SEC * 100, SEC * 105);
         // Polls that were in flight with it are throttled too.
         throttle.lower(&config, SEC * 101, SEC * 106);
         let shares = [101, 106, 115, 116, 126, 1000].map(|at| share(&throttle, at));
-        assert_eq!(shares, [0.7, 0.7, 0.7, 0.72, 0.74, 1.0]);
+        assert_eq!(
+            shares,
+            ["0.700", "0.700", "0.700", "0.720", "0.740", "1.000"]
+        );
         throttle.lower(&config, SEC * 126, SEC * 127);
-        assert_eq!(share(&throttle, 127), 0.518);
+        assert_eq!(share(&throttle, 127), "0.518");
         for at in 0..100 {
             throttle.lower(&config, SEC * (200 + at), SEC * (201 + at));
         }
-        assert_eq!(share(&throttle, 300), config.share_min);
+        assert_eq!(share(&throttle, 300), "0.010");
     }
 
     #[test]

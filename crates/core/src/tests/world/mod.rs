@@ -170,11 +170,9 @@ impl World {
     }
 
     /// The same with other numbers, in the fixed mode, in which each poll has its time.
-    pub fn with(config: Config) -> Self {
-        Self::adaptive(Config {
-            poll_mode: PollMode::Fixed,
-            ..config
-        })
+    pub fn with(mut config: Config) -> Self {
+        config.poll_mode = PollMode::Fixed;
+        Self::adaptive(config)
     }
 
     /// The same in the mode that the numbers say.
