@@ -168,6 +168,7 @@ const EXACTLY: &[(&str, f64)] = &[
     (r#"imageexport_credentials{state="usable"}"#, 1.0),
     ("imageexport_login_breakers_open", 0.0),
     ("imageexport_paused_poll_buckets", 0.0),
+    ("imageexport_throttled_poll_buckets", 0.0),
     ("imageexport_polls_in_flight", 0.0),
     ("imageexport_status_writes_in_flight", 0.0),
     ("imageexport_task_panics_total", 0.0),

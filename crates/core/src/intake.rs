@@ -134,7 +134,7 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
         state.secrets.apply_prior(secret, job.prior_acceptance());
         state.adaptive.join(&job.key.namespace);
     }
-    state.learn(now, key);
+    state.learn(key, None);
     state.set_interval(now, key, false);
     plan_first_poll(state, now, key);
     apply_poll_request(state, key, object);
@@ -190,7 +190,7 @@ pub fn apply_content(state: &mut State, now: Moment, key: JobKey, object: &Image
             StatusChange::Confirmed => state.publish_phase(key, before),
         }
     }
-    state.learn(now, key);
+    state.learn(key, None);
     apply_spec(state, now, key, object);
     apply_poll_request(state, key, object);
     state.dirty.push(key);
@@ -312,7 +312,7 @@ pub fn apply_listed(state: &mut State, now: Moment, source: Source) {
     for key in state.jobs.end_list(source) {
         state.forget(now, key);
     }
-    state.set_all_intervals(now);
+    state.set_intervals(now, Some(source));
 }
 
 /// Applies the deletion of an object.

@@ -80,8 +80,8 @@ fn apply_poll_to(
     }
     let contradicts = job.apply_outcome(&state.config, now, &seen.outcome, seen.retry_after);
     state.counters.contradictions += u64::from(contradicts);
-    state.learn(now, key);
     if answer.is_some() {
+        state.learn(key, Some(now.wall));
         state.set_interval(now, key, true);
     }
     let Some(job) = state.jobs.get_mut(key) else {

@@ -143,6 +143,15 @@ impl Quotas {
             .count()
     }
 
+    /// How many buckets use less than their quota, since the cloud throttled them.
+    #[must_use]
+    pub fn throttled(&self, config: &Config, at: Duration) -> usize {
+        let buckets = self.buckets.values();
+        buckets
+            .filter(|bucket| bucket.throttle.share(config, at) < 1.0)
+            .count()
+    }
+
     /// Polls sent and not yet answered.
     #[must_use]
     pub fn in_flight(&self) -> usize {

@@ -3,7 +3,7 @@
 use crate::{
     adaptive::Adaptive,
     config::{Config, PollMode},
-    effects::{CredentialRef, ObjectEvent, Output, Transition},
+    effects::{CredentialRef, ObjectEvent, Output, Source, Transition},
     hosts::Hosts,
     job::{Job, PollStage, in_seconds},
     keys::JobKey,
@@ -141,18 +141,15 @@ impl State {
         }
     }
 
-    /// Learns from what is known of a job how long those of its type last, once for each time that it was followed.
+    /// Learns from a job how long those of its type last: from its end, or as it was `running` at this second. No time
+    /// counts twice.
     #[allow(clippy::cast_possible_truncation, reason = "statistics")]
-    pub fn learn(&mut self, now: Moment, key: JobKey) {
+    pub fn learn(&mut self, key: JobKey, running: Option<i64>) {
         let Some(job) = self.jobs.get_mut(key) else {
             return;
         };
         let (facts, ended) = (&job.evidence.facts, job.evidence.has_ended());
-        let until = if ended {
-            facts.completion
-        } else {
-            Some(now.wall)
-        };
+        let until = if ended { facts.completion } else { running };
         let (Some(start), Some(until)) = (facts.start, until) else {
             return;
         };
@@ -183,10 +180,12 @@ impl State {
         job.set_interval(config, now.at, interval, is_polled);
     }
 
-    /// The same for all objects, of which some have shown how long jobs last.
-    pub fn set_all_intervals(&mut self, now: Moment) {
+    /// The same for all objects, or those of one source: some of them have shown how long jobs last.
+    pub fn set_intervals(&mut self, now: Moment, of: Option<Source>) {
         if self.config.poll_mode == PollMode::Adaptive {
-            let keys: Vec<JobKey> = self.jobs.iter().map(|(key, _)| key).collect();
+            let is_meant = |job: &Job| of.is_none_or(|source| job.source == source);
+            let jobs = self.jobs.iter().filter(|(_, job)| is_meant(job));
+            let keys: Vec<JobKey> = jobs.map(|(key, _)| key).collect();
             for key in keys {
                 self.set_interval(now, key, false);
                 self.dirty.push(key);

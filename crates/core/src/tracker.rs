@@ -40,6 +40,8 @@ pub struct Census {
     pub credentials: BTreeMap<&'static str, usize>,
     /// Quota buckets that wait because the cloud demands it.
     pub paused_buckets: usize,
+    /// Quota buckets that use less than their quota, since the cloud throttled them.
+    pub throttled_buckets: usize,
     /// Polls that are due and wait for their quota or for a read of their Secret.
     pub polls_waiting: usize,
     /// Unfinished objects whose poll is overdue because it waits for its quota or is throttled.
@@ -175,7 +177,7 @@ impl Tracker {
                     None => Plan::Paced(now.at),
                 };
             }
-            self.state.set_all_intervals(now);
+            self.state.set_intervals(now, None);
         }
     }
 
@@ -231,6 +233,7 @@ impl Tracker {
         let mut census = Census {
             credentials: state.secrets.census(),
             paused_buckets: state.quotas.paused(now.at),
+            throttled_buckets: state.quotas.throttled(&state.config, now.at),
             polls_in_flight: state.quotas.in_flight(),
             writes_in_flight: state.writes.in_flight(),
             counters: state.counters,

@@ -58,6 +58,7 @@ pub struct Metrics {
     credentials: Family<Labels<1>, Gauge>,
     breakers_open: Gauge,
     paused_buckets: Gauge,
+    throttled_buckets: Gauge,
     secret_reads: Family<Labels<1>, Counter>,
     writes: Family<Labels<1>, Counter>,
     deletions: Family<Labels<1>, Counter>,
@@ -172,6 +173,11 @@ impl Default for Metrics {
                 r,
                 "paused_poll_buckets",
                 "Quota buckets that throttling or Retry-After pauses",
+            ),
+            throttled_buckets: add(
+                r,
+                "throttled_poll_buckets",
+                "Quota buckets that use less than --polls-per-second, since the cloud throttled them",
             ),
             secret_reads: add_by(
                 r,
@@ -359,6 +365,7 @@ impl Metrics {
     pub fn update(&self, census: &Census, breakers_open: usize) {
         self.breakers_open.set(gauge(breakers_open));
         self.paused_buckets.set(gauge(census.paused_buckets));
+        self.throttled_buckets.set(gauge(census.throttled_buckets));
         self.polls_overdue.set(gauge(census.polls_overdue));
         self.oldest_answer.set(census.oldest_answer.as_secs_f64());
         for state in CREDENTIALS {

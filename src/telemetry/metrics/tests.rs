@@ -396,6 +396,7 @@ fn gauges_and_the_trackers_counters_show_the_latest_census() {
         writes_in_flight: 4,
         credentials: BTreeMap::from([("usable", 5)]),
         paused_buckets: 6,
+        throttled_buckets: 7,
         counters: Counters {
             contradictions: 7,
             unrecognized: 8,
@@ -424,6 +425,7 @@ fn gauges_and_the_trackers_counters_show_the_latest_census() {
             "imageexport_status_writes_in_flight 4",
             "imageexport_credentials{state=\"usable\"} 5",
             "imageexport_paused_poll_buckets 6",
+            "imageexport_throttled_poll_buckets 7",
             "imageexport_login_breakers_open 11",
             "imageexport_polls_overdue 12",
             "imageexport_oldest_answer_age_seconds 13.5",
