@@ -22,11 +22,11 @@ const PRIOR: f64 = 0.7;
 const PRIOR_ENDS: f64 = 2.0;
 /// Job types of one namespace that are told apart.
 const TYPES: usize = 16;
-/// The factor is computed anew at most so often, and so is the scarcity of a quota bucket.
+/// The factor is computed anew at most so often, and so is scarcity.
 const RENEWAL: Duration = Duration::from_secs(5);
 /// The shortest interval, unless the period is shorter.
 const SHORTEST: f64 = 5.0;
-/// The longest, in periods; or in what each object would get if all of its quota bucket got the same.
+/// The longest, in periods; or in what each object would get if all of its namespace got the same.
 const LONGEST: f64 = 1.25;
 /// The share of its rate that a quota bucket is to use.
 pub const UTILISATION: f64 = 0.7;
@@ -277,8 +277,8 @@ fn rounded(interval: f64, longest: f64) -> u32 {
     rounded.min(longest.floor()).max(1.0) as u32
 }
 
-/// How scarce polls are in a quota bucket: by so much longer than wanted are the intervals of its objects, so that
-/// they use [`UTILISATION`] of its rate.
+/// How scarce polls are for a namespace in a quota bucket: by so much longer than wanted are the intervals of its
+/// objects, so that they use their part of [`UTILISATION`] of the rate.
 #[derive(Clone, Copy, Debug)]
 pub struct Scarcity {
     value: f64,
@@ -295,12 +295,12 @@ impl Scarcity {
         }
     }
 
-    /// The scarcity now, where so many polls a second are wanted of so many that there may be.
-    pub fn renew(&mut self, at: Duration, wanted: f64, rate: f64) -> f64 {
+    /// The scarcity now, where so many times as many polls are wanted as there may be.
+    pub fn renew(&mut self, at: Duration, wanted: f64) -> f64 {
         let elapsed = at.saturating_sub(self.renewed).div_duration_f64(RENEWAL);
         if elapsed >= 1.0 {
             // The square root of the price of a poll, which changes by e^0.2 where twice too many are wanted.
-            let change = 0.1 * (wanted / (UTILISATION * rate) - 1.0).clamp(-1.0, 5.0);
+            let change = 0.1 * (wanted - 1.0).clamp(-1.0, 5.0);
             self.value = (self.value * (change * elapsed.min(10.0)).exp()).clamp(1.0, 1e3);
             self.renewed = at;
         }

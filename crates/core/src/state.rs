@@ -113,7 +113,7 @@ impl State {
             job.polling.stage = PollStage::Off;
             self.quotas.remove(&waiting, &id);
         }
-        self.quotas.change_interval(old_group, counted, 0);
+        self.quotas.change_interval(now.at, old_group, counted, 0);
         self.quotas.leave(now.at, old_group, was_new);
         self.secrets.leave(old_secret, key);
         true
@@ -127,7 +127,8 @@ impl State {
             }
             self.adaptive.leave(&job.key.namespace);
             let polling = &job.polling;
-            self.quotas.change_interval(job.group, polling.counted, 0);
+            self.quotas
+                .change_interval(now.at, job.group, polling.counted, 0);
             self.quotas.leave(now.at, job.group, polling.counts_as_new);
             self.secrets.leave(job.secret, key);
             if let Some(host) = job.polling.failed_at {

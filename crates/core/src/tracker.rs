@@ -397,7 +397,9 @@ impl Tracker {
         };
         let before = std::mem::replace(&mut job.polling.counted, counted);
         if before != counted {
-            state.quotas.change_interval(job.group, before, counted);
+            state
+                .quotas
+                .change_interval(now.at, job.group, before, counted);
         }
         match job.polling.stage {
             PollStage::Queued(_) if state.leading && job.polling.waits_since.is_none() => {

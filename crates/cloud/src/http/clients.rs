@@ -13,6 +13,9 @@ use std::{
 
 /// Gateways commonly drop idle connections after 60 s; ours are dropped before.
 const POOL_IDLE: Duration = Duration::from_secs(45);
+/// Connections to one host that are kept for later polls. What is polled in one second opens more where answers are
+/// slow, and those are closed.
+const IDLE_CONNECTIONS: usize = 16;
 /// Bytes of an answer's headers in HTTP/2. A token that is too long to be used fits in, so that the
 /// message can report it.
 const MAX_HEADERS: u32 = 64 * 1024;
@@ -177,7 +180,8 @@ fn builder(options: &CloudOptions, fresh: bool) -> ClientBuilder {
         .http2_initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(PING_AFTER)
         .http2_keep_alive_timeout(PING_AFTER)
-        .pool_idle_timeout(POOL_IDLE);
+        .pool_idle_timeout(POOL_IDLE)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS);
     builder = if options.proxies.is_empty() {
         builder.no_proxy()
     } else {

@@ -65,9 +65,10 @@ pub(super) struct Bucket {
     pub(super) pool: PoolKey,
     pub(super) tokens: TokenBucket,
     pub(super) throttle: Throttle,
-    /// What its groups want, and how much of that there is.
+    /// What its groups want.
     pub(super) demand: Demand,
-    pub(super) scarcity: Scarcity,
+    /// The same of each namespace, and how scarce polls are for it.
+    pub(super) demands: HashMap<Namespace, (Demand, Scarcity)>,
     /// Polls sent and not yet answered.
     pub(super) in_flight: usize,
     /// No poll before this time.
@@ -120,15 +121,44 @@ impl Bucket {
         }
     }
 
-    /// How scarce polls are here, and the interval in seconds if all objects got the same.
-    pub(super) fn scarcity(&mut self, config: &Config, at: Duration) -> (f64, f64) {
+    /// A group of this namespace comes to want other polls.
+    pub(super) fn change_demand(
+        &mut self,
+        at: Duration,
+        namespace: &Namespace,
+        before: Demand,
+        after: Demand,
+    ) {
+        let own = self.demands.entry(namespace.clone());
+        let (own, _) = own.or_insert_with(|| (Demand::default(), Scarcity::none(at)));
+        for demand in [&mut *own, &mut self.demand] {
+            demand.add(after);
+            demand.subtract(before);
+        }
+        if own.objects == 0 {
+            self.demands.remove(namespace);
+        }
+    }
+
+    /// How scarce polls are for a namespace, and the interval in seconds if all its objects got the same. It may use
+    /// what the others leave, and an equal share at least.
+    #[allow(clippy::cast_precision_loss, reason = "a number of namespaces")]
+    pub(super) fn scarcity(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        namespace: &Namespace,
+    ) -> (f64, f64) {
+        let namespaces = self.demands.len() as f64;
+        let Some((own, scarcity)) = self.demands.get_mut(namespace) else {
+            return (1.0, 0.0);
+        };
         let second = config.second.as_secs_f64();
-        let rate = config.quota_rate * self.throttle.share(config, at) * second;
-        let scarcity = self.scarcity.renew(at, self.demand.rate(), rate);
-        (
-            scarcity,
-            f64::from(self.demand.objects) / (UTILISATION * rate),
-        )
+        let rate = config.quota_rate * self.throttle.share(config, at) * second * UTILISATION;
+        let left = rate - (self.demand.rate() - own.rate());
+        let share = left.max(rate / namespaces);
+        let scarcity = scarcity.renew(at, own.rate() / share);
+        (scarcity, f64::from(own.objects) / share)
     }
 
     /// Whether a poll can be sent now.

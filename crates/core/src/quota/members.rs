@@ -7,7 +7,6 @@ use super::{
     throttle::Throttle,
 };
 use crate::{
-    adaptive::Scarcity,
     config::Config,
     effects::CredentialRef,
     fair::FairQueue,
@@ -88,17 +87,18 @@ impl Quotas {
     }
 
     /// An object of a group is to be polled at another interval, in seconds of the operator's time; 0: not at all.
-    pub fn change_interval(&mut self, key: GroupKey, before: u32, after: u32) {
+    pub fn change_interval(&mut self, at: Duration, key: GroupKey, before: u32, after: u32) {
+        let (before, after) = (Demand::of(before), Demand::of(after));
         let group = &mut self.groups[key];
-        for demand in [&mut group.demand, &mut self.buckets[group.bucket].demand] {
-            demand.add(Demand::of(after));
-            demand.subtract(Demand::of(before));
-        }
+        group.demand.add(after);
+        group.demand.subtract(before);
+        self.buckets[group.bucket].change_demand(at, &group.namespace, before, after);
     }
 
-    /// How scarce polls are for the objects of a group, and the interval in seconds if all in its bucket got the same.
+    /// How scarce polls are for the objects of a group, and the interval in seconds if all of its namespace got the same.
     pub fn scarcity(&mut self, config: &Config, at: Duration, key: GroupKey) -> (f64, f64) {
-        self.buckets[self.groups[key].bucket].scarcity(config, at)
+        let group = &self.groups[key];
+        self.buckets[group.bucket].scarcity(config, at, &group.namespace)
     }
 
     /// The buckets of a project.
@@ -136,7 +136,7 @@ impl Quotas {
                 tokens: TokenBucket::new(config.quota_rate, config.quota_burst, at),
                 throttle: Throttle::default(),
                 demand: Demand::default(),
-                scarcity: Scarcity::none(at),
+                demands: HashMap::new(),
                 in_flight: 0,
                 paused_until: Duration::ZERO,
                 groups: 0,
@@ -248,7 +248,7 @@ impl Quotas {
             return self.offer_all(own);
         };
         self.groups[key].bucket = shared;
-        self.move_demand(key, own, shared);
+        self.move_demand(at, key, own, shared);
         let queue = self.buckets[own].queue.extract(&namespace, |_| true);
         let bucket = &mut self.buckets[shared];
         for waiting in queue {
@@ -260,10 +260,10 @@ impl Quotas {
         self.offer(shared, &namespace);
     }
 
-    fn move_demand(&mut self, key: GroupKey, from: BucketKey, to: BucketKey) {
-        let demand = self.groups[key].demand;
-        self.buckets[from].demand.subtract(demand);
-        self.buckets[to].demand.add(demand);
+    fn move_demand(&mut self, at: Duration, key: GroupKey, from: BucketKey, to: BucketKey) {
+        let (group, none) = (&self.groups[key], Demand::default());
+        self.buckets[from].change_demand(at, &group.namespace, group.demand, none);
+        self.buckets[to].change_demand(at, &group.namespace, none, group.demand);
     }
 
     /// The content of a Secret changed: what its groups share has to be earned again. A pause goes along.
@@ -285,7 +285,7 @@ impl Quotas {
             let group = &mut self.groups[key];
             let old = std::mem::replace(&mut group.bucket, own);
             let namespace = group.namespace.clone();
-            self.move_demand(key, old, own);
+            self.move_demand(at, key, old, own);
             let is_of_group = |waiting: &Waiting| waiting.group == key;
             let moved = self.buckets[old].queue.extract(&namespace, is_of_group);
             for waiting in moved {

@@ -275,3 +275,27 @@ fn a_period_of_its_own_fixes_an_object() {
         assert_eq!((pair[1] - pair[0]).as_secs(), 20);
     }
 }
+
+/// What one namespace wants makes polls scarce for itself alone.
+#[test]
+fn the_intervals_of_a_namespace_do_not_grow_with_the_objects_of_another() {
+    let mut world = World::adaptive(Config::default());
+    world.check_decisions = false;
+    for n in 0..3000 {
+        world.create(object_of(&format!("load/x{n}"), "otc", "project"));
+    }
+    world.run(900);
+    let from = world.now;
+    world.create(object_of("team-b/x", "otc", "project"));
+    world.run(1800);
+    let mut times: Vec<Duration> = world.polls_of("team-b/x");
+    times.insert(0, from);
+    for pair in times.windows(2) {
+        assert!(pair[1] - pair[0] <= secs(42), "{times:?}");
+    }
+    let all = world
+        .polls
+        .iter()
+        .filter(|poll| poll.at >= from + secs(900));
+    assert!((4500..=7200).contains(&all.count()));
+}
