@@ -10,6 +10,7 @@ use kube::{Client, Resource, api::GetParams, client::Body, core::Request};
 use serde::Deserialize;
 use std::{
     collections::{HashMap, HashSet},
+    panic::resume_unwind,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -105,32 +106,15 @@ pub(super) async fn read(
     cloud_client: CloudClient,
     reference: Arc<CredentialRef>,
 ) -> Result<u64, CredentialError> {
-    let result = fetch(client, &reference).await.and_then(|keys| {
-        let cloud = reference.cloud.cloud_name.as_str();
-        let place = place(&reference);
-        let file = CloudsFile {
-            place: &place,
-            clouds_yaml: keys.clouds_yaml.as_ref().map(|value| value.0.as_slice()),
-            cacert: keys.cacert.as_ref().map(|value| value.0.as_slice()),
-        };
-        let version = file.version(cloud);
-        let credential = match store.get(&reference) {
-            Some(known) if known.version() == version => known,
-            _ => cloud_client
-                .credential(&file, cloud)
-                .map(|credential| {
-                    let ignored = credential.ignored_keys();
-                    if !ignored.is_empty() {
-                        tracing::debug!(secret = %place, cloud, ?ignored, "keys that are not read");
-                    }
-                    Arc::new(credential)
-                })
-                .map_err(CredentialError::Misconfigured)?,
-        };
-        let kept = store.put(reference.clone(), credential);
-        kept.map_err(CredentialError::Misconfigured)?;
-        Ok(version)
-    });
+    let result = match fetch(client, &reference).await {
+        Ok(keys) => {
+            // Whoever writes the Secret decides how long it takes to parse.
+            let keep = move || keep(&store, &cloud_client, reference, &keys);
+            let kept = tokio::task::spawn_blocking(keep).await;
+            kept.unwrap_or_else(|error| resume_unwind(error.into_panic()))
+        }
+        Err(error) => Err(error),
+    };
     metrics.secret_read(match &result {
         Ok(_) => "usable",
         Err(CredentialError::Misconfigured(error)) => error.reason.category(),
@@ -138,6 +122,38 @@ pub(super) async fn read(
     });
     // Zero means "never read" to the tracker.
     result.map(|version| version.max(1))
+}
+
+/// Keeps the credential in what was read; returns the version of its content.
+fn keep(
+    store: &CredentialStore,
+    cloud_client: &CloudClient,
+    reference: Arc<CredentialRef>,
+    keys: &Keys,
+) -> Result<u64, CredentialError> {
+    let cloud = reference.cloud.cloud_name.as_str();
+    let place = place(&reference);
+    let file = CloudsFile {
+        place: &place,
+        clouds_yaml: keys.clouds_yaml.as_ref().map(|value| value.0.as_slice()),
+        cacert: keys.cacert.as_ref().map(|value| value.0.as_slice()),
+    };
+    let version = file.version(cloud);
+    let credential = match store.get(&reference) {
+        Some(known) if known.version() == version => known,
+        _ => {
+            let credential = cloud_client.credential(&file, cloud);
+            let credential = credential.map_err(CredentialError::Misconfigured)?;
+            let ignored = credential.ignored_keys();
+            if !ignored.is_empty() {
+                tracing::debug!(secret = %place, cloud, ?ignored, "keys that are not read");
+            }
+            Arc::new(credential)
+        }
+    };
+    let kept = store.put(reference, credential);
+    kept.map_err(CredentialError::Misconfigured)?;
+    Ok(version)
 }
 
 /// Names the Secret in messages.

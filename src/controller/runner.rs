@@ -20,7 +20,7 @@ use image_export_core::{
 use image_export_model::{Failure, FailureKind, Observation, Outcome};
 use kube::Client;
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 // Spans have the level of errors: whatever filter lets a line through shows its span too.
 use tracing::{Instrument, Span, error_span};
@@ -28,6 +28,8 @@ use tracing::{Instrument, Span, error_span};
 pub(super) struct Runner {
     client: Client,
     cloud: CloudClient,
+    /// Where polls run.
+    cloud_runtime: Handle,
     credentials: Arc<CredentialStore>,
     writer: Writer,
     metrics: Arc<Metrics>,
@@ -58,6 +60,7 @@ impl Runner {
             },
             client: controller.client,
             cloud: controller.cloud,
+            cloud_runtime: controller.cloud_runtime,
             credentials: Arc::default(),
             metrics: controller.metrics,
             gate,
@@ -91,11 +94,13 @@ impl Runner {
                     *request,
                 );
                 let poll = self.fence.clone().hold(poll);
-                self.spawn(&self.polls, span, POLL_TIMEOUT, poll, move |result| {
+                let into_input = move |result: Result<Result<Observation, Failure>, Failure>| {
                     let result = result.flatten();
                     let failed = |failure| Observation::of(Outcome::Failed(failure), 1);
                     Input::Polled(ticket, result.unwrap_or_else(failed))
-                });
+                };
+                let task = self.task(span, POLL_TIMEOUT, poll, into_input);
+                self.polls.spawn_on(task, &self.cloud_runtime);
             }
             Effect::ReadCredential(reference) => {
                 let span = error_span!("read_secret", credential = %name(&reference));
@@ -107,7 +112,7 @@ impl Runner {
                     reference.clone(),
                 );
                 let limit = credentials::TIMEOUT;
-                self.spawn(&self.api_calls, span, limit, read, move |result| {
+                self.call_api(span, limit, read, move |result| {
                     let result = result.map_err(CredentialError::Unavailable).flatten();
                     Input::CredentialRead(reference, result)
                 });
@@ -139,7 +144,7 @@ impl Runner {
                 let fetch = write::fetch(self.client.clone(), key);
                 let fetch = self.fence.clone().hold(fetch);
                 let limit = write::TIMEOUT;
-                self.spawn(&self.api_calls, span, limit, fetch, move |result| {
+                self.call_api(span, limit, fetch, move |result| {
                     Input::Fetched(ticket, result.flatten().unwrap_or(FetchResult::Failed))
                 });
             }
@@ -154,28 +159,38 @@ impl Runner {
     ) {
         let limit = write::TIMEOUT;
         let write = self.fence.clone().hold(write);
-        self.spawn(&self.api_calls, span, limit, write, move |result| {
+        self.call_api(span, limit, write, move |result| {
             Input::Wrote(ticket, result.flatten().unwrap_or(WriteResult::Unknown))
         });
     }
 
+    fn call_api<T: Send + 'static>(
+        &self,
+        span: Span,
+        limit: Duration,
+        call: impl Future<Output = T> + Send + 'static,
+        into_input: impl FnOnce(Result<T, Failure>) -> Input + Send + 'static,
+    ) {
+        self.api_calls
+            .spawn(self.task(span, limit, call, into_input));
+    }
+
     /// Runs `task` for at most `limit`; `into_input` makes an input of its result, or of a timeout or
     /// a panic.
-    fn spawn<T: Send + 'static>(
+    fn task<T: Send + 'static>(
         &self,
-        tasks: &TaskTracker,
         span: Span,
         limit: Duration,
         task: impl Future<Output = T> + Send + 'static,
         into_input: impl FnOnce(Result<T, Failure>) -> Input + Send + 'static,
-    ) {
+    ) -> impl Future<Output = ()> + Send + 'static {
         let (inputs, metrics) = (self.inputs.clone(), self.metrics.clone());
         let task = async move {
             let result = contain(limit, task, || metrics.task_panicked()).await;
             // Fails only after the loop has ended, when nobody waits for the input.
             let _ = inputs.send(into_input(result));
         };
-        tasks.spawn(task.instrument(span));
+        task.instrument(span)
     }
 
     pub(super) fn is_polling(&self) -> bool {

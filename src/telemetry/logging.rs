@@ -23,10 +23,10 @@ pub enum LogFormat {
     Json,
 }
 
-/// Off unless the filter names them: they log as errors what the operator handles, and logs itself at
-/// a bounded rate. kube's client also logs the whole of an answer that it cannot parse, which may be
+/// Off unless the filter names them: they log what the operator handles, and logs itself at a bounded rate;
+/// rustls once for each alert that a server sends. kube's client also logs the whole of an answer that it cannot parse, which may be
 /// a Secret.
-const QUIET: &str = "kube_client=off,kube_runtime=off";
+const QUIET: &str = "kube_client=off,kube_runtime=off,rustls=off";
 
 /// What is logged: a level for everything, or `target=level` for targets that begin with `target`, in
 /// a list with commas.

@@ -44,7 +44,7 @@ impl Credential {
     }
 
     /// The memory that it holds, in bytes: its texts and certificates, and an allowance for what keeps them
-    /// together. Its tokens come on top.
+    /// together. Its tokens have a memory of their own.
     #[must_use]
     pub fn bytes(&self) -> usize {
         /// Allocations are rounded up, and have a header each.

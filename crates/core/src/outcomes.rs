@@ -8,7 +8,7 @@ use crate::{
     },
     intake,
     job::{Job, PollStage},
-    keys::JobKey,
+    keys::{GroupKey, JobKey},
     phase::Phase,
     secrets::{Acceptance, ReadChange},
     state::{State, acknowledged_phase},
@@ -20,10 +20,12 @@ use std::sync::Arc;
 
 /// Applies the outcome of a poll, or drops it where it says nothing about the object as it is now.
 pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Observation) {
+    leave_other_host(state, now, ticket, seen);
     pause_quota(state, now, ticket, seen);
-    // A poll that was deferred has had its turn, so that repetitions keep the rate too.
+    // A poll that was deferred has had its turn, so that repetitions keep the rate too; so has one that ended at a
+    // login, which is a request as well.
     let is_deferred = matches!(seen.outcome, Outcome::Deferred(_));
-    let requests = seen.requests.max(u32::from(is_deferred));
+    let requests = seen.requests.max(u32::from(is_deferred || seen.signed_in));
     state.quotas.apply_end(now.at, &ticket.charge, requests);
     let alike = state.alike.remove(&ticket.sequence);
     for key in std::iter::once(ticket.job).chain(alike.into_iter().flatten()) {
@@ -111,7 +113,7 @@ fn apply_poll_to(
                 .secrets
                 .apply_acceptance(&state.config, now.at, ticket.secret, acceptance);
         }
-        if let (true, Some(_), Some(host)) = (seen.proves_project, answer, &seen.endpoint) {
+        if let (true, Some(_), Some(host)) = (seen.proves_project, answer, &seen.queried) {
             state.quotas.share(&state.config, now.at, group, host);
         }
     }
@@ -187,20 +189,41 @@ fn pause_quota(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Obser
         }
     };
     if pauses {
-        // The group may use another bucket since. An object that has other credentials now has another
-        // group, to which this does not apply.
+        // The group may use another bucket since. To an object that has other credentials now this does not apply.
         let job = state.jobs.get(ticket.job);
         let seed = job.map_or(ticket.sequence, |job| job.seed);
-        let group = job
-            .filter(|job| job.secret == ticket.secret)
-            .map(|job| job.group);
+        let group = group_of(state, ticket);
         let pause = cadence::pause(&state.config, seed, seen.retry_after);
         let is_throttled = matches!(seen.outcome, Outcome::Throttled);
-        let buckets = (ticket.charge.bucket, group);
+        let (buckets, endpoint) = ((ticket.charge.bucket, group), seen.queried.as_ref());
         let until = now.at + pause;
+        state.quotas.pause(
+            &state.config,
+            now.at,
+            buckets,
+            endpoint,
+            until,
+            is_throttled,
+        );
+    }
+}
+
+/// The quota group of the object that was polled, if it has the same credentials still.
+fn group_of(state: &State, ticket: &PollTicket) -> Option<GroupKey> {
+    let secrets = &state.secrets;
+    let job = state.jobs.get(ticket.job)?;
+    let is_same =
+        job.secret == ticket.secret && secrets.is_current(ticket.secret, ticket.credential_version);
+    is_same.then_some(job.group)
+}
+
+/// Where a catalog has come to name another host, its objects share the quota of the former one no longer.
+fn leave_other_host(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Observation) {
+    if let (Some(group), Some(queried)) = (group_of(state, ticket), &seen.queried) {
+        let reference = state.secrets.reference(ticket.secret);
         state
             .quotas
-            .pause(&state.config, now.at, buckets, until, is_throttled);
+            .leave_other_host(&state.config, now.at, group, reference, queried);
     }
 }
 

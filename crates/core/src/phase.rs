@@ -43,7 +43,7 @@ pub enum Activity {
 }
 
 /// Order in which changes of objects are sent, the most urgent first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
     /// A read that shows whether an earlier write landed.
     Confirm,

@@ -20,7 +20,7 @@ use crate::{
     slots::Slots,
     time::Due,
 };
-use bucket::{Blocked, Bucket, Demand, Pool, PoolOwner};
+use bucket::{Blocked, Bucket, Demand, Owner, Pool, PoolOwner};
 use image_export_model::{JobId, ProjectId};
 use slotmap::SlotMap;
 use std::{
@@ -394,43 +394,45 @@ impl Quotas {
         }
     }
 
-    /// No poll before `until` in the bucket that was charged, nor in that of the group now; and fewer a second
-    /// than before where that is `for_throttling`. Nothing is saved up meanwhile: what follows a pause is spread
+    /// No poll before `until` in the bucket that was charged, nor in that of the group now, unless it is of another
+    /// endpoint; and fewer a second than before where that is `for_throttling`. Nothing is saved up meanwhile: what follows a pause is spread
     /// by the rate, not sent as a burst.
     pub fn pause(
         &mut self,
         config: &Config,
         at: Duration,
         (charged, group): (BucketKey, Option<GroupKey>),
+        endpoint: Option<&Arc<str>>,
         until: Duration,
         for_throttling: bool,
     ) {
         let group = group.and_then(|group| self.groups.get(group));
         let present = group.map(|group| group.bucket);
         for key in [Some(charged), present.filter(|key| *key != charged)] {
-            let Some(key) = key else { continue };
-            if for_throttling && let Some(bucket) = self.buckets.get_mut(key) {
+            let bucket = key.and_then(|key| self.buckets.get_mut(key));
+            let (Some(key), Some(bucket)) = (key, bucket.filter(|b| b.obeys(endpoint))) else {
+                continue;
+            };
+            if for_throttling {
                 bucket.throttle.lower(config, at, until);
             }
             self.pause_bucket(at, key, until);
         }
     }
 
-    /// What proven credentials are asked for holds for those that have yet to be proven too, but not
-    /// the other way round.
+    /// What proven credentials are asked for holds for those of their namespaces that have yet to be proven too, but
+    /// not the other way round.
     fn pause_bucket(&mut self, at: Duration, key: BucketKey, until: Duration) {
         let Some(bucket) = self.buckets.get_mut(key) else {
             return;
         };
         bucket.pause(at, until);
-        if bucket.is_shared()
-            && let Some(keys) = self.by_project.get(&bucket.project)
-        {
-            for other in keys {
-                let bucket = &mut self.buckets[*other];
-                if !bucket.is_shared() {
-                    bucket.pause(at, until);
-                }
+        let proven = bucket.proven.clone();
+        let keys = self.by_project.get(&bucket.project);
+        for other in keys.into_iter().flatten() {
+            let bucket = &mut self.buckets[*other];
+            if matches!(&bucket.owner, Owner::Secret(other) if proven.contains(&other.namespace)) {
+                bucket.pause(at, until);
             }
         }
     }

@@ -20,6 +20,8 @@ type Namespace = Arc<str>;
 pub struct WriteQueue {
     /// Those of [`Priority::Outage`] apart, whose rate is limited: a cloud outage must not become a write storm.
     queues: [FairQueue<Namespace, (Priority, u64, JobKey)>; 2],
+    /// What is in them: nothing twice.
+    queued: HashSet<(Priority, JobKey)>,
     outage: TokenBucket,
     slots: Slots<Namespace>,
     /// Namespaces in trouble.
@@ -59,6 +61,7 @@ impl WriteQueue {
     pub fn new(config: &Config, at: Duration) -> Self {
         Self {
             queues: Default::default(),
+            queued: HashSet::new(),
             // Nothing is saved up, or the first second of an outage would have twice the rate.
             outage: TokenBucket::new(config.poll_failed_writes, 1.0, at),
             slots: Slots::new(config.writes_in_flight),
@@ -72,6 +75,9 @@ impl WriteQueue {
 
     /// Queues a change of an object.
     pub fn push(&mut self, namespace: &Namespace, job: JobKey, priority: Priority) {
+        if !self.queued.insert((priority, job)) {
+            return;
+        }
         self.sequence += 1;
         let queue = &mut self.queues[usize::from(priority == Priority::Outage)];
         queue.push(namespace, (priority, self.sequence, job));
@@ -83,6 +89,8 @@ impl WriteQueue {
             for queue in &mut self.queues {
                 queue.retain(|(priority, _, job)| is_waiting(*job, *priority));
             }
+            self.queued
+                .retain(|(priority, job)| is_waiting(*job, *priority));
         }
         if objects == 0 {
             self.forget_troubles();
@@ -149,6 +157,7 @@ impl WriteQueue {
                 let Some((namespace, (priority, _, job))) = next else {
                     break;
                 };
+                self.queued.remove(&(priority, job));
                 if !is_waiting(job, priority) {
                     continue;
                 }

@@ -16,20 +16,20 @@ pub struct Observation {
     /// How long no poll is wanted: `Retry-After`, or the period named in the text of a throttling
     /// error. Not yet bounded. Without an endpoint it is the identity service that asks for it.
     pub retry_after: Option<Duration>,
-    /// `host[:port]` of the endpoint that answered with any HTTP status; `None` where none did.
+    /// `host[:port]` of the endpoint that answered with any HTTP status, to be shown; `None` where none did.
     pub endpoint: Option<Arc<str>>,
-    /// `host[:port]` of the endpoint that was queried, whether it answered or not; `None` where the poll
-    /// ended before that.
+    /// A key of the endpoint that was queried, whether it answered or not: equal for one host alone. `None` where
+    /// the poll ended before that.
     pub queried: Option<Arc<str>>,
-    /// `host[:port]` of the identity service, where a login was made for this poll or none is possible.
+    /// The same of the identity service, where a login was made for this poll or none is possible.
     pub identity: Option<Arc<str>>,
     /// Requests that this poll sent to the job query endpoint, 0 where it ended before that. Each
     /// takes one quota token.
     pub requests: u32,
     /// Whether a login was made for this poll.
     pub signed_in: bool,
-    /// Whether the answer shows that the credential belongs to the project of the job: the token names that
-    /// project, or a path that names it was answered with 200.
+    /// Whether the answer shows that the credential belongs to the project of the job: an identity service of the
+    /// same cloud gave the token for that project, or a path that names it was answered with 200.
     pub proves_project: bool,
     /// The cloud's name for the latest request, for the log only.
     pub request_id: Option<Arc<str>>,

@@ -212,13 +212,18 @@ impl Circuits {
         self.same_as.get(&identity).copied().unwrap_or(identity)
     }
 
-    /// Forgets the identity that was used longest ago, of those without an accepted secret if there are any.
+    /// Forgets the identity with the fewest rejections in a row; of several one without an accepted secret, and of
+    /// those the one that was used longest ago. So nobody makes rejections forgotten by identities that an identity
+    /// service of its own accepts.
     fn purge_one(&mut self, pacing: &Pacing) {
         let idle = self
             .by_identity
             .iter()
             .filter(|(_, circuit)| !circuit.is_in_flight());
-        let least = idle.min_by_key(|(_, circuit)| (circuit.is_trusted(pacing), circuit.used_at));
+        let least = idle.min_by_key(|(_, circuit)| {
+            let trusted = circuit.is_trusted(pacing);
+            (circuit.rejections(), trusted, circuit.used_at)
+        });
         let least = least.map(|(identity, _)| *identity);
         self.by_identity
             .retain(|identity, _| Some(*identity) != least);
@@ -226,10 +231,14 @@ impl Circuits {
 
     fn merge(&mut self, pacing: &Pacing, identity: u64, others: impl Iterator<Item = u64>) {
         let identity = self.resolve(identity);
-        self.get(pacing, identity).complete();
+        let mut has_all = true;
         for name in others {
             let other = self.resolve(name);
-            if other == identity || !self.has_room_for_spellings() {
+            if other == identity {
+                continue;
+            }
+            if !self.has_room_for_spellings() {
+                has_all = false;
                 continue;
             }
             let same = self.same_as.values_mut().filter(|same| **same == other);
@@ -238,6 +247,9 @@ impl Circuits {
             if let Some(circuit) = self.by_identity.remove(&other) {
                 self.get(pacing, identity).absorb(circuit);
             }
+        }
+        if has_all {
+            self.get(pacing, identity).complete();
         }
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod breaker;
 pub(crate) mod keystone;
 mod pacing;
 pub(crate) mod signature;
+pub(crate) mod token_memory;
 pub(crate) mod tokens;
 
 pub use pacing::Pacing;

@@ -5,6 +5,7 @@ use super::{
     Pacing, entry,
     keystone::{Grant, LoginError},
     lock,
+    token_memory::TokenMemory,
 };
 use image_export_model::{JobId, ProjectId};
 use std::{
@@ -124,6 +125,37 @@ impl Tokens {
         let is_of_use =
             |slot: &Arc<Slot>| Arc::strong_count(slot) > 1 || lock(&slot.state).is_of_use();
         Arc::clone(entry(&mut lock(&self.slots), scope.cloned(), is_of_use))
+    }
+}
+
+impl Tokens {
+    /// Has a token take its share of the memory for tokens, for which the oldest ones of this credential make room.
+    /// Where it gets none, it is used for one poll alone.
+    pub(crate) fn count(
+        &self,
+        memory: &Arc<TokenMemory>,
+        namespace: &Arc<str>,
+        mut grant: Grant,
+    ) -> Grant {
+        let share = std::iter::repeat_with(|| memory.take(namespace, grant.bytes()))
+            .find(|share| share.is_some() || !self.drop_oldest());
+        grant.share = share.flatten().map(Arc::new);
+        grant.is_kept = grant.share.is_some();
+        grant
+    }
+
+    /// Drops the oldest token, of those that no poll is about to use. Returns whether there was one.
+    fn drop_oldest(&self) -> bool {
+        let mut slots = lock(&self.slots);
+        let idle = slots
+            .iter()
+            .filter(|(_, slot)| Arc::strong_count(slot) == 1);
+        let obtained = idle.filter_map(|(scope, slot)| {
+            let session = lock(&slot.state).session.as_ref()?.obtained;
+            Some((session, scope.clone()))
+        });
+        let oldest = obtained.min_by_key(|(obtained, _)| *obtained);
+        oldest.is_some_and(|(_, scope)| slots.remove(&scope).is_some())
     }
 }
 
@@ -251,7 +283,7 @@ impl State {
                     rejected: AtomicBool::new(false),
                     obtained: sent_at,
                 });
-                self.session = Some(Arc::clone(&session));
+                self.session = session.grant.is_kept.then(|| Arc::clone(&session));
                 self.failed = None;
                 return Ok(session);
             }

@@ -3,7 +3,13 @@
 use super::EndpointPolicy;
 use crate::{outcome::configuration_error, wire::text::Redactor};
 use image_export_model::{ConfigurationError, ConfigurationReason, JobId, ProjectId};
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    str::FromStr,
+    sync::{Arc, LazyLock},
+};
 use url::{Host, Url};
 
 /// Longest name in DNS, in bytes. The URL parser permits longer ones, and messages name hosts.
@@ -42,8 +48,29 @@ impl FromStr for JobPath {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     url: Url,
+    key: Arc<str>,
     /// Nobody named it: it follows from the region.
     is_derived: bool,
+}
+
+/// `host[:port]` in lower case, without the final dot of the name and without the port of https.
+pub(crate) fn normalised(host: &str) -> String {
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if is_port(port) => (name, port),
+        _ => (host, "443"),
+    };
+    let name = name.trim_end_matches('.').to_lowercase();
+    match port {
+        "443" => name,
+        _ => format!("{name}:{port}"),
+    }
+}
+
+/// [`Endpoint::key`] of a host. It differs from one process to the next, so that nobody can look for equal ones.
+pub(crate) fn host_key(host: &str) -> Arc<str> {
+    static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    format!("{:016x}", STATE.hash_one(normalised(host))).into()
 }
 
 /// Why a URL is not accepted. The URL itself is not repeated: it may hold a password.
@@ -129,6 +156,7 @@ impl Endpoint {
         url.set_query(None);
         url.set_fragment(None);
         Ok(Self {
+            key: host_key(url.authority()),
             url,
             is_derived: false,
         })
@@ -170,6 +198,30 @@ impl Endpoint {
     /// `host[:port]`, the port only where it is not the scheme's own.
     pub(crate) fn host(&self) -> &str {
         self.url.authority()
+    }
+
+    /// Tells its host from others, however each is spelt, and without showing it: it may hold a secret.
+    pub(crate) fn key(&self) -> &Arc<str> {
+        &self.key
+    }
+
+    /// Whether this image service is of the cloud of the identity service at `auth_url`: the same server, or one beside
+    /// it in the naming scheme of [`Self::image_service`]. What any other identity service says of a token is its own.
+    pub(crate) fn is_of_cloud(&self, auth_url: &Self) -> bool {
+        if self.key == auth_url.key {
+            return true;
+        }
+        let (image, identity) = (normalised(self.host()), normalised(auth_url.host()));
+        let Some(image) = image.strip_prefix("ims.") else {
+            return false;
+        };
+        let mut prefixes = ["iam.", "iam-pub."].iter();
+        let domain = prefixes.find_map(|prefix| identity.strip_prefix(prefix));
+        let region = domain.and_then(|domain| image.strip_suffix(domain));
+        region.is_some_and(|region| match region.strip_suffix('.') {
+            Some(label) => !label.is_empty() && !label.contains('.'),
+            None => region.is_empty(),
+        })
     }
 
     /// The memory of its text.
@@ -304,6 +356,56 @@ mod tests {
         let (project, job) = ("p1".parse().unwrap(), "j1".parse().unwrap());
         let url = endpoint.job_url(JobPath::V1Jobs, &project, &job);
         url.to_string()
+    }
+
+    #[test]
+    fn an_identity_service_speaks_for_the_image_services_of_its_cloud_alone() {
+        let policy = crate::tests::lab().policy;
+        let endpoint = |host: &str| Endpoint::parse(&format!("https://{host}"), &policy).unwrap();
+        for (image, identity, is_of_cloud) in [
+            (
+                "ims.eu-de.otc.t-systems.com",
+                "iam.eu-de.otc.t-systems.com",
+                true,
+            ),
+            (
+                "ims.eu-de.otc.t-systems.com.",
+                "IAM.otc.t-systems.com",
+                true,
+            ),
+            (
+                "ims.eu-ch2.sc.otc.t-systems.com",
+                "iam-pub.eu-ch2.sc.otc.t-systems.com",
+                true,
+            ),
+            ("cloud.example.com", "cloud.example.com:443", true),
+            ("cloud.example.com", "cloud.example.com:8443", false),
+            ("ims.eu-de.otc.t-systems.com", "iam.example.com", false),
+            (
+                "ims.eu-de.otc.t-systems.com",
+                "iam.de.otc.t-systems.com",
+                false,
+            ),
+            ("ims.eu-de.otc.t-systems.com", "iam.t-systems.com", false),
+            ("ims.eu-deotc.t-systems.com", "iam.otc.t-systems.com", false),
+            (
+                "eu-de.otc.t-systems.com",
+                "iam.eu-de.otc.t-systems.com",
+                false,
+            ),
+            ("ims..otc.t-systems.com", "iam.otc.t-systems.com", false),
+        ] {
+            let is = endpoint(image).is_of_cloud(&endpoint(identity));
+            assert_eq!(is, is_of_cloud, "{image} {identity}");
+        }
+        assert_eq!(
+            endpoint("a.example.com.:443").key(),
+            endpoint("A.example.com").key()
+        );
+        assert_ne!(
+            endpoint("a.example.com:444").key(),
+            endpoint("a.example.com").key()
+        );
     }
 
     #[test]

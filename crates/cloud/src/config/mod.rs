@@ -12,7 +12,9 @@ pub(crate) mod policy;
 pub(crate) use auth::{
     Agency, ApplicationCredentialRef, Auth, DomainRef, EntityRef, Identity, Keys, KeystoneLogin,
 };
-pub(crate) use endpoint::{Endpoint, JobPath};
+#[cfg(test)]
+pub(crate) use endpoint::host_key;
+pub(crate) use endpoint::{Endpoint, JobPath, normalised};
 pub(crate) use entry::CloudEntry;
 pub(crate) use policy::EndpointPolicy;
 

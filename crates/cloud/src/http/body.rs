@@ -7,20 +7,19 @@ use reqwest::{
     header::{CONTENT_ENCODING, HeaderMap},
 };
 use std::{
+    collections::HashMap,
     io::{self, Write},
     ops::Deref,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Notify,
     time::{Instant, timeout_at},
 };
 
 /// A body of this size needs no share of the [`Memory`]: hardly one is longer.
 const SMALL: usize = 32 * 1024;
-/// What one permit of the [`Memory`] stands for, in bytes.
-const UNIT: usize = 1024;
 
 /// Why a body cannot be read: half a sentence after "the answer of …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +52,7 @@ impl BodyError {
 #[derive(Debug, Default)]
 pub(crate) struct Body {
     bytes: Vec<u8>,
-    share: Option<OwnedSemaphorePermit>,
+    share: Option<Share>,
 }
 
 impl Deref for Body {
@@ -72,28 +71,82 @@ impl From<Vec<u8>> for Body {
 }
 
 /// The memory for bodies that are longer than [`SMALL`]. Each takes a share of its limit, all at once, so that
-/// no two wait for each other; it keeps that until it has been interpreted.
+/// no two wait for each other; it keeps that until it has been interpreted. A namespace takes another share while it
+/// has no more than is free, so that one alone gets half and the next always finds some.
 #[derive(Debug)]
 pub(super) struct Memory {
-    free: Arc<Semaphore>,
-    units: usize,
+    bytes: usize,
+    used: Mutex<HashMap<Arc<str>, usize>>,
+    freed: Notify,
+}
+
+/// What one body takes of the memory.
+#[derive(Debug)]
+pub(crate) struct Share {
+    memory: Arc<Memory>,
+    namespace: Arc<str>,
+    bytes: usize,
 }
 
 impl Memory {
-    pub(super) fn new(bytes: usize) -> Self {
-        let units = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
-        Self {
-            free: Arc::new(Semaphore::new(units)),
-            units,
-        }
+    pub(super) fn new(bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            bytes,
+            used: Mutex::default(),
+            freed: Notify::new(),
+        })
     }
 
     /// Waits for a share; `None` if there is none until then.
-    async fn share(&self, bytes: usize, until: Instant) -> Option<OwnedSemaphorePermit> {
-        let units = bytes.div_ceil(UNIT).clamp(1, self.units);
-        let units = u32::try_from(units).unwrap_or(u32::MAX);
-        let share = Arc::clone(&self.free).acquire_many_owned(units);
-        timeout_at(until, share).await.ok()?.ok()
+    async fn share(
+        self: &Arc<Self>,
+        namespace: &Arc<str>,
+        bytes: usize,
+        until: Instant,
+    ) -> Option<Share> {
+        let bytes = bytes.min(self.bytes);
+        loop {
+            // Before the look, or what is freed after it would go unnoticed.
+            let freed = self.freed.notified();
+            if let Some(share) = self.take(namespace, bytes) {
+                return Some(share);
+            }
+            timeout_at(until, freed).await.ok()?;
+        }
+    }
+
+    fn take(self: &Arc<Self>, namespace: &Arc<str>, bytes: usize) -> Option<Share> {
+        let mut used = self.lock();
+        let own = used.get(namespace).copied().unwrap_or_default();
+        let free = self.bytes - used.values().sum::<usize>();
+        if bytes > free || own > 0 && own + bytes > free {
+            return None;
+        }
+        used.insert(namespace.clone(), own + bytes);
+        Some(Share {
+            memory: Arc::clone(self),
+            namespace: namespace.clone(),
+            bytes,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
+        // It is valid at each moment, so a poisoned lock is used all the same.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut used = self.memory.lock();
+        if let Some(bytes) = used.get_mut(&self.namespace) {
+            *bytes -= self.bytes;
+            if *bytes == 0 {
+                used.remove(&self.namespace);
+            }
+        }
+        drop(used);
+        self.memory.freed.notify_waiters();
     }
 }
 
@@ -104,7 +157,9 @@ pub(super) struct Bounds<'a> {
     /// When the request ends, and how long it lasts, for the message.
     pub(super) until: Instant,
     pub(super) timeout: Duration,
-    pub(super) memory: &'a Memory,
+    pub(super) memory: &'a Arc<Memory>,
+    /// On whose behalf it is read.
+    pub(super) namespace: &'a Arc<str>,
 }
 
 impl Bounds<'_> {
@@ -120,9 +175,9 @@ impl Bounds<'_> {
         }
     }
 
-    async fn share(&self) -> Result<OwnedSemaphorePermit, BodyError> {
-        let share = self.memory.share(self.limit, self.until).await;
-        share.ok_or(BodyError::NoMemory(self.timeout))
+    async fn share(&self) -> Result<Share, BodyError> {
+        let share = self.memory.share(self.namespace, self.limit, self.until);
+        share.await.ok_or(BodyError::NoMemory(self.timeout))
     }
 }
 
@@ -231,33 +286,38 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(20);
 
-    /// However many long bodies arrive, no more are held than there is memory, and each of the others waits for
-    /// its share until its request ends.
+    /// However many long bodies arrive for one namespace, half is left, and each of the others waits for its share
+    /// until its request ends.
     #[tokio::test(start_paused = true)]
     async fn shares_of_the_memory_are_waited_for_and_never_exceeded() {
         let memory = Memory::new(8 << 20);
+        let [noisy, quiet] = ["noisy", "quiet"].map(Arc::<str>::from);
         let until = Instant::now() + TIMEOUT;
         let mut held = Vec::new();
-        for _ in 0..32 {
-            held.push(memory.share(256 << 10, until).await.unwrap());
+        for _ in 0..16 {
+            held.push(memory.share(&noisy, 256 << 10, until).await.unwrap());
         }
-        assert_eq!(memory.free.available_permits(), 0);
-        let waiting = memory.share(256 << 10, until);
+        assert!(memory.take(&noisy, 256 << 10).is_none());
+        assert!(memory.take(&quiet, 256 << 10).is_some());
+        let waiting = memory.share(&noisy, 256 << 10, until);
         let interpreted = async {
             sleep(TIMEOUT / 2).await;
             held.pop();
         };
         let (share, ()) = tokio::join!(waiting, interpreted);
         assert!(share.is_some());
-        assert!(memory.share(256 << 10, until).await.is_none());
+        assert!(memory.share(&noisy, 256 << 10, until).await.is_none());
         assert_eq!(Instant::now(), until);
+        drop((share, held));
+        assert!(memory.lock().is_empty());
     }
 
     /// A limit beyond all memory does not wait for ever.
     #[tokio::test(start_paused = true)]
     async fn no_share_is_larger_than_the_memory() {
         let memory = Memory::new(64 << 10);
-        let share = memory.share(1 << 20, Instant::now() + TIMEOUT).await;
-        assert_eq!(share.unwrap().num_permits(), 64);
+        let until = Instant::now() + TIMEOUT;
+        let share = memory.share(&"n".into(), 1 << 20, until).await;
+        assert_eq!(share.unwrap().bytes, 64 << 10);
     }
 }

@@ -7,6 +7,7 @@ use reqwest::{Client, ClientBuilder, Proxy, Url, redirect, retry};
 use rustls::{ClientConfig, client::Resumption, pki_types::CertificateDer};
 use sha2::{Digest, Sha256};
 use std::{
+    error::Error,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -105,9 +106,11 @@ pub(super) struct ClientCache {
 
 impl ClientCache {
     /// With a client for the default trust.
-    pub(super) fn new(options: &CloudOptions) -> reqwest::Result<Self> {
+    pub(super) fn new(options: &CloudOptions) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let default = ClientPair::new(Trust::default());
-        let _ = default.built[0].set(builder(options, false).build()?);
+        let builder = builder(options, false);
+        let builder = builder.tls_backend_preconfigured(tls(&default.trust)?);
+        let _ = default.built[0].set(builder.build()?);
         Ok(Self {
             default: Arc::new(default),
             others: Mutex::default(),
@@ -151,7 +154,7 @@ impl ClientCache {
         let mut builder = builder(options, fresh);
         if pair.trust.accept_any {
             builder = builder.tls_danger_accept_invalid_certs(true);
-        } else if !pair.trust.authorities.is_empty() {
+        } else {
             let tls = tls(&pair.trust).map_err(|_| {
                 let text = "cannot be queried: its authorities cannot be used";
                 NoAnswer::Failed(FailureKind::Internal, text.to_owned())
@@ -204,7 +207,9 @@ fn tls(trust: &Trust) -> Result<ClientConfig, rustls::Error> {
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    tls.resumption = Resumption::in_memory_sessions(SESSIONS);
+    if !trust.authorities.is_empty() {
+        tls.resumption = Resumption::in_memory_sessions(SESSIONS);
+    }
     Ok(tls)
 }
 

@@ -4,6 +4,7 @@
 use super::{
     address::InternalAddress,
     proxy::{Proxy, ProxyProblem},
+    verifier::TooMany,
 };
 use crate::{
     CloudOptions,
@@ -116,6 +117,9 @@ pub(super) fn tls_text(error: &rustls::Error) -> &'static str {
             if other.to_string().contains("CaUsedAsEndEntity") =>
         {
             "its certificate is that of an authority (CA:TRUE), which no server may present; give the server one that this authority signs"
+        }
+        Tls::InvalidCertificate(Certificate::Other(other)) if other.0.is::<TooMany>() => {
+            "it sends more than 8 certificates beside its own; have it send those alone that lead to a known authority"
         }
         Tls::InvalidCertificate(_) => "its certificate is not valid",
         _ => "the TLS handshake failed",

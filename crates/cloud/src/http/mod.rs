@@ -23,7 +23,9 @@ use reqwest::{
     header::{HeaderMap, HeaderValue},
 };
 use std::{
+    error::Error,
     fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tracing::Instrument;
@@ -65,7 +67,7 @@ impl Operation {
 pub(crate) struct Http {
     pub(crate) options: CloudOptions,
     clients: ClientCache,
-    memory: Memory,
+    memory: Arc<Memory>,
 }
 
 /// Where and how one request is sent.
@@ -79,6 +81,8 @@ pub(crate) struct Route<'a> {
     pub(crate) clients: Option<&'a Clients>,
     /// Longest body that is read, in bytes, packed and unpacked.
     pub(crate) body_limit: usize,
+    /// On whose behalf.
+    pub(crate) namespace: &'a Arc<str>,
 }
 
 /// An HTTP answer with as much of its body as was allowed.
@@ -105,7 +109,7 @@ pub(crate) fn sensitive(value: &str) -> Option<HeaderValue> {
 }
 
 impl Http {
-    pub(crate) fn new(options: CloudOptions) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(options: CloudOptions) -> Result<Self, Box<dyn Error + Send + Sync>> {
         Ok(Self {
             clients: ClientCache::new(&options)?,
             memory: Memory::new(options.bodies_limit),
@@ -165,6 +169,7 @@ impl Http {
                     until,
                     timeout,
                     memory: &self.memory,
+                    namespace: route.namespace,
                 };
                 Ok(Answer {
                     status: response.status().as_u16(),
@@ -269,6 +274,7 @@ mod tests {
                 operation: Operation::JobQuery,
                 clients: None,
                 body_limit: 256 * KIB,
+                namespace: &"team-a".into(),
             };
             let mut attempts = Attempts::default();
             let answer = http.send(route, &mut attempts, |client| client.get(url.clone()));

@@ -1,4 +1,4 @@
-//! Server certificates of a tenant's own authorities, or of the system's.
+//! Server certificates of a tenant's own authorities, or of the system's, and of how many a server may send.
 
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
@@ -12,10 +12,20 @@ use rustls::{
 use rustls_platform_verifier::Verifier as SystemVerifier;
 use std::sync::{Arc, OnceLock};
 
+/// Certificates beside its own that a server may send. Real chains have two or three; the time to find a way through
+/// many that share one name has hardly a bound.
+const MAX_INTERMEDIATES: usize = 8;
+
+/// A server sends more certificates than that.
+#[derive(Debug, thiserror::Error)]
+#[error("more than {MAX_INTERMEDIATES} certificates beside its own")]
+pub(super) struct TooMany;
+
 /// Accepts what one of the two accepts. All share the system's one, which holds more than 100 certificates.
 #[derive(Debug)]
 pub(super) struct OwnOrSystem {
-    own: Arc<WebPkiServerVerifier>,
+    /// `None` without own authorities.
+    own: Option<Arc<WebPkiServerVerifier>>,
     system: Arc<SystemVerifier>,
     provider: Arc<CryptoProvider>,
 }
@@ -29,10 +39,13 @@ impl OwnOrSystem {
         for authority in authorities {
             roots.add(authority.clone())?;
         }
-        let own = WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
+        let has_own = !roots.is_empty();
+        let own = has_own.then(|| {
+            WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(&provider)).build()
+        });
         Ok(Self {
             own: own
-                .build()
+                .transpose()
                 .map_err(|error| Error::Other(OtherError(Arc::new(error))))?,
             system: system(&provider)?,
             provider,
@@ -63,12 +76,20 @@ impl ServerCertVerifier for OwnOrSystem {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if intermediates.len() > MAX_INTERMEDIATES {
+            return Err(Error::InvalidCertificate(CertificateError::Other(
+                OtherError(Arc::new(TooMany)),
+            )));
+        }
         let verify = |by: &dyn ServerCertVerifier| {
             by.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         };
         let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let Some(own) = &self.own else {
+            return verify(&*self.system);
+        };
         // The error is that of the one that knows the issuer.
-        verify(&*self.own).or_else(|own| {
+        verify(&**own).or_else(|own| {
             verify(&*self.system).map_err(|system| if own == unknown { system } else { own })
         })
     }
@@ -79,7 +100,7 @@ impl ServerCertVerifier for OwnOrSystem {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.own.verify_tls12_signature(message, cert, dss)
+        self.system.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -88,10 +109,10 @@ impl ServerCertVerifier for OwnOrSystem {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.own.verify_tls13_signature(message, cert, dss)
+        self.system.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.own.supported_verify_schemes()
+        self.system.supported_verify_schemes()
     }
 }

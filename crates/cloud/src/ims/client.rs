@@ -3,12 +3,12 @@
 use super::poll::{self, Shared};
 use crate::{CloudOptions, Credential, auth::breaker::Breakers, config::CloudsFile, http::Http};
 use image_export_model::{Caller, ConfigurationError, JobId, Observation, ProjectId};
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
 
 /// A client cannot be built, because of TLS or the system's root certificates.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up the HTTP client for the cloud; check the system's CA certificates")]
-pub struct ClientError(#[from] reqwest::Error);
+pub struct ClientError(#[source] Box<dyn Error + Send + Sync>);
 
 /// Queries clouds about jobs. Cheap to clone; clones share their connections and circuit breakers.
 #[derive(Clone)]
@@ -19,7 +19,8 @@ impl CloudClient {
     pub fn new(options: CloudOptions) -> Result<Self, ClientError> {
         Ok(Self(Arc::new(Shared {
             breakers: Breakers::new(options.pacing.clone()),
-            http: Http::new(options)?,
+            tokens: Arc::default(),
+            http: Http::new(options).map_err(ClientError)?,
         })))
     }
 

@@ -10,6 +10,7 @@ use crate::{
         breaker::{Breakers, LoginIdentity, Open, Stopped},
         keystone::{Grant, Keystone},
         signature,
+        token_memory::TokenMemory,
         tokens::{NoToken, Session, Slot},
     },
     config::{Auth, CloudEntry, Endpoint, Identity, JobPath, Keys, KeystoneLogin},
@@ -32,6 +33,7 @@ use url::Url;
 pub(super) struct Shared {
     pub(super) http: Http,
     pub(super) breakers: Breakers,
+    pub(super) tokens: Arc<TokenMemory>,
 }
 
 /// A poll in flight, with what its observation reports beside the outcome.
@@ -209,13 +211,13 @@ impl<'a> Poll<'a> {
     async fn with_login(&mut self, login: &KeystoneLogin) -> Result<Outcome, Outcome> {
         let slot = self.slot(login);
         let session = self.session(login, &slot, None).await?;
-        let rejection = match self.query_in(&slot, &session).await? {
+        let rejection = match self.query_in(login, &slot, &session).await? {
             Ok(outcome) => return Ok(outcome),
             Err(rejection) => rejection,
         };
         let rejected = Some((&session, &rejection));
         let fresh = self.session(login, &slot, rejected).await?;
-        let result = self.query_in(&slot, &fresh).await?;
+        let result = self.query_in(login, &slot, &fresh).await?;
         result.map_err(|rejection| {
             slot.reject_fresh(&self.shared.breakers.pacing, &fresh, self.job_id);
             self.token_rejected(&rejection, login.is_renewable())
@@ -249,10 +251,12 @@ impl<'a> Poll<'a> {
             caller: self.caller,
         };
         let logged_in = &mut self.logged_in;
+        let (tokens, namespace) = (&self.credential.tokens, &self.caller.namespace);
         let log_in = || async move {
             let result = keystone.log_in(project_id).await;
             *logged_in = !matches!(&result, Err(error) if error.is_deferred());
-            result
+            let count = |grant| tokens.count(&shared.tokens, namespace, grant);
+            result.map(count)
         };
         let (pacing, renewable) = (&shared.breakers.pacing, login.is_renewable());
         let old = rejected.map(|(session, _)| (session, self.job_id));
@@ -263,7 +267,7 @@ impl<'a> Poll<'a> {
             Err(NoToken::NotReplaced) | Ok(_) => false,
         };
         if self.logged_in || session.is_err() && !is_deferred {
-            self.identity = Some(keystone.host().into());
+            self.identity = Some(login.auth_url.key().clone());
         }
         match session {
             Ok(session) => {
@@ -300,6 +304,7 @@ impl<'a> Poll<'a> {
     /// Queries with the token of a session, and records that it was accepted.
     async fn query_in(
         &mut self,
+        login: &KeystoneLogin,
         slot: &Slot,
         session: &Session,
     ) -> Result<Result<Outcome, Rejection>, Outcome> {
@@ -307,7 +312,9 @@ impl<'a> Poll<'a> {
         if answer.is_accepted() {
             slot.accept(session, self.job_id);
         }
-        let names_project = session.grant.project_id.as_deref() == Some(self.project_id.as_str());
+        let grant = &session.grant;
+        let names_project = grant.project_id.as_deref() == Some(self.project_id.as_str())
+            && grant.endpoint.is_of_cloud(&login.auth_url);
         let is_proof = matches!(
             answer.result,
             Ok(Outcome::Answered(_) | Outcome::JobNotFound)
@@ -334,13 +341,14 @@ impl<'a> Poll<'a> {
         let path = self.entry().job_path.unwrap_or(http.options.job_path);
         let url = endpoint.job_url(path, self.project_id, self.job_id);
         let shown: Arc<str> = host.as_str().into();
-        self.queried = Some(shown.clone());
+        self.queried = Some(endpoint.key().clone());
         let route = Route {
             url: &url,
             host: &host,
             operation: Operation::JobQuery,
             clients: self.credential.clients.as_ref(),
             body_limit: http.options.body_limit,
+            namespace: &self.caller.namespace,
         };
         let answer = http.send(route, &mut self.attempts, |client| {
             let request = client.get(url.clone()).header(ACCEPT, "application/json");

@@ -1,6 +1,10 @@
 //! How much a tenant, or a server that a tenant names, can make this crate hold.
 
-use super::{credential, grant, lab, parse, strict};
+use super::{
+    credential,
+    fake_cloud::{Cloud, client, granted, query_in, running},
+    grant, lab, parse, strict,
+};
 use crate::{
     CloudOptions, EndpointPolicy,
     config::{MAX_CACERT_BYTES, MAX_CLOUDS_YAML_BYTES, MAX_FIELD_BYTES, MAX_TOKEN_BYTES},
@@ -8,8 +12,9 @@ use crate::{
     wire::error_body::ErrorBody,
 };
 use allocation_counter::measure;
-use image_export_model::{ConfigurationReason, JobId};
-use std::sync::Arc;
+use image_export_model::{ConfigurationReason, JobId, Outcome};
+use serde_json::Value;
+use std::{sync::Arc, time::Duration};
 
 const KIB: usize = 1024;
 
@@ -231,4 +236,31 @@ fn entries_that_accept_any_certificate_are_refused_where_the_administrator_says_
             )
         );
     }
+}
+
+/// However its projects come and go, and however long its tokens are, a namespace keeps so many alone: the newest.
+#[tokio::test]
+async fn tokens_of_ever_new_projects_are_kept_within_a_bound() {
+    const PROJECTS: usize = 140;
+    let login = |n: usize| {
+        let project = if n > PROJECTS { 1 } else { n };
+        let lifetime = Duration::from_secs(3600);
+        let mut answer = granted(n, &format!("p{project}"), lifetime, &Value::Null);
+        let token = format!("{n}-{}", "t".repeat(31 * KIB));
+        let headers = answer.headers_mut();
+        headers.insert("x-subject-token", token.parse().unwrap());
+        answer
+    };
+    let cloud = Cloud::start(login, |_| running()).await;
+    let (client, credential) = (client(), cloud.overridden());
+    let signs_in = async |n: usize| {
+        let poll = query_in(&client, &credential, &format!("p{n}")).await;
+        assert!(matches!(poll.outcome, Outcome::Answered(_)), "{poll:?}");
+        poll.signed_in
+    };
+    for n in 1..=PROJECTS {
+        assert!(signs_in(n).await, "{n}");
+    }
+    assert!(!signs_in(PROJECTS).await, "the newest is kept");
+    assert!(signs_in(1).await, "the oldest has made room");
 }

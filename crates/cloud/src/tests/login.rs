@@ -4,6 +4,7 @@ use super::{
     CANARY, credential, error_of,
     fake_cloud::{Cloud, JOB, PROJECT, accept, client, granted, query, query_in, respond, running},
 };
+use crate::config::host_key;
 use futures::future::join_all;
 use image_export_model::{Caller, ConfigurationReason, FailureKind, Outcome, Stage};
 use serde_json::{Value, json};
@@ -31,21 +32,19 @@ async fn the_query_is_what_the_documentation_says() {
 async fn a_poll_names_the_hosts_that_it_needed_whether_they_answered_well_or_not() {
     let cloud = Cloud::start(accept, |_| running()).await;
     let (client, credential) = (client(), cloud.overridden());
-    let host = cloud.url.strip_prefix("http://");
-    for identity in [host, None] {
+    let key = |cloud: &Cloud| cloud.url.strip_prefix("http://").map(host_key);
+    let host = key(&cloud);
+    for identity in [host.clone(), None] {
         // The second poll uses the token of the first.
         let poll = query(&client, &credential).await;
-        let named = (poll.identity.as_deref(), poll.queried.as_deref());
-        assert_eq!(named, (identity, host));
+        assert_eq!((poll.identity, &poll.queried), (identity, &host));
     }
     let cloud = Cloud::start(|_| respond(503, ""), |_| running()).await;
     let credential = cloud.overridden();
-    let host = cloud.url.strip_prefix("http://");
     for _ in 0..2 {
         // The second poll shares the failed login of the first.
         let poll = query(&client, &credential).await;
-        let named = (poll.identity.as_deref(), poll.queried);
-        assert_eq!(named, (host, None));
+        assert_eq!((poll.identity, poll.queried), (key(&cloud), None));
     }
 }
 

@@ -47,7 +47,7 @@ fn place() -> Place {
 }
 
 /// Options of a lab: plain http and any host.
-fn lab() -> CloudOptions {
+pub(crate) fn lab() -> CloudOptions {
     CloudOptions {
         policy: Arc::new(EndpointPolicy {
             allow_http: true,

@@ -158,6 +158,9 @@ async fn certificates_that_cannot_be_trusted_are_told_apart() {
     let foreign = authority.certifies("ims.example.com", |_| {});
     let nameless = authority.certifies("127.0.0.1", |params| params.subject_alt_names.clear());
     let (own, own_pem) = self_signed_authority("127.0.0.1");
+    let mut long = authority.certifies("127.0.0.1", |_| {});
+    let others = (0..9).flat_map(|_| self_signed_authority("127.0.0.1").0.chain);
+    long.chain.extend(others);
     for (identity, cacert, expected) in [
         (expired, Some(&*pem), "certificate has expired"),
         (early, Some(&*pem), "not valid yet"),
@@ -168,6 +171,7 @@ async fn certificates_that_cannot_be_trusted_are_told_apart() {
             Some(&own_pem),
             "that of an authority (CA:TRUE), which no server may present; give the server one",
         ),
+        (long, Some(&*pem), "more than 8 certificates beside its own"),
         (
             good,
             None,

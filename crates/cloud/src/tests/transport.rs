@@ -5,7 +5,7 @@ use super::{
     fake_cloud::{Cloud, JOB, accept, client, client_with, query, respond, running},
     lab,
 };
-use crate::{CloudOptions, Credential, Observer, Operation};
+use crate::{CloudOptions, Credential, Observer, Operation, config::host_key};
 use axum::body::Body;
 use flate2::{Compression, write::GzEncoder};
 use futures::stream;
@@ -343,7 +343,7 @@ async fn a_closed_port_and_a_server_without_tls_are_named() {
         format!("{closed} cannot be reached: connection refused")
     );
     assert_eq!((poll.endpoint, poll.requests), (None, 1));
-    assert_eq!(poll.queried, Some(closed.to_string().into()));
+    assert_eq!(poll.queried, Some(host_key(&closed.to_string())));
 
     let cloud = Cloud::start(accept, |_| running()).await;
     let tls = cloud.url.replace("http://", "https://");

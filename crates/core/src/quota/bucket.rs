@@ -10,7 +10,11 @@ use crate::{
     token_bucket::TokenBucket,
 };
 use image_export_model::ProjectId;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Polls that objects want.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +79,8 @@ pub(super) struct Bucket {
     pub(super) paused_until: Duration,
     /// Groups that use this bucket.
     pub(super) groups: u32,
+    /// Namespaces that were proven to belong here; their credentials that have yet to be proven obey its pauses.
+    pub(super) proven: HashSet<Namespace>,
     pub(super) queue: FairQueue<Namespace, Waiting>,
     /// Namespaces for which it is in the queue of its pool, with its place there.
     pub(super) offers: HashMap<Namespace, u64>,
@@ -99,6 +105,14 @@ impl Bucket {
 
     pub(super) fn is_shared(&self) -> bool {
         matches!(self.owner, Owner::Host(_))
+    }
+
+    /// Whether what this endpoint asks for concerns it.
+    pub(super) fn obeys(&self, endpoint: Option<&Arc<str>>) -> bool {
+        match &self.owner {
+            Owner::Secret(_) => true,
+            Owner::Host(host) => endpoint == Some(host),
+        }
     }
 
     pub(super) fn is_full(&self, config: &Config) -> bool {

@@ -14,7 +14,11 @@ use crate::{
     token_bucket::TokenBucket,
 };
 use image_export_model::ProjectId;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 impl Quotas {
     /// Adds an object to the group of its Secret and project.
@@ -116,8 +120,8 @@ impl Quotas {
         found.map(|(key, _)| key)
     }
 
-    /// The bucket of a credential that has yet to be proven, for one more group. It obeys what proven
-    /// credentials were asked for.
+    /// The bucket of a credential that has yet to be proven, for one more group. It obeys what proven credentials of
+    /// its namespace were asked for; others may have been proven at a host of their own.
     pub(super) fn private_bucket(
         &mut self,
         config: &Config,
@@ -140,6 +144,7 @@ impl Quotas {
                 in_flight: 0,
                 paused_until: Duration::ZERO,
                 groups: 0,
+                proven: HashSet::new(),
                 queue: FairQueue::default(),
                 offers: HashMap::new(),
                 wake: None,
@@ -150,7 +155,7 @@ impl Quotas {
         });
         let shared = self
             .buckets_of(project)
-            .filter(|(_, bucket)| bucket.is_shared());
+            .filter(|(_, bucket)| bucket.proven.contains(&reference.namespace));
         let paused_until = shared.map(|(_, bucket)| bucket.paused_until).max();
         let bucket = &mut self.buckets[key];
         bucket.groups += 1;
@@ -228,8 +233,8 @@ impl Quotas {
     }
 
     /// The cloud has shown that the group's credential belongs to its project at this host: its objects join the
-    /// shared bucket, and so does a pause. They stay there until the content of the Secret changes, even
-    /// where the catalog comes to name another host.
+    /// shared bucket, and so does a pause. They stay there until the content of the Secret changes, or
+    /// another host is queried.
     pub fn share(&mut self, config: &Config, at: Duration, key: GroupKey, host: &Arc<str>) {
         let group = &self.groups[key];
         let (own, project, namespace) =
@@ -244,6 +249,7 @@ impl Quotas {
             self.leave_pool(own);
             let bucket = &mut self.buckets[own];
             (bucket.owner, bucket.pool) = (owner, pool);
+            bucket.proven.insert(namespace);
             self.pause_bucket(at, own, paused_until);
             return self.offer_all(own);
         };
@@ -255,6 +261,7 @@ impl Quotas {
             bucket.queue.push(&namespace, waiting);
         }
         bucket.groups += 1;
+        bucket.proven.insert(namespace.clone());
         self.pause_bucket(at, shared, paused_until);
         self.release(at, own);
         self.offer(shared, &namespace);
@@ -280,19 +287,44 @@ impl Quotas {
             .filter(|key| self.buckets[self.groups[*key].bucket].is_shared())
             .collect();
         for key in shared {
-            let project = self.groups[key].project.clone();
-            let own = self.private_bucket(config, at, reference, &project);
-            let group = &mut self.groups[key];
-            let old = std::mem::replace(&mut group.bucket, own);
-            let namespace = group.namespace.clone();
-            self.move_demand(at, key, old, own);
-            let is_of_group = |waiting: &Waiting| waiting.group == key;
-            let moved = self.buckets[old].queue.extract(&namespace, is_of_group);
-            for waiting in moved {
-                self.buckets[own].queue.push(&namespace, waiting);
-            }
-            self.release(at, old);
-            self.offer(own, &namespace);
+            self.unshare_group(config, at, key, reference);
         }
+    }
+
+    /// A poll of this group has queried a host: where it shares the quota of another one, it does so no longer.
+    pub fn leave_other_host(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        key: GroupKey,
+        reference: &CredentialRef,
+        queried: &Arc<str>,
+    ) {
+        let bucket = &self.buckets[self.groups[key].bucket];
+        if !bucket.obeys(Some(queried)) {
+            self.unshare_group(config, at, key, reference);
+        }
+    }
+
+    fn unshare_group(
+        &mut self,
+        config: &Config,
+        at: Duration,
+        key: GroupKey,
+        reference: &CredentialRef,
+    ) {
+        let project = self.groups[key].project.clone();
+        let own = self.private_bucket(config, at, reference, &project);
+        let group = &mut self.groups[key];
+        let old = std::mem::replace(&mut group.bucket, own);
+        let namespace = group.namespace.clone();
+        self.move_demand(at, key, old, own);
+        let is_of_group = |waiting: &Waiting| waiting.group == key;
+        let moved = self.buckets[old].queue.extract(&namespace, is_of_group);
+        for waiting in moved {
+            self.buckets[own].queue.push(&namespace, waiting);
+        }
+        self.release(at, old);
+        self.offer(own, &namespace);
     }
 }

@@ -318,9 +318,22 @@ impl Memory {
         let credential = credential(tracker, job);
         if let Some(pause) = asked_pause(config, seen) {
             let until = now + pause;
-            if let Some((host, _)) = self.accepted.get(&credential) {
-                let host = Paused::Host(host.clone(), credential.1.clone());
-                self.pauses.push((host, until));
+            let queried = seen.queried.as_ref();
+            let accepted = self.accepted.get(&credential).map(|(host, _)| host.clone());
+            let is_elsewhere = accepted.as_ref().is_some_and(|host| queried != Some(host));
+            let is_current = state
+                .secrets
+                .is_current(ticket.secret, ticket.credential_version);
+            match accepted {
+                // Former content had another host.
+                Some(_) if is_elsewhere && !is_current => return,
+                // The catalog has come to name another one, where nothing is accepted yet.
+                Some(_) if is_elsewhere => _ = self.accepted.remove(&credential),
+                Some(host) => {
+                    let host = Paused::Host(host, credential.1.clone());
+                    self.pauses.push((host, until));
+                }
+                None => {}
             }
             let (secret, project) = credential;
             self.pauses.push((Paused::Secret(secret, project), until));
@@ -350,7 +363,7 @@ impl Memory {
                 .is_current(ticket.secret, ticket.credential_version);
         if is_current
             && !is_dropped
-            && let Some(host) = &seen.endpoint
+            && let Some(host) = &seen.queried
         {
             let accepted = (host.clone(), job.group);
             self.accepted.entry(credential).or_insert(accepted);
@@ -432,14 +445,19 @@ impl Memory {
         self.requests.remove(&job.uid);
         // No poll comes before a `Retry-After`, whatever is deleted, re-created or changed meanwhile.
         let (secret, project) = credential(tracker, job);
-        let accepted_at = self.accepted.get(&(secret.clone(), project.clone()));
-        let at_host = Paused::Host(
-            accepted_at.map_or(host, |(at, _)| at).clone(),
-            project.clone(),
-        );
+        // What accepted credentials are asked for holds for the others of their namespaces as well.
+        let namespace = |secret: &str| secret.split('/').next().map(str::to_owned);
+        let is_alike = |((other, of), (at, _)): (&(String, String), &(Arc<str>, GroupKey))| {
+            *of == project && at == host && namespace(other) == namespace(&secret)
+        };
+        let accepted_at = match self.accepted.get(&(secret.clone(), project.clone())) {
+            Some((at, _)) => Some(at),
+            None => self.accepted.iter().any(is_alike).then_some(host),
+        };
+        let at_host = accepted_at.map(|at| Paused::Host(at.clone(), project.clone()));
         let by_secret = Paused::Secret(secret, project);
         for (paused, until) in &self.pauses {
-            let applies = *paused == at_host || *paused == by_secret;
+            let applies = Some(paused) == at_host.as_ref() || *paused == by_secret;
             assert!(
                 !applies || now >= *until,
                 "polled before {until:?}, the pause of {paused:?}"

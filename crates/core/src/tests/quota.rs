@@ -3,7 +3,7 @@
 use super::{
     samples::{
         millis, misconfigured, not_found, object_of, running, secret_missing, secs, throttled,
-        unavailable_for,
+        time_out, unavailable_for,
     },
     world::World,
 };
@@ -70,12 +70,102 @@ fn another_project_or_host_has_another_bucket() {
     world.create(object_of("b", "one", "other"));
     world.create(object_of("c", "two", "project"));
     let elsewhere = Observation {
-        endpoint: Some("ims.elsewhere.example.com".into()),
+        queried: Some("ims.elsewhere.example.com".into()),
         ..running()
     };
     world.reports("c", elsewhere);
     world.run(100);
     assert_eq!(buckets(&world, &["a", "b", "c"]).len(), 3);
+}
+
+/// What a host asks for holds for its own quota, whoever names it; and where another host comes to answer, its quota is
+/// another one.
+#[test]
+fn a_host_of_ones_own_pauses_nobody_else() {
+    let own = |observation| Observation {
+        queried: Some("ims.evil.example.com".into()),
+        endpoint: Some("ims.evil.example.com".into()),
+        ..observation
+    };
+    let mut world = World::new();
+    for name in ["team-b/known", "evil/member", "evil/stranger"] {
+        let secret = name.rsplit('/').next().expect("a name");
+        world.create(object_of(name, secret, "project"));
+    }
+    world.reports("evil/stranger", own(running()));
+    world.run(60);
+    assert_eq!(buckets(&world, &["team-b/known", "evil/member"]).len(), 1);
+    // The catalog of a member comes to name another host, and so does a stranger's.
+    for name in ["evil/member", "evil/stranger"] {
+        world.reports(name, own(throttled(Some(secs(900)))));
+    }
+    world.run(60);
+    let from = world.now;
+    world.create(object_of("team-b/new", "new", "project"));
+    world.run(300);
+    for (name, least) in [("team-b/known", 9), ("team-b/new", 9), ("evil/member", 0)] {
+        let polls = world.polls_of(name).into_iter().filter(|at| *at > from);
+        let polls = polls.count();
+        assert!(
+            polls >= least && (least > 0 || polls == 0),
+            "{name}: {polls}"
+        );
+    }
+}
+
+/// An answer that comes after the content of a Secret was changed pauses nothing that the new content has earned.
+#[test]
+fn a_late_answer_to_former_content_pauses_no_shared_quota() {
+    let mut world = World::with(Config {
+        credential_refresh: secs(7),
+        ..Config::default()
+    });
+    world.create(object_of("team-b/known", "known", "project"));
+    world.create(object_of("evil/hold", "evil", "project"));
+    world.held.polls = true;
+    world.run(3);
+    let held = world.open_polls.iter();
+    let at = held.clone().position(|poll| &*poll.key.namespace == "evil");
+    let late = world.open_polls.remove(at.expect("it is polled"));
+    world.held.polls = false;
+    for poll in std::mem::take(&mut world.open_polls) {
+        world.answer(&poll, running());
+    }
+    world.secrets.insert("evil".into(), Ok(2));
+    world.create(object_of("evil/mine", "evil", "project"));
+    world.run(60);
+    assert_eq!(buckets(&world, &["team-b/known", "evil/mine"]).len(), 1);
+    let evil = Observation {
+        queried: Some("ims.evil.example.com".into()),
+        ..throttled(Some(secs(900)))
+    };
+    world.answer(&late, evil);
+    let polls = world.polls_of("team-b/known").len();
+    world.run(300);
+    assert!(world.polls_of("team-b/known").len() >= polls + 9);
+}
+
+/// A login is a request as well, even where it is all that comes of a poll.
+#[test]
+fn polls_that_end_at_a_login_use_up_their_quota() {
+    let mut world = World::new();
+    world.check_decisions = false;
+    let rejected = Observation {
+        requests: 0,
+        signed_in: true,
+        endpoint: None,
+        queried: None,
+        proves_project: false,
+        ..time_out()
+    };
+    world.cloud_by_default = Box::new(move |_, _| rejected.clone());
+    for n in 0..500 {
+        world.create(object_of(&format!("x{n}"), "one", &format!("p{n}")));
+    }
+    world.run(10);
+    let times: Vec<Duration> = world.polls.iter().map(|poll| poll.at).collect();
+    assert!(times.len() > 100);
+    check_rate(&times, 20.0, 40.0);
 }
 
 #[test]

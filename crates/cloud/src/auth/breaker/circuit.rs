@@ -347,6 +347,11 @@ impl Circuit {
         self.was_rejected_recently(pacing) || self.is_in_flight() || self.is_trusted(pacing)
     }
 
+    /// Rejections in a row, which lead to the cloud's lock.
+    pub(super) fn rejections(&self) -> u32 {
+        self.consecutive_rejections
+    }
+
     pub(super) fn is_in_flight(&self) -> bool {
         self.secrets.values().any(|secret| secret.in_flight > 0)
     }

@@ -1,6 +1,6 @@
 //! Login identities: what a cloud counts rejections by, in one spelling.
 
-use crate::config::{ApplicationCredentialRef, EntityRef, Identity, Keys};
+use crate::config::{ApplicationCredentialRef, EntityRef, Identity, Keys, normalised};
 use icu_normalizer::DecomposingNormalizerBorrowed;
 
 /// A user, an application credential or an access key, at one host. Spellings that a cloud takes for the
@@ -84,20 +84,6 @@ fn folded(name: &str) -> String {
         .flat_map(char::to_uppercase)
         .flat_map(char::to_lowercase)
         .collect()
-}
-
-/// `host[:port]` in lower case, without the final dot of the name and without the port of https.
-fn normalised(host: &str) -> String {
-    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if is_port(port) => (name, port),
-        _ => (host, "443"),
-    };
-    let name = name.trim_end_matches('.').to_lowercase();
-    match port {
-        "443" => name,
-        _ => format!("{name}:{port}"),
-    }
 }
 
 #[cfg(test)]

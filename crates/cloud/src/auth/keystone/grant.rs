@@ -1,6 +1,6 @@
 //! What an accepted login grants.
 
-use super::{Keystone, token::Token};
+use super::{super::token_memory::TokenShare, Keystone, token::Token};
 use crate::{
     config::{Endpoint, MAX_TOKEN_BYTES},
     http::{self, Answer},
@@ -11,7 +11,7 @@ use image_export_model::{FailureKind, Outcome, Stage};
 use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// The lifetime of a token whose answer does not say it.
 const ASSUMED_LIFETIME: Duration = Duration::from_secs(3600);
@@ -33,9 +33,20 @@ pub(crate) struct Grant {
     pub(crate) lifetime: Duration,
     /// Knows the token and the secrets that it was obtained with.
     pub(crate) redactor: Redactor,
+    /// It is kept for later polls …
+    pub(crate) is_kept: bool,
+    /// … and takes this share of the memory for tokens.
+    pub(crate) share: Option<Arc<TokenShare>>,
 }
 
 impl Grant {
+    /// The memory that it holds, in bytes: the redactor has a copy of the token.
+    pub(crate) fn bytes(&self) -> usize {
+        /// For what keeps them together.
+        const ALLOWANCE: usize = 1024;
+        2 * self.token.len() + ALLOWANCE
+    }
+
     /// `None` if `token` fits into no header. `redactor` knows it.
     pub(crate) fn new(
         token: &SecretString,
@@ -50,6 +61,8 @@ impl Grant {
             endpoint,
             lifetime,
             redactor,
+            is_kept: true,
+            share: None,
         })
     }
 }

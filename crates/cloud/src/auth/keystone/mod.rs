@@ -171,6 +171,7 @@ impl Keystone<'_> {
             operation: Operation::Login,
             clients: self.clients,
             body_limit: CATALOG_LIMIT,
+            namespace: &self.caller.namespace,
         };
         let answer = self.http.send(route, &mut attempts, |client| {
             let mut request = client
