@@ -498,8 +498,13 @@ impl Job {
             .is_none_or(|phase| phase.row().pace == Pace::Own);
         if is_polled && is_own && matches!(self.polling.plan, Plan::Paced(_)) {
             let interval = self.interval(config);
-            let next = cadence::next_after(self.seed, interval, config.second, at);
-            self.polling.plan = Plan::At(next);
+            self.polling.plan = if self.polling.counts_as_new {
+                // Objects that are created together part at once.
+                Plan::Paced(at + interval / 2)
+            } else {
+                let next = cadence::next_after(self.seed, interval, config.second, at);
+                Plan::At(next)
+            };
         }
     }
 

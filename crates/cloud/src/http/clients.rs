@@ -14,9 +14,9 @@ use std::{
 
 /// Gateways commonly drop idle connections after 60 s; ours are dropped before.
 const POOL_IDLE: Duration = Duration::from_secs(45);
-/// Connections to one host that are kept for later polls. What is polled in one second opens more where answers are
-/// slow, and those are closed.
-const IDLE_CONNECTIONS: usize = 16;
+/// Connections to one host that are kept for later polls: as many as a quota has in flight. With fewer, what is polled
+/// in one second would open new ones each time, which costs more than the polls.
+const IDLE_CONNECTIONS: usize = 64;
 /// Bytes of an answer's headers in HTTP/2. A token that is too long to be used fits in, so that the
 /// message can report it.
 const MAX_HEADERS: u32 = 64 * 1024;
