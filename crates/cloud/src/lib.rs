@@ -5,9 +5,9 @@
 //! auth     tokens ─▶ keystone · signature · breaker
 //! ims      client ─▶ poll ─▶ answer (job, error) ─▶ Observation
 //!
-//! below all of them:  http (transport) · wire (JSON, texts, times, error bodies)
+//! below all of them:  http (transport) · wire (JSON, texts, times, error bodies) · memory (shares of it)
 //! ```
-//! Each layer uses those above it in this picture, and `http` and `wire`; none uses a later one. What
+//! Each layer uses those above it in this picture, and `http`, `wire` and `memory`; none uses a later one. What
 //! decides (the meaning of a body, a status, a header, a clouds.yaml) is a pure function; only `http`
 //! touches the network. Nothing in here knows Kubernetes.
 //!
@@ -18,6 +18,7 @@ mod config;
 mod credential;
 mod http;
 mod ims;
+mod memory;
 mod options;
 mod outcome;
 mod secret;

@@ -133,7 +133,7 @@ impl Tokens {
     /// Where it gets none, it is used for one poll alone.
     pub(crate) fn count(
         &self,
-        memory: &Arc<TokenMemory>,
+        memory: &TokenMemory,
         namespace: &Arc<str>,
         mut grant: Grant,
     ) -> Grant {

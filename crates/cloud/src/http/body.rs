@@ -1,5 +1,6 @@
 //! Reading a body within its bound, and all bodies within theirs.
 
+use crate::memory::{Share, Shares};
 use flate2::write::MultiGzDecoder;
 use image_export_model::FailureKind;
 use reqwest::{
@@ -7,16 +8,12 @@ use reqwest::{
     header::{CONTENT_ENCODING, HeaderMap},
 };
 use std::{
-    collections::HashMap,
     io::{self, Write},
     ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 /// A body of this size needs no share of the [`Memory`]: hardly one is longer.
 const SMALL: usize = 32 * 1024;
@@ -76,38 +73,22 @@ impl From<Vec<u8>> for Body {
 #[derive(Debug)]
 pub(super) struct Memory {
     bytes: usize,
-    used: Mutex<HashMap<Arc<str>, usize>>,
-    freed: Notify,
-}
-
-/// What one body takes of the memory.
-#[derive(Debug)]
-pub(crate) struct Share {
-    memory: Arc<Memory>,
-    namespace: Arc<str>,
-    bytes: usize,
+    shares: Arc<Shares>,
 }
 
 impl Memory {
-    pub(super) fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self {
             bytes,
-            used: Mutex::default(),
-            freed: Notify::new(),
-        })
+            shares: Arc::default(),
+        }
     }
 
     /// Waits for a share; `None` if there is none until then.
-    async fn share(
-        self: &Arc<Self>,
-        namespace: &Arc<str>,
-        bytes: usize,
-        until: Instant,
-    ) -> Option<Share> {
-        let bytes = bytes.min(self.bytes);
+    async fn share(&self, namespace: &Arc<str>, bytes: usize, until: Instant) -> Option<Share> {
         loop {
             // Before the look, or what is freed after it would go unnoticed.
-            let freed = self.freed.notified();
+            let freed = self.shares.freed();
             if let Some(share) = self.take(namespace, bytes) {
                 return Some(share);
             }
@@ -115,38 +96,12 @@ impl Memory {
         }
     }
 
-    fn take(self: &Arc<Self>, namespace: &Arc<str>, bytes: usize) -> Option<Share> {
-        let mut used = self.lock();
-        let own = used.get(namespace).copied().unwrap_or_default();
-        let free = self.bytes - used.values().sum::<usize>();
-        if bytes > free || own > 0 && own + bytes > free {
-            return None;
-        }
-        used.insert(namespace.clone(), own + bytes);
-        Some(Share {
-            memory: Arc::clone(self),
-            namespace: namespace.clone(),
-            bytes,
+    fn take(&self, namespace: &Arc<str>, bytes: usize) -> Option<Share> {
+        let bytes = bytes.min(self.bytes);
+        self.shares.take(namespace, bytes, |used| {
+            let free = self.bytes - used.all;
+            bytes <= free && (used.own == 0 || used.own + bytes <= free)
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
-        // It is valid at each moment, so a poisoned lock is used all the same.
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut used = self.memory.lock();
-        if let Some(bytes) = used.get_mut(&self.namespace) {
-            *bytes -= self.bytes;
-            if *bytes == 0 {
-                used.remove(&self.namespace);
-            }
-        }
-        drop(used);
-        self.memory.freed.notify_waiters();
     }
 }
 
@@ -157,7 +112,7 @@ pub(super) struct Bounds<'a> {
     /// When the request ends, and how long it lasts, for the message.
     pub(super) until: Instant,
     pub(super) timeout: Duration,
-    pub(super) memory: &'a Arc<Memory>,
+    pub(super) memory: &'a Memory,
     /// On whose behalf it is read.
     pub(super) namespace: &'a Arc<str>,
 }
@@ -309,7 +264,7 @@ mod tests {
         assert!(memory.share(&noisy, 256 << 10, until).await.is_none());
         assert_eq!(Instant::now(), until);
         drop((share, held));
-        assert!(memory.lock().is_empty());
+        assert!(memory.shares.is_empty());
     }
 
     /// A limit beyond all memory does not wait for ever.
@@ -318,6 +273,6 @@ mod tests {
         let memory = Memory::new(64 << 10);
         let until = Instant::now() + TIMEOUT;
         let share = memory.share(&"n".into(), 1 << 20, until).await;
-        assert_eq!(share.unwrap().bytes, 64 << 10);
+        assert_eq!(share.unwrap().bytes(), 64 << 10);
     }
 }

@@ -67,7 +67,7 @@ impl Operation {
 pub(crate) struct Http {
     pub(crate) options: CloudOptions,
     clients: ClientCache,
-    memory: Arc<Memory>,
+    memory: Memory,
 }
 
 /// Where and how one request is sent.

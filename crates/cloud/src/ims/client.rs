@@ -1,7 +1,12 @@
 //! The client: what all polls share.
 
 use super::poll::{self, Shared};
-use crate::{CloudOptions, Credential, auth::breaker::Breakers, config::CloudsFile, http::Http};
+use crate::{
+    CloudOptions, Credential,
+    auth::{breaker::Breakers, token_memory::TokenMemory},
+    config::CloudsFile,
+    http::Http,
+};
 use image_export_model::{Caller, ConfigurationError, JobId, Observation, ProjectId};
 use std::{error::Error, sync::Arc};
 
@@ -19,7 +24,7 @@ impl CloudClient {
     pub fn new(options: CloudOptions) -> Result<Self, ClientError> {
         Ok(Self(Arc::new(Shared {
             breakers: Breakers::new(options.pacing.clone()),
-            tokens: Arc::default(),
+            tokens: TokenMemory::default(),
             http: Http::new(options).map_err(ClientError)?,
         })))
     }

@@ -33,7 +33,7 @@ use url::Url;
 pub(super) struct Shared {
     pub(super) http: Http,
     pub(super) breakers: Breakers,
-    pub(super) tokens: Arc<TokenMemory>,
+    pub(super) tokens: TokenMemory,
 }
 
 /// A poll in flight, with what its observation reports beside the outcome.

@@ -1,9 +1,10 @@
 //! What an accepted login grants.
 
-use super::{super::token_memory::TokenShare, Keystone, token::Token};
+use super::{Keystone, token::Token};
 use crate::{
     config::{Endpoint, MAX_TOKEN_BYTES},
     http::{self, Answer},
+    memory::Share,
     outcome::failed,
     wire::text::Redactor,
 };
@@ -36,7 +37,7 @@ pub(crate) struct Grant {
     /// It is kept for later polls …
     pub(crate) is_kept: bool,
     /// … and takes this share of the memory for tokens.
-    pub(crate) share: Option<Arc<TokenShare>>,
+    pub(crate) share: Option<Arc<Share>>,
 }
 
 impl Grant {
