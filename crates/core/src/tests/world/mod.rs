@@ -2,6 +2,7 @@
 //! cloud, Secrets. By default each effect is answered after a short time. A test that holds effects
 //! (see [`Held`]) answers them itself.
 
+mod due;
 mod processes;
 
 use super::{
@@ -12,9 +13,10 @@ use super::{
 use crate::{
     Census, Config, CredentialError, CredentialRef, Deletion, Effect, FetchTicket, Input, Now,
     ObjectEvent, ObjectKey, Output, PollMode, PollRequest, Source, StatusWrite, Tracker,
-    Transition, WriteResult, WriteTicket,
+    Transition,
     keys::{BucketKey, JobKey},
 };
+pub use due::{Due, Fate};
 use image_export_api::{ImageExportJob, ImageExportJobStatus, conditions::types};
 use image_export_model::Observation;
 use jiff::SignedDuration;
@@ -43,38 +45,6 @@ pub struct PollLog {
 pub struct WriteLog {
     pub at: Duration,
     pub status: ImageExportJobStatus,
-}
-
-/// What happens to a write or a deletion after it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    Lands,
-    LandsWithoutReply,
-    /// The first attempt lands and its reply is lost; the client's own retry then meets a conflict.
-    LandsThenConflict,
-    /// The client gives up, but the API server still applies the write.
-    LandsLate,
-    /// The late landing itself, which is not answered.
-    Landing,
-    Lost,
-    /// The API server answers 500.
-    Failed,
-    Throttled,
-    Rejected,
-    Conflict,
-}
-
-/// What happens in the world at a set time.
-pub enum Due {
-    Answer(Box<PollRequest>),
-    Land(Box<StatusWrite>, Fate),
-    Reply(WriteTicket, WriteResult),
-    Remove(Box<Deletion>, Fate),
-    Watch(Option<Box<ImageExportJob>>, ObjectKey, String),
-    Read(Arc<CredentialRef>),
-    Fetch(FetchTicket, ObjectKey),
-    /// Others change a label.
-    Touch(ObjectKey),
 }
 
 /// Effects that wait for the test to answer them.
