@@ -31,12 +31,12 @@ const LONGEST: f64 = 1.25;
 /// The share of its rate that a quota bucket is to use.
 pub const UTILISATION: f64 = 0.7;
 
+/// The age at which a bin begins; the last one has no end.
 fn beginning(bin: usize) -> f64 {
-    let steps = i32::try_from(bin).unwrap_or(i32::MAX);
-    if bin == 0 {
-        0.0
-    } else {
-        FIRST * STEP.powi(steps)
+    match bin {
+        0 => 0.0,
+        BINS.. => f64::INFINITY,
+        bin => FIRST * STEP.powi(i32::try_from(bin).unwrap_or(i32::MAX)),
     }
 }
 
@@ -64,12 +64,7 @@ impl Lifetimes {
     #[allow(clippy::cast_possible_truncation, reason = "statistics")]
     fn learn(&mut self, from: f64, to: f64, ended: bool) {
         for bin in bin(from)..=bin(to) {
-            let end = if bin + 1 == BINS {
-                f64::MAX
-            } else {
-                beginning(bin + 1)
-            };
-            let time = to.min(end) - from.max(beginning(bin));
+            let time = to.min(beginning(bin + 1)) - from.max(beginning(bin));
             self.followed[bin] += time.max(0.0) as f32;
         }
         self.jobs += f32::from(from <= 0.0);
@@ -92,11 +87,7 @@ impl Lifetimes {
         std::array::from_fn(|bin| {
             let hazard = self.hazard(bin);
             let width = beginning(bin + 1) - beginning(bin);
-            let ends = if bin + 1 == BINS {
-                1.0
-            } else {
-                1.0 - (-hazard * width).exp()
-            };
+            let ends = 1.0 - (-hazard * width).exp();
             let spent = surviving * ends / hazard;
             surviving *= 1.0 - ends;
             (hazard, spent)
@@ -135,8 +126,9 @@ struct Namespace {
     others: Lifetimes,
     /// Intervals are this divided by √h.
     factor: f64,
-    /// Since when something was learned that the factor does not know.
+    /// Something was learned that the factor does not know.
     changed: bool,
+    /// When the factor was computed.
     renewed: Duration,
 }
 
@@ -233,7 +225,7 @@ impl Adaptive {
     }
 
     /// How long a job of this type and age waits for its next poll, in seconds. `scarcity`: how much longer than
-    /// with an unlimited quota; `equal`: how long if all objects of its quota got the same.
+    /// with an unlimited quota; `equal`: how long if all objects of its namespace got the same.
     pub fn interval(
         &mut self,
         config: &Config,
@@ -253,7 +245,7 @@ impl Adaptive {
         for bin in bin(age)..BINS {
             let interval = bounds.interval(factor, lifetimes.hazard(bin));
             let due = from + part * interval;
-            if due <= beginning(bin + 1) || bin + 1 == BINS {
+            if due <= beginning(bin + 1) {
                 from = due;
                 break;
             }

@@ -472,14 +472,18 @@ impl Job {
         }
     }
 
-    /// The same in seconds of the operator's time.
+    /// The same in seconds of the operator's time, as its quota group counts it; 0 in the fixed mode, in which nobody
+    /// asks for that.
     #[must_use]
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "saturates"
     )]
-    pub fn interval_seconds(&self, config: &Config) -> u32 {
+    pub fn demanded_interval(&self, config: &Config) -> u32 {
+        if config.poll_mode == PollMode::Fixed {
+            return 0;
+        }
         let seconds = self.interval(config).div_duration_f64(config.second);
         (seconds.round() as u32).max(1)
     }

@@ -181,10 +181,11 @@ impl State {
         job.set_interval(config, now.at, interval, is_polled);
     }
 
-    /// The same for all objects, or those of one source: some of them have shown how long jobs last.
+    /// The same for all that are followed, or those of one source: some objects have shown how long jobs last.
     pub fn set_intervals(&mut self, now: Moment, of: Option<Source>) {
         if self.config.poll_mode == PollMode::Adaptive {
-            let is_meant = |job: &Job| of.is_none_or(|source| job.source == source);
+            let is_meant =
+                |job: &Job| job.is_active() && of.is_none_or(|source| job.source == source);
             let jobs = self.jobs.iter().filter(|(_, job)| is_meant(job));
             let keys: Vec<JobKey> = jobs.map(|(key, _)| key).collect();
             for key in keys {

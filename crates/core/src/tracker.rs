@@ -393,7 +393,7 @@ impl Tracker {
         let waits = job.waiting(key);
         let counted = match job.polling.stage {
             PollStage::Off => 0,
-            _ => job.interval_seconds(&state.config),
+            _ => job.demanded_interval(&state.config),
         };
         let before = std::mem::replace(&mut job.polling.counted, counted);
         if before != counted {
