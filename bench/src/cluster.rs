@@ -30,13 +30,7 @@ impl Objects {
     pub async fn prepare(cloud: &str, count: u32) -> anyhow::Result<Self> {
         let cluster = Cluster::start()?;
         let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
-        cluster
-            .kubectl(["apply", "--server-side", "-k", deploy])
-            .success()?;
-        cluster
-            .kubectl(["wait", "--for=condition=Established", "--timeout=1m"])
-            .args(["crd/imageexportjobs.imageexport.dev"])
-            .success()?;
+        cluster.install(deploy.as_ref(), "imageexportjobs.imageexport.dev")?;
         cluster
             .kubectl(["create", "namespace", NAMESPACE])
             .success()?;

@@ -1,17 +1,11 @@
 //! A process of the operator, and what it costs. From `/proc`, so on Linux alone.
 
-use anyhow::Context;
-use std::{
-    fs,
-    ops::Sub,
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::Mutex,
-    time::Duration,
-};
+use anyhow::{Context, ensure};
+use std::{env, fs, ops::Sub, path::Path, process, process::Command, time::Duration};
+use testbed::process::{Output, Supervised, last_lines};
 
 /// A running operator; ends when dropped.
-pub struct Operator(Mutex<Child>);
+pub struct Operator(Supervised);
 
 /// What a process has used since its start.
 #[derive(Clone, Copy)]
@@ -39,70 +33,55 @@ pub struct Memory {
 }
 
 impl Operator {
+    /// Its errors go to a file in the temporary folder.
     pub fn start(program: &Path, kubeconfig: &Path, arguments: &[String]) -> anyhow::Result<Self> {
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["run", "--http-listen=127.0.0.1:0", "--log-level=error"])
             .args(arguments)
-            .env("KUBECONFIG", kubeconfig)
-            .stdin(Stdio::null())
-            .spawn()
-            .with_context(|| program.display().to_string())?;
-        Ok(Self(Mutex::new(child)))
+            .env("KUBECONFIG", kubeconfig);
+        let log = env::temp_dir().join(format!("image-export-bench-{}.log", process::id()));
+        let process = Supervised::spawn(&command, Output::Merged(log));
+        Ok(Self(
+            process.with_context(|| program.display().to_string())?,
+        ))
     }
 
     /// Fails once it has ended.
     pub fn check(&self) -> anyhow::Result<()> {
-        let mut child = self.0.lock().expect("no panic under the lock");
-        match child.try_wait()? {
-            None => Ok(()),
-            Some(status) => anyhow::bail!("the operator has ended: {status}"),
-        }
-    }
-
-    fn folder(&self) -> String {
-        let child = self.0.lock().expect("no panic under the lock");
-        format!("/proc/{}", child.id())
+        let log = || last_lines(self.0.output().stderr(), 15);
+        ensure!(self.0.is_running(), "the operator has ended: {}", log());
+        Ok(())
     }
 
     pub fn cost(&self) -> anyhow::Result<Cost> {
-        cost(&self.folder())
+        cost(&self.0.pid().to_string())
     }
 
     pub fn memory(&self) -> anyhow::Result<Memory> {
-        let status = fs::read_to_string(format!("{}/status", self.folder()))?;
-        let mib = |name: &str| -> anyhow::Result<f64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-            Ok(kib.context("no such line")?.trim().parse::<f64>()? / 1024.0)
+        let mib = |line: &str| -> anyhow::Result<f64> {
+            let kib = testbed::process::memory(self.0.pid(), line)? / 1024;
+            Ok(f64::from(u32::try_from(kib)?) / 1024.0)
         };
         Ok(Memory {
-            rss: mib("VmRSS:")?,
-            anonymous: mib("RssAnon:")?,
+            rss: mib("VmRSS")?,
+            anonymous: mib("RssAnon")?,
         })
-    }
-}
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        let mut child = self.0.lock().expect("no panic under the lock");
-        // It may have ended.
-        let _ = child.kill();
-        let _ = child.wait();
     }
 }
 
 /// The CPU time of this process, which is the cloud's.
 pub fn own_cpu() -> anyhow::Result<Duration> {
-    Ok(cost("/proc/self")?.cpu)
+    Ok(cost("self")?.cpu)
 }
 
 /// Of the threads that live: in nanoseconds, where `stat` has hundredths of a second.
-fn cost(folder: &str) -> anyhow::Result<Cost> {
+fn cost(process: &str) -> anyhow::Result<Cost> {
     let mut cost = Cost {
         cpu: Duration::ZERO,
         switches: 0,
     };
-    for thread in fs::read_dir(format!("{folder}/task"))? {
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
         let thread = thread?.path();
         // It may end meanwhile.
         let Ok(schedule) = fs::read_to_string(thread.join("schedstat")) else {

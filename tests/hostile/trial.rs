@@ -25,7 +25,10 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use testbed::ims::{End, Job, JobKey};
+use testbed::{
+    ims::{End, Job, JobKey},
+    process,
+};
 use tokio::{
     sync::MutexGuard,
     task::JoinSet,
@@ -375,14 +378,7 @@ impl Trial {
 
     /// The most memory that the process has had, in bytes.
     fn peak_memory(&self) -> u64 {
-        let file = format!("/proc/{}/status", self.operator.pid());
-        let status = std::fs::read_to_string(file).expect("the operator runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        let kilobytes: u64 = kilobytes
-            .and_then(|number| number.parse().ok())
-            .expect("a number");
-        kilobytes * 1024
+        process::memory(self.operator.pid(), "VmHWM").expect("the operator runs")
     }
 }
 

@@ -110,16 +110,7 @@ impl Pair {
 }
 
 fn candidate(cluster: &Cluster, namespace: &str, launch: Launch<'_>) -> Operator {
-    let arguments = [
-        "--namespace",
-        namespace,
-        "--poll-period",
-        "10",
-        "--leader-elect",
-        "--leader-elect-namespace",
-        namespace,
-    ];
-    Operator::start_as(cluster, launch, &arguments)
+    Operator::start_as(cluster, launch, &elected_in(namespace))
 }
 
 /// The rules of the shipped Role, in another namespace.

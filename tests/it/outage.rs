@@ -2,7 +2,7 @@
 //! server of their own, one test at a time.
 
 use crate::harness::{
-    Launch, OPERATOR_NAMESPACE, Operator, PATIENCE, PROJECT, Team, eventually, install, key,
+    CRD, Launch, OPERATOR_NAMESPACE, Operator, PATIENCE, PROJECT, Team, eventually, install, key,
     running,
 };
 use std::{
@@ -16,7 +16,6 @@ use testbed::{
 };
 use tokio::sync::{Mutex, MutexGuard};
 
-const CRD: &str = "imageexportjobs.imageexport.dev";
 const NAME: &str = "image-export-operator";
 
 /// The API server that tests may stop, running and with `deploy/` applied; no other test uses it
@@ -174,7 +173,7 @@ async fn without_its_rights_the_operator_says_which_and_works_once_it_has_them()
         .kubectl(["delete", "clusterrolebinding", NAME])
         .success()
         .expect("deleted");
-    until_may(cluster, "list", "imageexportjobs.imageexport.dev", false).await;
+    until_may(cluster, "list", CRD, false).await;
     let started = Instant::now();
     let operator = Operator::start_with(&kubeconfig(cluster), &["--poll-period", "10"]);
     let problem = "all namespaces: the operator may not list or watch ImageExportJobs: apply the \

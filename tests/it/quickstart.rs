@@ -1,9 +1,8 @@
 //! The quick start on a cluster of the user's.
 
+use crate::harness::CRD;
 use std::{path::Path, process::Command};
 use testbed::kubernetes::Cluster;
-
-const CRD: &str = "imageexportjobs.imageexport.dev";
 
 fn quickstart(cluster: &Cluster, context: &str) -> (bool, String) {
     // Built by `cargo test`, or by `cargo build --examples`.

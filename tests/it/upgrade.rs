@@ -2,7 +2,7 @@
 //! an older binary in `OLD_OPERATOR`: see `tests/upgrade/run`.
 
 use crate::{
-    harness::{Launch, Operator, PATIENCE, PROJECT, Team, key, running},
+    harness::{CRD, Launch, Operator, PATIENCE, PROJECT, Team, key, running},
     outage::own_cluster,
 };
 use image_export_api::ImageExportJob;
@@ -13,8 +13,6 @@ use testbed::{
     ims::{End, Job},
     kubernetes::Cluster,
 };
-
-const CRD: &str = "imageexportjobs.imageexport.dev";
 
 /// The CRD of this version, with further flags.
 fn apply_crd(cluster: &Cluster, crd: String) {

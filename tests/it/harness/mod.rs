@@ -35,6 +35,8 @@ pub const PATIENCE: Duration = Duration::from_secs(300);
 pub const PROJECT: &str = "ac234de25c6741d2b1273da49eea1b9e";
 pub const TOKEN: &str = "canary-token-5d1f8c";
 pub const PASSWORD: &str = "canary-password-77ab";
+/// The name of the CRD.
+pub const CRD: &str = "imageexportjobs.imageexport.dev";
 pub const OPERATOR_NAMESPACE: &str = "image-export-operator";
 
 /// The API server that all tests share, with `deploy/` applied.
@@ -50,21 +52,9 @@ pub fn cluster() -> &'static Cluster {
 /// Applies `deploy/` as a user would.
 pub fn install(cluster: &Cluster) {
     let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
-    let output = cluster
-        .kubectl(["apply", "--server-side", "-k", deploy])
-        .run()
-        .expect("kubectl runs");
-    assert!(output.status.success(), "{}", output.stderr);
-    assert_eq!(output.stderr, "", "no warning");
     cluster
-        .kubectl([
-            "wait",
-            "--for=condition=Established",
-            "--timeout=5m",
-            "crd/imageexportjobs.imageexport.dev",
-        ])
-        .success()
-        .expect("the CRD is established");
+        .install(deploy.as_ref(), CRD)
+        .expect("it is installed, without a warning");
 }
 
 /// Each client in this process needs it.

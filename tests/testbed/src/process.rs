@@ -190,6 +190,17 @@ impl Drop for Supervised {
     }
 }
 
+/// A figure of a process's memory in bytes: that of a line of `/proc/PID/status`, such as `VmRSS`. On Linux alone.
+pub fn memory(pid: u32, line: &str) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = status.lines().find_map(|found| {
+        let value = found.strip_prefix(line)?.strip_prefix(':')?;
+        value.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    });
+    kib.map(|kib| kib * 1024)
+        .ok_or_else(|| io::Error::other(format!("no {line} of process {pid}")))
+}
+
 /// The last `count` lines of a log file, from at most its last 64 KiB; empty if it cannot be read.
 #[must_use]
 pub fn last_lines(file: &Path, count: usize) -> String {

@@ -137,6 +137,22 @@ impl Cluster {
             .args(args)
     }
 
+    /// Applies a folder of manifests as a user would, and waits until the CRD `crd` is established. An error also where
+    /// kubectl warns.
+    pub fn install(&self, manifests: &Path, crd: &str) -> anyhow::Result<()> {
+        let apply = self.kubectl(["apply", "--server-side", "-k"]);
+        let applied = apply.args([manifests]).run()?;
+        ensure!(
+            applied.status.success() && applied.stderr.is_empty(),
+            "{}",
+            applied.stderr
+        );
+        self.kubectl(["wait", "--for=condition=Established", "--timeout=5m", "crd"])
+            .args([crd])
+            .success()?;
+        Ok(())
+    }
+
     /// The kubectl program, for what [`Self::kubectl`] does not cover.
     #[must_use]
     pub fn kubectl_path(&self) -> PathBuf {
