@@ -7,7 +7,7 @@ use crate::{
     window::NOISE,
 };
 use std::{ops::Range, time::Duration};
-use testbed::ims::{self, AccessKey, Simulator, User};
+use testbed::ims::{self, AccessKey, JobKey, Simulator, User};
 
 /// For tests that outlast a pause of the circuit breaker.
 const BREAKER_SCALE: f64 = 0.02;
@@ -26,6 +26,13 @@ async fn try_more_secrets(trial: &Trial, numbers: Range<usize>, clouds: impl Fn(
         tenant.put_clouds(&name, clouds(n)).await;
         tenant.create(&tenant.object(&name, secret(&name))).await;
     }
+}
+
+/// Whether so many further polls of a job arrive in time.
+async fn polled_again(trial: &Trial, key: &JobKey, further: u64) -> bool {
+    let cloud = &trial.neighbours.cloud;
+    let polled = cloud.polled(key, cloud.polls(key) + further);
+    tokio::time::timeout(5 * NOISE, polled).await.is_ok()
 }
 
 /// Waits until this holds, or a defence prevents it.
@@ -104,13 +111,14 @@ async fn an_accepted_access_key_is_trusted_after_restarts_however_many_wrong_sec
     trial.tenant_is_told("CredentialsInvalid", "").await;
 
     for restart in 1..=3 {
-        // Objects that are new to the operator are polled before anything else.
+        // With no accepted signature between them, those of two processes would add up to the cloud's lock.
+        let polled = polled_again(&trial, &key, 2).await;
+        trial.expect(polled, || format!("not polled before restart {restart}"));
         trial.operator.kill();
+        // Objects that are new to the operator are polled before anything else.
         try_more_secrets(&trial, 12 * restart..12 * restart + 6, wrong).await;
         trial.restart().await;
-        let polls = trial.neighbours.cloud.polls(&key);
-        let polled = trial.neighbours.cloud.polled(&key, polls + 4);
-        let polled = tokio::time::timeout(5 * NOISE, polled).await.is_ok();
+        let polled = polled_again(&trial, &key, 4).await;
         trial.expect(polled, || format!("not polled after restart {restart}"));
         trial.expect_running(&key, Duration::ZERO).await;
     }
