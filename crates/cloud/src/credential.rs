@@ -2,11 +2,12 @@
 
 use crate::{
     CloudOptions,
-    auth::tokens::Tokens,
-    config::{CloudEntry, CloudsFile},
+    auth::{keystone::Grant, tokens::Tokens},
+    config::{Auth, CloudEntry, CloudsFile},
     http::Clients,
 };
 use image_export_model::ConfigurationError;
+use std::{sync::Arc, time::Duration};
 
 /// A cloud entry with what belongs to it while it is in use: the tokens that it was granted, and its
 /// HTTP clients. Meant to be shared (by an `Arc`) by all jobs that use it: they then share its logins.
@@ -18,6 +19,10 @@ pub struct Credential {
     pub(crate) tokens: Tokens,
     /// Of an entry with trust settings of its own.
     pub(crate) clients: Option<Clients>,
+    /// What the given token grants; `None` of an entry that signs or logs in.
+    pub(crate) given: Option<Grant>,
+    /// The host of the image service, as messages name it, where requests are signed.
+    pub(crate) signed_host: Option<Arc<str>>,
     version: u64,
 }
 
@@ -29,9 +34,22 @@ impl Credential {
         options: &CloudOptions,
     ) -> Result<Self, ConfigurationError> {
         let entry = CloudEntry::parse(file, cloud, &options.policy)?;
+        let (mut given, mut signed_host) = (None, None);
+        match &entry.auth {
+            Auth::Token { token, endpoint } => {
+                let (endpoint, redactor) = (endpoint.clone(), entry.redactor.clone());
+                given = Grant::new(token, None, endpoint, Duration::MAX, redactor);
+            }
+            Auth::Keys { endpoint, .. } => {
+                signed_host = Some(endpoint.shown_host(&entry.redactor));
+            }
+            Auth::Keystone(_) => {}
+        }
         Ok(Self {
             tokens: Tokens::default(),
             clients: Clients::of(entry.trust.clone()),
+            given,
+            signed_host,
             version: file.version(cloud),
             entry,
         })
@@ -49,7 +67,8 @@ impl Credential {
     pub fn bytes(&self) -> usize {
         /// Allocations are rounded up, and have a header each.
         const ALLOWANCE: usize = 1024;
-        size_of::<Self>() + ALLOWANCE + self.entry.bytes()
+        let given = self.given.as_ref().map_or(0, |grant| grant.token.len());
+        size_of::<Self>() + ALLOWANCE + self.entry.bytes() + given
     }
 
     /// The project that the entry names by its id.

@@ -2,6 +2,8 @@
 
 use super::EndpointPolicy;
 use crate::{outcome::configuration_error, wire::text::Redactor};
+use http::{Uri, uri::PathAndQuery};
+use hyper::body::Bytes;
 use image_export_model::{ConfigurationError, ConfigurationReason, JobId, ProjectId};
 use std::{
     fmt,
@@ -48,6 +50,8 @@ impl FromStr for JobPath {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     url: Url,
+    /// Scheme and host of the URL.
+    origin: Uri,
     key: Arc<str>,
     /// Nobody named it: it follows from the region.
     is_derived: bool,
@@ -155,8 +159,10 @@ impl Endpoint {
         }
         url.set_query(None);
         url.set_fragment(None);
+        let origin = format!("{}://{}/", url.scheme(), url.authority());
         Ok(Self {
             key: host_key(url.authority()),
+            origin: origin.parse().map_err(|_| InvalidUrl::NotAUrl)?,
             url,
             is_derived: false,
         })
@@ -235,8 +241,8 @@ impl Endpoint {
     }
 
     /// [`Self::host`] without secrets, as messages and the log name it.
-    pub(crate) fn shown_host(&self, redactor: &Redactor) -> String {
-        redactor.clean_name(self.host(), MAX_SHOWN_HOST)
+    pub(crate) fn shown_host(&self, redactor: &Redactor) -> Arc<str> {
+        redactor.clean_name(self.host(), MAX_SHOWN_HOST).into()
     }
 
     /// The image service of `region` beside the identity service at `auth_url`, in the naming scheme of
@@ -270,28 +276,27 @@ impl Endpoint {
         })
     }
 
-    /// The URL of the job query.
-    pub(crate) fn job_url(&self, path: JobPath, project_id: &ProjectId, job_id: &JobId) -> Url {
+    /// Where jobs are queried. Ids have no character that needs an encoding.
+    pub(crate) fn job_uri(&self, path: JobPath, project_id: &ProjectId, job_id: &JobId) -> Uri {
         match path {
-            JobPath::V1Jobs => self.join(&["v1", project_id.as_str(), "jobs", job_id.as_str()]),
-            JobPath::Cloudimages => self.join(&["v1", "cloudimages", "job", job_id.as_str()]),
+            JobPath::V1Jobs => self.uri(format_args!("/v1/{project_id}/jobs/{job_id}")),
+            JobPath::Cloudimages => self.uri(format_args!("/v1/cloudimages/job/{job_id}")),
         }
     }
 
     /// `{auth_url}/auth/tokens`, with `?nocatalog` where no catalog is needed.
-    pub(crate) fn tokens_url(&self, with_catalog: bool) -> Url {
-        let mut url = self.join(&["auth", "tokens"]);
-        if !with_catalog {
-            url.set_query(Some("nocatalog"));
-        }
-        url
+    pub(crate) fn tokens_uri(&self, with_catalog: bool) -> Uri {
+        let query = if with_catalog { "" } else { "?nocatalog" };
+        self.uri(format_args!("/auth/tokens{query}"))
     }
 
-    /// Appends segments, each percent-encoded.
-    fn join(&self, segments: &[&str]) -> Url {
-        let mut joined = self.clone();
-        joined.extend(segments);
-        joined.url
+    fn uri(&self, below: fmt::Arguments<'_>) -> Uri {
+        let path = self.url.path();
+        let path = format!("{}{below}", path.strip_suffix('/').unwrap_or(path));
+        let path = PathAndQuery::from_maybe_shared(Bytes::from(path));
+        let mut parts = self.origin.clone().into_parts();
+        parts.path_and_query = Some(path.expect("the path of a URL is one of a URI"));
+        Uri::from_parts(parts).expect("it has all its parts")
     }
 
     fn last_segment(&self) -> Option<&str> {
@@ -354,8 +359,8 @@ mod tests {
 
     fn job_url(endpoint: &Endpoint) -> String {
         let (project, job) = ("p1".parse().unwrap(), "j1".parse().unwrap());
-        let url = endpoint.job_url(JobPath::V1Jobs, &project, &job);
-        url.to_string()
+        let uri = endpoint.job_uri(JobPath::V1Jobs, &project, &job);
+        uri.to_string()
     }
 
     #[test]
@@ -459,20 +464,24 @@ mod tests {
         ] {
             let keystone = Endpoint::keystone(url, &example()).unwrap();
             assert_eq!(
-                keystone.tokens_url(true).as_str(),
+                keystone.tokens_uri(true),
                 "https://iam.example.com/v3/auth/tokens"
             );
-            assert_eq!(keystone.tokens_url(false).query(), Some("nocatalog"));
+            assert_eq!(keystone.tokens_uri(false).query(), Some("nocatalog"));
         }
     }
 
+    /// Whatever characters the path of a URL has, it is one of a URI.
     #[test]
-    fn no_text_leaves_its_path_segment() {
-        let endpoint = Endpoint::parse("https://ims.example.com", &example()).unwrap();
-        for id in ["../x", "a/b", "a?b", "a#b", "a%2fb", "a\\b"] {
-            let url = endpoint.join(&["v1", "p", "jobs", id]);
-            assert_eq!(url.path_segments().unwrap().count(), 4, "{url}");
-            assert_eq!((url.query(), url.fragment()), (None, None), "{url}");
+    fn each_path_is_kept_as_it_is_encoded() {
+        let path: String = (' '..='~').filter(|c| !"@?#".contains(*c)).collect();
+        for path in [path.as_str(), "/a/../b//", "/%zz", "/ä", "/\\x"] {
+            let url = format!("https://ims.example.com/x{path}");
+            let endpoint = Endpoint::parse(&url, &example()).unwrap();
+            let path = endpoint.url.path();
+            let kept = path.strip_suffix('/').unwrap_or(path);
+            let expected = format!("https://ims.example.com{kept}/v1/p1/jobs/j1");
+            assert_eq!(job_url(&endpoint), expected);
         }
     }
 

@@ -3,11 +3,16 @@
 
 use super::proxy::Proxies;
 use crate::CloudOptions;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use futures::future::BoxFuture;
+use hyper_util::client::legacy::connect::dns::Name;
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    task::{Context, Poll},
+    vec,
 };
+use tower::{BoxError, Service};
 
 /// An address and how many of its first bits count.
 type Network<T> = (T, u32);
@@ -104,7 +109,13 @@ fn embedded_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
 #[error("leads to a loopback, link-local, metadata or reserved address")]
 pub(super) struct InternalAddress;
 
+/// No address of a host is known.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot be resolved")]
+pub(super) struct Unresolved(#[from] io::Error);
+
 /// Resolves names as the system does and passes on only the permitted addresses.
+#[derive(Clone)]
 pub(super) struct CheckedResolver {
     allow_internal: bool,
     /// The administrator chooses them, often on loopback; they resolve the names behind them.
@@ -118,15 +129,16 @@ impl CheckedResolver {
             proxies: options.proxies.clone(),
         }
     }
-}
 
-impl Resolve for CheckedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let all_pass = self.allow_internal || self.proxies.contain(name.as_str());
+    /// Its error is [`Unresolved`] or [`InternalAddress`].
+    pub(super) fn addresses(
+        &self,
+        name: String,
+    ) -> BoxFuture<'static, Result<vec::IntoIter<SocketAddr>, BoxError>> {
+        let all_pass = self.allow_internal || self.proxies.contain(&name);
         Box::pin(async move {
-            let mut found = tokio::net::lookup_host((name.as_str(), 0))
-                .await?
-                .peekable();
+            let found = tokio::net::lookup_host((name, 0)).await;
+            let mut found = found.map_err(Unresolved)?.peekable();
             let any = found.peek().is_some();
             let checked: Vec<_> = found
                 .filter(|address| all_pass || !is_internal(address.ip()))
@@ -134,8 +146,22 @@ impl Resolve for CheckedResolver {
             if any && checked.is_empty() {
                 return Err(InternalAddress.into());
             }
-            Ok(Box::new(checked.into_iter()) as Addrs)
+            Ok(checked.into_iter())
         })
+    }
+}
+
+impl Service<Name> for CheckedResolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        self.addresses(name.as_str().to_owned())
     }
 }
 
@@ -152,7 +178,7 @@ mod tests {
                 allow_internal,
                 proxies: Arc::new(Proxies::read(proxy).unwrap()),
             };
-            resolver.resolve("localhost".parse().unwrap()).await
+            resolver.addresses("localhost".to_owned()).await
         };
         let found = resolve(true, None).await;
         assert!(found.unwrap().all(|address| address.ip().is_loopback()));

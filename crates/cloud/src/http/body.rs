@@ -1,12 +1,11 @@
 //! Reading a body within its bound, and all bodies within theirs.
 
 use crate::memory::{Share, Shares};
+use ::http::header::{CONTENT_ENCODING, HeaderMap};
 use flate2::write::MultiGzDecoder;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Bytes, Incoming};
 use image_export_model::FailureKind;
-use reqwest::{
-    Response,
-    header::{CONTENT_ENCODING, HeaderMap},
-};
 use std::{
     io::{self, Write},
     ops::Deref,
@@ -122,11 +121,18 @@ impl Bounds<'_> {
         BodyError::TooLong(self.limit / 1024)
     }
 
-    fn broken(&self, error: &reqwest::Error) -> BodyError {
-        if error.is_timeout() {
-            BodyError::Timeout(self.timeout)
-        } else {
-            BodyError::Cut
+    /// The next piece, if there is one.
+    async fn next(&self, answer: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
+        loop {
+            let frame = timeout_at(self.until, answer.frame()).await;
+            let frame = frame.map_err(|_| BodyError::Timeout(self.timeout))?;
+            let Some(frame) = frame.transpose().map_err(|_| BodyError::Cut)? else {
+                return Ok(None);
+            };
+            // Trailers are of no use.
+            if let Ok(piece) = frame.into_data() {
+                return Ok(Some(piece));
+            }
         }
     }
 
@@ -138,11 +144,11 @@ impl Bounds<'_> {
 
 /// Reads a body.
 pub(super) async fn read(
-    response: Response,
+    answer: Incoming,
     headers: &HeaderMap,
     bounds: Bounds<'_>,
 ) -> Result<Body, BodyError> {
-    let announced = response.content_length().unwrap_or_default();
+    let announced = answer.size_hint().lower();
     if announced > bounds.limit as u64 {
         return Err(bounds.too_long());
     }
@@ -152,16 +158,16 @@ pub(super) async fn read(
         .map(|coding| coding.as_bytes().trim_ascii().to_ascii_lowercase())
         .filter(|coding| coding != b"identity");
     match (codings.next().as_deref(), codings.next()) {
-        (None, _) => read_plain(response, bounds).await,
+        (None, _) => read_plain(answer, bounds).await,
         // The request does not ask for it, but some gateways compress all the same.
-        (Some(b"gzip" | b"x-gzip"), None) => read_gzip(response, bounds).await,
+        (Some(b"gzip" | b"x-gzip"), None) => Box::pin(read_gzip(answer, bounds)).await,
         _ => Err(BodyError::Encoded),
     }
 }
 
-async fn read_plain(mut response: Response, bounds: Bounds<'_>) -> Result<Body, BodyError> {
+async fn read_plain(mut answer: Incoming, bounds: Bounds<'_>) -> Result<Body, BodyError> {
     let mut body = Body::default();
-    while let Some(chunk) = (response.chunk().await).map_err(|error| bounds.broken(&error))? {
+    while let Some(chunk) = bounds.next(&mut answer).await? {
         let length = body.len() + chunk.len();
         if length > bounds.limit {
             return Err(bounds.too_long());
@@ -178,11 +184,11 @@ async fn read_plain(mut response: Response, bounds: Bounds<'_>) -> Result<Body, 
 }
 
 /// Unpacks while it reads: only what is unpacked is kept.
-async fn read_gzip(mut response: Response, bounds: Bounds<'_>) -> Result<Body, BodyError> {
+async fn read_gzip(mut answer: Incoming, bounds: Bounds<'_>) -> Result<Body, BodyError> {
     let share = bounds.share().await?;
     let mut unpacked = MultiGzDecoder::new(Unpacked::new(bounds.limit));
     let mut length = 0;
-    while let Some(chunk) = (response.chunk().await).map_err(|error| bounds.broken(&error))? {
+    while let Some(chunk) = bounds.next(&mut answer).await? {
         length += chunk.len();
         let written = unpacked.write_all(&chunk);
         if length > bounds.limit || unpacked.get_ref().is_full {

@@ -1,25 +1,40 @@
 //! HTTP clients, shared by all that trust the same authorities.
 
-use super::{NoAnswer, address::CheckedResolver, verifier::OwnOrSystem};
+use super::{
+    NoAnswer,
+    connect::{Connector, connector},
+    connection::Connections,
+    verifier::{AcceptAny, OwnOrSystem},
+};
 use crate::CloudOptions;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper_util::{
+    client::legacy,
+    rt::{TokioExecutor, TokioTimer},
+};
 use image_export_model::FailureKind;
-use reqwest::{Client, ClientBuilder, Proxy, Url, redirect, retry};
-use rustls::{ClientConfig, client::Resumption, pki_types::CertificateDer};
+use rustls::{
+    ClientConfig,
+    client::{Resumption, danger::ServerCertVerifier},
+    pki_types::CertificateDer,
+};
 use sha2::{Digest, Sha256};
 use std::{
-    error::Error,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
+
+/// Follows no redirects, sends no cookies, and repeats nothing but what it has not sent.
+pub(super) type Client = legacy::Client<Connector, Full<Bytes>>;
 
 /// Gateways commonly drop idle connections after 60 s; ours are dropped before.
 const POOL_IDLE: Duration = Duration::from_secs(45);
 /// Connections to one host that are kept for later polls: as many as a quota has in flight. With fewer, what is polled
 /// in one second would open new ones each time, which costs more than the polls.
 const IDLE_CONNECTIONS: usize = 64;
-/// Bytes of an answer's headers in HTTP/2. A token that is too long to be used fits in, so that the
-/// message can report it.
-const MAX_HEADERS: u32 = 64 * 1024;
+/// Bytes of an answer's headers. A token that is too long to be used fits in, so that the message can report it.
+pub(super) const MAX_HEADERS: u32 = 64 * 1024;
 /// Time-outs of requests do not end an HTTP/2 connection, and one whose other end is gone would
 /// swallow request after request.
 const PING_AFTER: Duration = Duration::from_secs(5);
@@ -102,18 +117,20 @@ pub(super) struct ClientCache {
     default: Arc<ClientPair>,
     /// The last one was used last.
     others: Mutex<Vec<([u8; 32], Arc<ClientPair>)>>,
+    /// The connections of all.
+    open: Connections,
 }
 
 impl ClientCache {
     /// With a client for the default trust.
-    pub(super) fn new(options: &CloudOptions) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    pub(super) fn new(options: &CloudOptions) -> Result<Self, rustls::Error> {
+        let open = Connections::default();
         let default = ClientPair::new(Trust::default());
-        let builder = builder(options, false);
-        let builder = builder.tls_backend_preconfigured(tls(&default.trust)?);
-        let _ = default.built[0].set(builder.build()?);
+        let _ = default.built[0].set(client(options, &default.trust, &open, false)?);
         Ok(Self {
             default: Arc::new(default),
             others: Mutex::default(),
+            open,
         })
     }
 
@@ -143,6 +160,7 @@ impl ClientCache {
 
     /// A client of `pair`. `fresh`: keeps no connection, so each of its requests opens one.
     pub(super) fn client(
+        &self,
         pair: &ClientPair,
         options: &CloudOptions,
         fresh: bool,
@@ -151,63 +169,54 @@ impl ClientCache {
         if let Some(client) = slot.get() {
             return Ok(client.clone());
         }
-        let mut builder = builder(options, fresh);
-        if pair.trust.accept_any {
-            builder = builder.tls_danger_accept_invalid_certs(true);
-        } else {
-            let tls = tls(&pair.trust).map_err(|_| {
-                let text = "cannot be queried: its authorities cannot be used";
-                NoAnswer::Failed(FailureKind::Internal, text.to_owned())
-            })?;
-            builder = builder.tls_backend_preconfigured(tls);
-        }
-        let client = builder
-            .build()
-            .map_err(|error| NoAnswer::new(&error, options, None))?;
+        let client = client(options, &pair.trust, &self.open, fresh).map_err(|_| {
+            let text = "cannot be queried: its authorities cannot be used";
+            NoAnswer::Failed(FailureKind::Internal, text.to_owned())
+        })?;
         // Of two that were built at once, one stays.
         Ok(slot.get_or_init(|| client).clone())
     }
 }
 
-fn builder(options: &CloudOptions, fresh: bool) -> ClientBuilder {
-    let mut builder = Client::builder()
-        .user_agent(&options.user_agent)
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .referer(false)
-        .dns_resolver(CheckedResolver::new(options))
-        .connect_timeout(options.connect_timeout)
-        .timeout(options.request_timeout)
+fn client(
+    options: &CloudOptions,
+    trust: &Trust,
+    open: &Connections,
+    fresh: bool,
+) -> Result<Client, rustls::Error> {
+    let idle = if fresh { 0 } else { IDLE_CONNECTIONS };
+    let mut builder = legacy::Client::builder(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(POOL_IDLE)
+        .pool_max_idle_per_host(idle)
+        .http1_max_buf_size(MAX_HEADERS as usize)
         .http2_max_header_list_size(MAX_HEADERS)
         .http2_initial_stream_window_size(STREAM_WINDOW)
         .http2_initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(PING_AFTER)
-        .http2_keep_alive_timeout(PING_AFTER)
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS);
-    builder = if options.proxies.is_empty() {
-        builder.no_proxy()
-    } else {
-        let proxies = options.proxies.clone();
-        let proxy_of = move |url: &Url| proxies.of(url).map(|proxy| proxy.url().clone());
-        builder.proxy(Proxy::custom(proxy_of))
-    };
-    if fresh {
-        builder = builder.pool_max_idle_per_host(0);
-    }
-    builder
+        .http2_keep_alive_timeout(PING_AFTER);
+    let connector = connector(options, tls(trust)?, open.clone());
+    Ok(builder.build(connector))
 }
 
 /// TLS with authorities beside the system's, whose certificates all clients share.
 fn tls(trust: &Trust) -> Result<ClientConfig, rustls::Error> {
     let verifier = OwnOrSystem::new(&trust.authorities)?;
-    let mut tls = ClientConfig::builder_with_provider(Arc::clone(verifier.provider()))
+    let provider = Arc::clone(verifier.provider());
+    let verifier: Arc<dyn ServerCertVerifier> = if trust.accept_any {
+        Arc::new(AcceptAny(verifier))
+    } else {
+        Arc::new(verifier)
+    };
+    let mut tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    if !trust.authorities.is_empty() {
+    if trust.accept_any || !trust.authorities.is_empty() {
         tls.resumption = Resumption::in_memory_sessions(SESSIONS);
     }
     Ok(tls)
@@ -266,7 +275,7 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         let certificate = params.self_signed(&key).unwrap();
-        cache();
+        let cache = cache();
         let options = CloudOptions::default();
         let trust = Trust {
             authorities: [certificate.der().clone()].into(),
@@ -278,7 +287,7 @@ mod tests {
         for _ in 0..2 {
             let pair = Arc::new(ClientPair::new(clients.trust.clone()));
             let info = allocation_counter::measure(|| {
-                kept.push(ClientCache::client(&pair, &options, false).unwrap());
+                kept.push(cache.client(&pair, &options, false).unwrap());
             });
             println!("{info:?}");
             assert!(

@@ -2,7 +2,9 @@
 //! things that change from poll to poll.
 
 use super::{
-    address::InternalAddress,
+    address::{InternalAddress, Unresolved},
+    clients::MAX_HEADERS,
+    connection::Flood,
     proxy::{Proxy, ProxyProblem},
     verifier::TooMany,
 };
@@ -10,12 +12,14 @@ use crate::{
     CloudOptions,
     outcome::{failed, misconfigured},
 };
+use hyper_util::client::legacy as client;
 use image_export_model::{
     ConfigurationReason,
-    FailureKind::{self, Internal, Network, Timeout},
+    FailureKind::{self, Network, Timeout},
     Outcome, Stage,
 };
 use std::{error::Error, io};
+use tower::timeout::error::Elapsed;
 
 /// Why there is no answer: half a sentence after the host's name, but for a proxy's problem.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,31 +40,29 @@ pub(crate) enum NoAnswer {
 impl NoAnswer {
     /// `proxy` is on the way, and none of its problems is known.
     pub(super) fn new(
-        error: &reqwest::Error,
+        error: &client::Error,
         options: &CloudOptions,
         proxy: Option<&Proxy>,
     ) -> Self {
         if find::<InternalAddress>(error).is_some() {
             return Self::NotAllowed;
         }
-        if error.is_dns() {
+        if find::<Unresolved>(error).is_some() {
             return Self::Unresolved;
         }
-        let (kind, text) = if error.is_timeout() && error.is_connect() {
+        if is_connect_timeout(error) {
             let seconds = options.connect_timeout.as_secs_f32();
             let way = proxy.map_or_else(String::new, |proxy| format!(" through proxy {proxy}"));
             let text = format!("did not accept a connection{way} within {seconds} s");
-            (Timeout, text)
-        } else if error.is_timeout() {
-            let seconds = options.request_timeout.as_secs_f32();
-            (Timeout, format!("did not answer within {seconds} s"))
-        } else if error.is_builder() {
-            let text = "cannot be queried: the request could not be built";
-            (Internal, text.to_owned())
-        } else {
-            (Network, network_text(error))
-        };
-        Self::Failed(kind, text)
+            return Self::Failed(Timeout, text);
+        }
+        Self::Failed(Network, network_text(error))
+    }
+
+    /// There was none in time.
+    pub(super) fn too_late(options: &CloudOptions) -> Self {
+        let seconds = options.request_timeout.as_secs_f32();
+        Self::Failed(Timeout, format!("did not answer within {seconds} s"))
     }
 
     /// As the outcome of a poll; `host` is named in its message.
@@ -75,11 +77,18 @@ impl NoAnswer {
     }
 }
 
-fn network_text(error: &reqwest::Error) -> String {
+fn network_text(error: &client::Error) -> String {
     if let Some(tls) = find::<rustls::Error>(error) {
         format!("cannot be trusted: {}", tls_text(tls))
-    } else if let Some(io) = find::<io::Error>(error) {
-        format!("cannot be reached: {}", io.kind())
+    } else if let Some(flood) = find::<Flood>(error) {
+        format!("sends {flood}")
+    } else if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse_too_large) {
+        format!("sends more than {} KiB of headers", MAX_HEADERS >> 10)
+    } else if let Some(io) = causes(error)
+        .filter_map(|cause| cause.downcast_ref())
+        .last()
+    {
+        format!("cannot be reached: {}", io::Error::kind(io))
     } else if error.is_connect() {
         "cannot be reached".to_owned()
     } else {
@@ -87,9 +96,12 @@ fn network_text(error: &reqwest::Error) -> String {
     }
 }
 
-/// Whether the connection was established and broke before an answer began.
-pub(super) fn broke_after_connecting(error: &reqwest::Error) -> bool {
-    error.is_request() && !error.is_connect() && !error.is_timeout()
+fn is_connect_timeout(error: &client::Error) -> bool {
+    let timed_out = |cause: &(dyn Error + 'static)| {
+        let io = cause.downcast_ref::<io::Error>();
+        io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    };
+    find::<Elapsed>(error).is_some() || error.is_connect() && causes(error).any(timed_out)
 }
 
 pub(super) fn tls_text(error: &rustls::Error) -> &'static str {

@@ -4,6 +4,8 @@
 mod address;
 mod body;
 mod clients;
+mod connect;
+mod connection;
 mod error;
 mod proxy;
 mod verifier;
@@ -15,21 +17,33 @@ pub(crate) use error::NoAnswer;
 pub use proxy::{InvalidProxy, Proxies, Proxy, ProxyProblem};
 
 use crate::CloudOptions;
-use body::{Bounds, Memory};
-use clients::ClientCache;
-use image_export_model::FailureKind;
-use reqwest::{
-    Client, RequestBuilder,
-    header::{HeaderMap, HeaderValue},
+use ::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri,
+    header::{ACCEPT, CONTENT_TYPE, PROXY_AUTHORIZATION, USER_AGENT},
+    uri::Scheme,
 };
+use body::{Bounds, Memory};
+use clients::{Client, ClientCache};
+use connect::proxy_of;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper_util::client::legacy;
+use image_export_model::FailureKind;
 use std::{
     error::Error,
     fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::time::timeout_at;
 use tracing::Instrument;
 use url::Url;
+
+/// Where a token goes in a request.
+pub(crate) const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-auth-token");
+
+/// A request. Its body is in memory, so it may be sent twice.
+pub(crate) type Request = ::http::Request<Full<Bytes>>;
 
 /// Receives a report of each HTTP request, for metrics.
 pub trait Observer: fmt::Debug + Send + Sync {
@@ -68,12 +82,13 @@ pub(crate) struct Http {
     pub(crate) options: CloudOptions,
     clients: ClientCache,
     memory: Memory,
+    user_agent: HeaderValue,
 }
 
 /// Where and how one request is sent.
 #[derive(Clone, Copy)]
 pub(crate) struct Route<'a> {
-    pub(crate) url: &'a Url,
+    pub(crate) uri: &'a Uri,
     /// `host[:port]` as the log names it.
     pub(crate) host: &'a str,
     pub(crate) operation: Operation,
@@ -108,11 +123,31 @@ pub(crate) fn sensitive(value: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
+/// `GET`, of JSON.
+pub(crate) fn get(uri: &Uri) -> Request {
+    let mut request = Request::default();
+    *request.uri_mut() = uri.clone();
+    let json = HeaderValue::from_static("application/json");
+    request.headers_mut().insert(ACCEPT, json);
+    request
+}
+
+/// `POST`, of JSON.
+pub(crate) fn post(uri: &Uri, body: Vec<u8>) -> Request {
+    let mut request = get(uri);
+    *request.method_mut() = Method::POST;
+    *request.body_mut() = body.into();
+    let json = HeaderValue::from_static("application/json");
+    request.headers_mut().insert(CONTENT_TYPE, json);
+    request
+}
+
 impl Http {
     pub(crate) fn new(options: CloudOptions) -> Result<Self, Box<dyn Error + Send + Sync>> {
         Ok(Self {
             clients: ClientCache::new(&options)?,
             memory: Memory::new(options.bodies_limit),
+            user_agent: HeaderValue::from_str(&options.user_agent)?,
             options,
         })
     }
@@ -124,7 +159,7 @@ impl Http {
         &self,
         route: Route<'_>,
         attempts: &mut Attempts,
-        request: impl Fn(&Client) -> RequestBuilder,
+        request: impl Fn() -> Request,
     ) -> Result<Answer, NoAnswer> {
         let span = tracing::debug_span!(
             "request",
@@ -134,10 +169,10 @@ impl Http {
         let pair = self.clients.get(route.clients);
         let mut fresh = false;
         loop {
-            let client = ClientCache::client(&pair, &self.options, fresh)?;
+            let client = self.clients.client(&pair, &self.options, fresh)?;
             attempts.sent += 1;
             let (result, broke) = self
-                .attempt(request(&client), route)
+                .attempt(&client, request(), route)
                 .instrument(span.clone())
                 .await;
             if !broke || fresh || attempts.no_repetition {
@@ -151,19 +186,18 @@ impl Http {
     /// Sends one request; also returns whether its connection broke before an answer began.
     async fn attempt(
         &self,
-        request: RequestBuilder,
+        client: &Client,
+        mut request: Request,
         route: Route<'_>,
     ) -> (Result<Answer, NoAnswer>, bool) {
         let (started, timeout) = (Instant::now(), self.options.request_timeout);
         let until = tokio::time::Instant::now() + timeout;
-        let result = request.send().await;
-        let broke = result
-            .as_ref()
-            .err()
-            .is_some_and(error::broke_after_connecting);
+        self.complete(&mut request);
+        let result = timeout_at(until, client.request(request)).await;
+        let broke = matches!(&result, Ok(Err(error)) if !error.is_connect());
         let result = match result {
-            Ok(mut response) => {
-                let headers = std::mem::take(response.headers_mut());
+            Ok(Ok(response)) => {
+                let (head, answer) = response.into_parts();
                 let bounds = Bounds {
                     limit: route.body_limit,
                     until,
@@ -172,12 +206,13 @@ impl Http {
                     namespace: route.namespace,
                 };
                 Ok(Answer {
-                    status: response.status().as_u16(),
-                    body: body::read(response, &headers, bounds).await,
-                    headers,
+                    status: head.status.as_u16(),
+                    body: body::read(answer, &head.headers, bounds).await,
+                    headers: head.headers,
                 })
             }
-            Err(error) => Err(self.no_answer(&error, route.url).await),
+            Ok(Err(error)) => Err(Box::pin(self.no_answer(&error, route.uri)).await),
+            Err(_) => Err(NoAnswer::too_late(&self.options)),
         };
         let (class, took) = (class(&result), started.elapsed());
         let observer = &self.options.observer;
@@ -186,18 +221,36 @@ impl Http {
         (result, broke)
     }
 
-    async fn no_answer(&self, error: &reqwest::Error, url: &Url) -> NoAnswer {
-        let proxy = self.options.proxies.of(url);
-        let Some(proxy) = proxy else {
+    /// Adds the headers that all requests have.
+    fn complete(&self, request: &mut Request) {
+        let user = match request.uri().scheme() {
+            // Such requests go to the proxy itself, without a tunnel.
+            Some(scheme) if *scheme == Scheme::HTTP => {
+                let proxy = proxy_of(&self.options.proxies, request.uri());
+                proxy
+                    .filter(|proxy| !proxy.is_socks())
+                    .and_then(Proxy::basic_auth)
+            }
+            _ => None,
+        };
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, self.user_agent.clone());
+        headers.extend(user.map(|user| (PROXY_AUTHORIZATION, user)));
+    }
+
+    async fn no_answer(&self, error: &legacy::Error, uri: &Uri) -> NoAnswer {
+        let way = proxy_of(&self.options.proxies, uri).zip(Url::parse(&uri.to_string()).ok());
+        let Some((proxy, url)) = way else {
             return NoAnswer::new(error, &self.options, None);
         };
-        if url.scheme() == "http" && error.is_connect() && !error.is_timeout() {
-            // Such requests go to the proxy itself, without a tunnel.
+        let no_answer = NoAnswer::new(error, &self.options, Some(proxy));
+        let is_late = matches!(no_answer, NoAnswer::Failed(FailureKind::Timeout, _));
+        if url.scheme() == "http" && error.is_connect() && !is_late {
             NoAnswer::Proxy(proxy.unreachable(error))
-        } else if let Some(problem) = proxy.problem(error, url) {
+        } else if let Some(problem) = proxy.problem(error, &url) {
             NoAnswer::Proxy(problem.await)
         } else {
-            NoAnswer::new(error, &self.options, Some(proxy))
+            no_answer
         }
     }
 }
@@ -267,9 +320,9 @@ mod tests {
         .unwrap();
         let server = server().await;
         let body = async |length: usize| {
-            let url = server.join(&length.to_string()).unwrap();
+            let uri = format!("{server}{length}").parse().unwrap();
             let route = Route {
-                url: &url,
+                uri: &uri,
                 host: "host",
                 operation: Operation::JobQuery,
                 clients: None,
@@ -277,7 +330,7 @@ mod tests {
                 namespace: &"team-a".into(),
             };
             let mut attempts = Attempts::default();
-            let answer = http.send(route, &mut attempts, |client| client.get(url.clone()));
+            let answer = http.send(route, &mut attempts, || get(&uri));
             answer.await.unwrap().body
         };
         let first = body(200 * KIB).await.unwrap();

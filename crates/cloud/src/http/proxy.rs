@@ -2,9 +2,10 @@
 //! of kubectl, with curl's `ALL_PROXY` and its leading full stop.
 
 use super::error::{find, os_error, tls_text};
+use http::HeaderValue;
 use hyper_util::client::{
     legacy::connect::{HttpConnector, proxy::Tunnel},
-    proxy::matcher::Matcher,
+    proxy::matcher::{Intercept, Matcher},
 };
 use std::{error::Error, fmt, time::Duration};
 use tokio::{
@@ -105,7 +106,7 @@ impl Proxies {
         let entries = self.exempt.iter();
         let entries = entries.filter(|entry| entry.port.is_none() || entry.port == port);
         let hosts: Vec<&str> = entries.map(|entry| entry.host.as_str()).collect();
-        // reqwest's own matcher, which knows no ports.
+        // It knows no ports.
         let matcher = Matcher::builder().all("http://proxy").no(hosts.join(","));
         let uri = url.as_str().parse();
         uri.is_ok_and(|uri| matcher.build().intercept(&uri).is_none())
@@ -171,9 +172,30 @@ impl Proxy {
         &self.uri
     }
 
-    /// With user and password.
-    pub(super) fn url(&self) -> &Url {
-        &self.url
+    pub(super) fn is_socks(&self) -> bool {
+        self.url.scheme().starts_with("socks")
+    }
+
+    /// Whether it resolves the names of servers, in place of this program.
+    pub(super) fn resolves_names(&self) -> bool {
+        self.url.scheme() != "socks5"
+    }
+
+    /// Its user, for `Proxy-Authorization`.
+    pub(super) fn basic_auth(&self) -> Option<HeaderValue> {
+        self.intercept()?.basic_auth().cloned()
+    }
+
+    /// Its user and password, for SOCKS.
+    pub(super) fn raw_auth(&self) -> Option<(String, String)> {
+        let intercept = self.intercept()?;
+        let (user, password) = intercept.raw_auth()?;
+        Some((user.to_owned(), password.to_owned()))
+    }
+
+    fn intercept(&self) -> Option<Intercept> {
+        let matcher = Matcher::builder().all(self.url.as_str()).build();
+        matcher.intercept(&http::Uri::from_static("http://any"))
     }
 
     /// Whether a failed request to `url` failed at the proxy, and how.
@@ -231,9 +253,7 @@ impl Proxy {
             .ok()?;
         let target = format!("{}:{}", url.host_str()?, url.port_or_known_default()?);
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n").into_bytes();
-        let matcher = Matcher::builder().all(self.url.as_str()).build();
-        let intercept = matcher.intercept(&http::Uri::from_static("http://any"))?;
-        if let Some(user) = intercept.basic_auth() {
+        if let Some(user) = self.basic_auth() {
             request.extend([b"Proxy-Authorization: ", user.as_bytes(), b"\r\n"].concat());
         }
         request.extend(b"\r\n");

@@ -14,7 +14,7 @@ use crate::{
         tokens::{NoToken, Session, Slot},
     },
     config::{Auth, CloudEntry, Endpoint, Identity, JobPath, Keys, KeystoneLogin},
-    http::{Attempts, Http, NoAnswer, Operation, Route},
+    http::{Attempts, Http, NoAnswer, Operation, Request, Route, TOKEN_HEADER, get},
     outcome::{failed, misconfigured},
     wire::text::Redactor,
 };
@@ -24,10 +24,7 @@ use image_export_model::{
     ProjectId, Stage,
 };
 use jiff::Timestamp;
-use reqwest::{RequestBuilder, header::ACCEPT};
-use secrecy::SecretString;
 use std::{sync::Arc, time::Duration};
-use url::Url;
 
 /// What all polls of a client share.
 pub(super) struct Shared {
@@ -99,7 +96,7 @@ impl<'a> Poll<'a> {
         // An error is the outcome of a poll that ends early.
         let outcome = match &entry.auth {
             Auth::Keys { keys, endpoint } => self.with_signature(keys, endpoint).await,
-            Auth::Token { token, endpoint } => self.with_given_token(token, endpoint).await,
+            Auth::Token { .. } => self.with_given_token().await,
             Auth::Keystone(login) => self.with_login(login).await,
         };
         outcome.unwrap_or_else(|outcome| outcome)
@@ -135,7 +132,9 @@ impl<'a> Poll<'a> {
         endpoint: &Endpoint,
     ) -> Result<Outcome, Outcome> {
         let (entry, breakers) = (self.entry(), &self.shared.breakers);
-        let (host, described) = (endpoint.shown_host(&entry.redactor), entry.described());
+        let host = self.credential.signed_host.clone();
+        let host = host.unwrap_or_else(|| endpoint.shown_host(&entry.redactor));
+        let described = entry.described();
         let rejected = |answer: &str| {
             misconfigured(
                 CredentialsInvalid,
@@ -168,12 +167,13 @@ impl<'a> Poll<'a> {
         })?;
         self.attempts.no_repetition = !permit.may_repeat;
         let project_id = self.project_id;
-        let sign = |request: RequestBuilder, url: &Url| {
-            let signed = signature::sign(keys, &Method::GET, url, project_id, Timestamp::now());
+        let sign = |request: &mut Request| {
+            let (uri, now) = (request.uri(), Timestamp::now());
+            let signed = signature::sign(keys, &Method::GET, uri, project_id, now);
             // Always there, as keys and ids are checked; the cloud would report a missing signature.
-            request.headers(signed.unwrap_or_default())
+            request.headers_mut().extend(signed.unwrap_or_default());
         };
-        let answer = self.query(endpoint, &entry.redactor, sign).await?;
+        let answer = self.query(endpoint, &host, &entry.redactor, sign).await?;
         let accepted = answer.is_accepted() && answer.is_by_ims();
         match answer.result {
             Ok(outcome) => {
@@ -189,19 +189,13 @@ impl<'a> Poll<'a> {
         }
     }
 
-    async fn with_given_token(
-        &mut self,
-        token: &SecretString,
-        endpoint: &Endpoint,
-    ) -> Result<Outcome, Outcome> {
-        let redactor = self.entry().redactor.clone();
-        let grant = Grant::new(token, None, endpoint.clone(), Duration::MAX, redactor);
-        let grant = grant.ok_or_else(|| {
+    async fn with_given_token(&mut self) -> Result<Outcome, Outcome> {
+        let grant = self.credential.given.as_ref().ok_or_else(|| {
             // Unreachable, as tokens are checked when they are parsed.
             let message = "its token fits into no header".to_owned();
             failed(Stage::Query, FailureKind::Internal, message)
         })?;
-        let answer = self.query_with(&grant).await?;
+        let answer = self.query_with(grant).await?;
         answer
             .result
             .map_err(|rejection| self.token_rejected(&rejection, false))
@@ -253,7 +247,8 @@ impl<'a> Poll<'a> {
         let logged_in = &mut self.logged_in;
         let (tokens, namespace) = (&self.credential.tokens, &self.caller.namespace);
         let log_in = || async move {
-            let result = keystone.log_in(project_id).await;
+            // Polls are moved about, and few log in.
+            let result = Box::pin(keystone.log_in(project_id)).await;
             *logged_in = !matches!(&result, Err(error) if error.is_deferred());
             let count = |grant| tokens.count(&shared.tokens, namespace, grant);
             result.map(count)
@@ -324,35 +319,39 @@ impl<'a> Poll<'a> {
     }
 
     async fn query_with(&mut self, grant: &Grant) -> Result<ParsedAnswer, Outcome> {
-        let authorise =
-            |request: RequestBuilder, _: &Url| request.header("x-auth-token", grant.token.clone());
-        self.query(&grant.endpoint, &grant.redactor, authorise)
-            .await
+        let authorise = |request: &mut Request| {
+            let token = grant.token.clone();
+            request.headers_mut().insert(TOKEN_HEADER, token);
+        };
+        let Grant { endpoint, host, .. } = grant;
+        self.query(endpoint, host, &grant.redactor, authorise).await
     }
 
-    /// Sends one query; `authorise` completes each attempt. An error where there is no answer.
+    /// Sends one query; `authorise` completes each attempt. An error where there is no answer. `host` names the
+    /// endpoint in messages.
     async fn query(
         &mut self,
         endpoint: &Endpoint,
+        host: &Arc<str>,
         redactor: &Redactor,
-        authorise: impl Fn(RequestBuilder, &Url) -> RequestBuilder,
+        authorise: impl Fn(&mut Request),
     ) -> Result<ParsedAnswer, Outcome> {
-        let (host, http) = (endpoint.shown_host(redactor), &self.shared.http);
+        let http = &self.shared.http;
         let path = self.entry().job_path.unwrap_or(http.options.job_path);
-        let url = endpoint.job_url(path, self.project_id, self.job_id);
-        let shown: Arc<str> = host.as_str().into();
+        let uri = endpoint.job_uri(path, self.project_id, self.job_id);
         self.queried = Some(endpoint.key().clone());
         let route = Route {
-            url: &url,
-            host: &host,
+            uri: &uri,
+            host,
             operation: Operation::JobQuery,
             clients: self.credential.clients.as_ref(),
             body_limit: http.options.body_limit,
             namespace: &self.caller.namespace,
         };
-        let answer = http.send(route, &mut self.attempts, |client| {
-            let request = client.get(url.clone()).header(ACCEPT, "application/json");
-            authorise(request, &url)
+        let answer = http.send(route, &mut self.attempts, || {
+            let mut request = get(&uri);
+            authorise(&mut request);
+            request
         });
         let answer = answer.await.map_err(|error| match error {
             NoAnswer::Unresolved if endpoint.is_derived() => failed(
@@ -362,17 +361,17 @@ impl<'a> Poll<'a> {
                     "{host} {error}; it follows from the region: correct that, or set image_endpoint_override"
                 ),
             ),
-            error => error.outcome(Stage::Query, &host),
+            error => error.outcome(Stage::Query, host),
         })?;
-        self.endpoint = Some(shown);
+        self.endpoint = Some(host.clone());
 
-        let parsed = answer::parse(&host, &answer, self.job_id, redactor);
+        let parsed = answer::parse(host, &answer, self.job_id, redactor);
         self.proves_project |=
             path == JobPath::V1Jobs && matches!(parsed.result, Ok(Outcome::Answered(_)));
         self.retry_after = parsed.retry_after;
         self.request_id = parsed.request_id.as_deref().map(Arc::from);
         tracing::debug!(
-            host,
+            host = &**host,
             status = answer.status,
             code = parsed.code,
             request_id = parsed.request_id,

@@ -2,7 +2,7 @@
 
 use super::{
     credential,
-    fake_cloud::{Cloud, client, granted, query_in, running},
+    fake_cloud::{Cloud, PROJECT, client, granted, query, query_in, running},
     grant, lab, parse, strict,
 };
 use crate::{
@@ -17,6 +17,10 @@ use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 
 const KIB: usize = 1024;
+/// Allocations of a poll: those of a present build and a tenth.
+const MOST_WITH_TOKEN: u64 = 32;
+const MOST_WITH_KEYS: u64 = 89;
+const LARGEST_POLL: usize = 4096;
 
 fn otc(lines: &str) -> String {
     format!("clouds:\n  otc: {{auth_type: aksk, region_name: eu-de, {lines}}}\n")
@@ -263,4 +267,47 @@ async fn tokens_of_ever_new_projects_are_kept_within_a_bound() {
     }
     assert!(!signs_in(PROJECTS).await, "the newest is kept");
     assert!(signs_in(1).await, "the oldest has made room");
+}
+
+/// What a poll allocates is what it costs most beside system calls, and is the same on each machine.
+#[test]
+fn a_poll_without_a_change_allocates_little() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    // The server's allocations are those of another thread.
+    let (sender, started) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        runtime().block_on(async {
+            let login = |_| granted(1, PROJECT, Duration::from_secs(3600), &Value::Null);
+            let cloud = Cloud::start(login, |_| running()).await;
+            sender.send(cloud.overridden()).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    let with_login = started.recv().unwrap();
+    let url = with_login.entry.image_endpoint.as_ref().unwrap().as_str();
+    let with_keys = credential(&format!(
+        "clouds: {{otc: {{ak: AK, sk: some-secret-key, image_endpoint_override: '{url}'}}}}"
+    ))
+    .unwrap();
+    let (client, runtime) = (client(), runtime());
+    // It is moved several times before it runs.
+    let size = size_of_val(&query(&client, &with_keys));
+    println!("a poll is a future of {size} bytes");
+    assert!(size <= LARGEST_POLL);
+    for (credential, most) in [(&with_login, MOST_WITH_TOKEN), (&with_keys, MOST_WITH_KEYS)] {
+        let poll = || {
+            let poll = runtime.block_on(query(&client, credential));
+            assert!(matches!(poll.outcome, Outcome::Answered(_)), "{poll:?}");
+        };
+        for _ in 0..3 {
+            poll();
+        }
+        let info = measure(|| (0..100).for_each(|_| poll()));
+        let (count, bytes) = (info.count_total / 100, info.bytes_total / 100);
+        println!("{count} allocations with {bytes} bytes for a poll");
+        assert!(count <= most, "{info:?}");
+    }
 }

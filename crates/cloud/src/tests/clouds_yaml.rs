@@ -60,7 +60,7 @@ fn a_password_entry_as_otc_users_write_it() {
     };
     let domain = DomainRef::Name("OTC00000000001000000447".into());
     assert_eq!(
-        auth_url.tokens_url(true).as_str(),
+        auth_url.tokens_uri(true),
         "https://iam.eu-de.otc.t-systems.com/v3/auth/tokens"
     );
     assert_eq!(
@@ -96,13 +96,11 @@ fn ids_go_before_names_and_the_project_may_be_left_out() {
     assert_eq!(entry.project, None);
     let endpoint = entry.image_endpoint.unwrap();
     assert_eq!(
-        endpoint
-            .job_url(
-                JobPath::V1Jobs,
-                &"p".parse().unwrap(),
-                &"j".parse().unwrap()
-            )
-            .as_str(),
+        endpoint.job_uri(
+            JobPath::V1Jobs,
+            &"p".parse().unwrap(),
+            &"j".parse().unwrap()
+        ),
         "https://ims.example.com/v1/p/jobs/j"
     );
 }

@@ -11,12 +11,12 @@ use crate::{
     outcome::{failed, misconfigured},
     wire::text::Redactor,
 };
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use image_export_model::{
     ConfigurationReason::{self, AccessDenied, EndpointInvalid, RequestRejected},
     FailureKind, Outcome, Stage,
 };
 use proptest::prelude::*;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 use std::time::Duration;
 

@@ -13,14 +13,15 @@ use crate::{
     secret::Secret,
     wire::{error_body::ErrorBody, retry_after, text::Redactor, timestamp},
 };
+use http::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use image_export_model::{
     ConfigurationError, ConfigurationReason, JobAnswer, JobId, JobState, Outcome,
 };
 use jiff::tz::TimeZone;
-use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use std::time::{Duration, SystemTime};
+use url::Url;
 
 /// What is done with the bytes of an input. Panics where something does not hold.
 pub type Target = fn(&[u8]);
@@ -347,7 +348,8 @@ fn check_endpoints(entry: &CloudEntry) {
     };
     let (project, job) = ("p".parse().expect("an id"), "j".parse().expect("an id"));
     for endpoint in entry.image_endpoint.iter().chain([of_auth]) {
-        let url = endpoint.job_url(JobPath::V1Jobs, &project, &job);
+        let uri = endpoint.job_uri(JobPath::V1Jobs, &project, &job);
+        let url = Url::parse(&uri.to_string()).expect("a URL");
         assert_eq!(url.scheme(), "https");
         assert_eq!((url.username(), url.password()), ("", None));
         assert_eq!(url.port_or_known_default(), Some(443));

@@ -2,7 +2,7 @@
 
 use super::{
     CANARY, credential,
-    fake_cloud::{client_with, query},
+    fake_cloud::{JOB, PROJECT, client_with, query},
     lab, tls,
 };
 use crate::{CloudClient, CloudOptions, Proxies};
@@ -72,6 +72,27 @@ async fn serve(mut connection: TcpStream, does: Does, seen: Arc<Mutex<Vec<String
             let _ = copy_bidirectional(&mut connection, &mut server).await;
         }
     }
+}
+
+/// A SOCKS 5 proxy that leads to `port`; the request of its one connection is the task's result.
+async fn socks_proxy(port: u16) -> (String, tokio::task::JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let task = tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut offer = [0; 3];
+        connection.read_exact(&mut offer).await.unwrap();
+        assert_eq!(offer, [5, 1, 0], "no authentication is offered alone");
+        connection.write_all(&[5, 0]).await.unwrap();
+        let mut request = [0; 256];
+        let length = connection.read(&mut request).await.unwrap();
+        let established = [5, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        connection.write_all(&established).await.unwrap();
+        let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let _ = copy_bidirectional(&mut connection, &mut server).await;
+        request[..length].to_vec()
+    });
+    (address, task)
 }
 
 /// A client of an environment in which this proxy leads to https. It is as patient as the slowest machine needs.
@@ -188,4 +209,49 @@ async fn a_poll_goes_through_the_tunnel_of_a_proxy() {
         requests[0].starts_with(&format!("CONNECT {HOST}:443 ")),
         "{requests:?}"
     );
+}
+
+#[tokio::test]
+async fn a_poll_goes_through_a_socks_proxy_which_gets_the_name_or_the_address() {
+    let named = [
+        &[5, 1, 0, 3, 27][..],
+        HOST.as_bytes(),
+        &443_u16.to_be_bytes(),
+    ]
+    .concat();
+    let addressed = [&[5, 1, 0, 1, 10, 1, 2, 3][..], &443_u16.to_be_bytes()].concat();
+    for (scheme, host, expected) in [("socks5h", HOST, named), ("socks5", "10.1.2.3", addressed)] {
+        let (credential, port) = tls::served_as(host).await;
+        let (address, proxy) = socks_proxy(port).await;
+        let poll = query(&behind(&format!("{scheme}://{address}")), &credential).await;
+        assert_eq!(poll.outcome.category(), "answered", "{poll:?}");
+        assert_eq!(proxy.await.unwrap(), expected, "{scheme}");
+    }
+}
+
+/// Without TLS the proxy itself gets the request, with its user.
+#[tokio::test]
+async fn a_poll_over_plain_http_names_the_server_to_its_proxy() {
+    let body = format!(r#"{{"job_id":"{JOB}","status":"RUNNING"}}"#);
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let proxy = FakeProxy::start(Does::Answer(answer.leak())).await;
+    let url = format!("http://user:{CANARY}@{}", proxy.address);
+    let variable = |name: &str| (name == "HTTP_PROXY").then(|| url.clone());
+    let client = client_with(CloudOptions {
+        proxies: Arc::new(Proxies::read(variable).unwrap()),
+        ..lab()
+    });
+    let entry =
+        format!("auth_type: token, auth: {{token: t}}, image_endpoint_override: 'http://{HOST}'");
+    let credential = credential(&format!("clouds: {{otc: {{{entry}}}}}")).unwrap();
+    let poll = query(&client, &credential).await;
+    assert_eq!(poll.outcome.category(), "answered", "{poll:?}");
+    let request = proxy.requests().remove(0);
+    let start = format!("GET http://{HOST}/v1/{PROJECT}/jobs/{JOB} HTTP/1.1\r\n");
+    assert!(request.starts_with(&start), "{request}");
+    let user = "proxy-authorization: basic dxnlcjpjyw5hcnktn2yzyq==\r\n";
+    assert!(request.to_lowercase().contains(user), "{request}");
 }

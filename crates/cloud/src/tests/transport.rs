@@ -246,6 +246,35 @@ async fn a_dead_pooled_connection_costs_one_request_more() {
     );
 }
 
+/// Neither costs more than its bound.
+#[tokio::test]
+async fn interim_answers_and_headers_without_an_end_are_cut_off() {
+    let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
+    let header = format!("x: {}\r\n", "x".repeat(1000));
+    for (head, piece, problem) in [
+        ("", interim, "sends more than 384 KiB without an answer"),
+        (
+            "HTTP/1.1 200 OK\r\n",
+            header,
+            "sends more than 64 KiB of headers",
+        ),
+    ] {
+        let piece = Arc::new(piece);
+        let url = raw_server(move |_, mut connection| {
+            let piece = piece.clone();
+            async move {
+                read_request(&mut connection).await;
+                connection.write_all(head.as_bytes()).await.unwrap();
+                while connection.write_all(piece.as_bytes()).await.is_ok() {}
+            }
+        })
+        .await;
+        let poll = query(&client(), &given(&url)).await;
+        assert_eq!(failure(&poll).kind, FailureKind::Network);
+        assert!(failure(&poll).message.ends_with(problem), "{poll:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_always_hangs_up_gets_two_requests() {
     let url =

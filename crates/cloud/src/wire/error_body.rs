@@ -5,7 +5,7 @@ use super::{
     responder, retry_after,
     text::Redactor,
 };
-use reqwest::header::HeaderMap;
+use http::header::HeaderMap;
 use serde::de::MapAccess;
 use std::time::{Duration, SystemTime};
 

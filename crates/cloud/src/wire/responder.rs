@@ -1,6 +1,6 @@
 //! Which server answers in place of the image service: each has a body of its own.
 
-use reqwest::header::{HeaderMap, SERVER};
+use http::header::{HeaderMap, SERVER};
 
 /// By its codes, `APIGW.` or `APIG.`.
 pub(super) const API_GATEWAY: &str = "the API gateway";

@@ -1,6 +1,6 @@
 //! How long the sender of an answer wants no further requests.
 
-use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use http::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use std::time::{Duration, SystemTime};
 
 /// Upper bound of what is passed on; callers bound it further. It keeps sums with an `Instant`
@@ -47,8 +47,8 @@ fn bounded(period: Duration) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header::HeaderValue;
     use proptest::prelude::*;
-    use reqwest::header::HeaderValue;
 
     fn now() -> SystemTime {
         httpdate::parse_http_date("Wed, 21 Oct 2015 07:28:00 GMT").unwrap()

@@ -107,7 +107,7 @@ impl Redactor {
         let longest = secrets.map(|secret| secret.expose_secret().len()).max();
         // Control characters go first: removing a NUL can join the halves of a secret. A secret that
         // begins in what is shown is there to its end.
-        let text = visible(raw, LONGEST_CLEANED + longest.unwrap_or_default());
+        let mut text = visible(raw, LONGEST_CLEANED + longest.unwrap_or_default());
         let shown = text.floor_char_boundary(LONGEST_CLEANED);
         let lower = text.to_ascii_lowercase();
         let found = |secret| occurrences(&lower, secret);
@@ -115,6 +115,10 @@ impl Redactor {
         hidden.retain(|range| is_word(&text, range));
         hidden.extend(self.long.iter().flat_map(found));
         hidden.retain(|range| range.start < shown);
+        if hidden.is_empty() {
+            text.truncate(shown);
+            return text;
+        }
         hidden.sort_unstable_by_key(|range| range.start);
 
         let (mut redacted, mut end) = (String::with_capacity(shown), 0);
@@ -157,8 +161,12 @@ fn cut(mut text: String, max_chars: usize) -> String {
 /// The first `max_bytes` without what cannot be seen and could deceive a terminal or a reader; line breaks
 /// and tabs become spaces, and those before all else are dropped.
 fn visible(raw: &str, max_bytes: usize) -> String {
+    let raw = raw.trim_start();
+    if raw.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return raw[..raw.len().min(max_bytes)].to_owned();
+    }
     let mut text = String::new();
-    for c in raw.trim_start().chars() {
+    for c in raw.chars() {
         let c = match c {
             '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => ' ',
             c if c.is_control() || is_invisible(c) => continue,

@@ -8,9 +8,9 @@ use crate::{
     outcome::failed,
     wire::text::Redactor,
 };
+use ::http::HeaderValue;
 use image_export_model::{FailureKind, Outcome, Stage};
 use jiff::Timestamp;
-use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use std::{sync::Arc, time::Duration};
 
@@ -30,6 +30,8 @@ pub(crate) struct Grant {
     pub(crate) project_id: Option<String>,
     /// The image service.
     pub(crate) endpoint: Endpoint,
+    /// Its host, as messages name it.
+    pub(crate) host: Arc<str>,
     /// From the login on.
     pub(crate) lifetime: Duration,
     /// Knows the token and the secrets that it was obtained with.
@@ -59,6 +61,7 @@ impl Grant {
         Some(Self {
             token: http::sensitive(token.expose_secret())?,
             project_id,
+            host: endpoint.shown_host(&redactor),
             endpoint,
             lifetime,
             redactor,

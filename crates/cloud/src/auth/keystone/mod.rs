@@ -16,15 +16,14 @@ use super::{
 };
 use crate::{
     config::{CloudEntry, EntityRef, Identity, KeystoneLogin},
-    http::{self, Answer, Attempts, Clients, Http, Operation, Route},
+    http::{self, Answer, Attempts, Clients, Http, Operation, Route, TOKEN_HEADER},
     outcome,
     wire::{error_body::ErrorBody, text::Redactor},
 };
 use image_export_model::{Caller, FailureKind, Outcome, ProjectId, Stage};
-use reqwest::header::CONTENT_TYPE;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 /// Longest body of a login's answer that is read, in bytes. Catalogs of all services and regions have 20 to 60
 /// KiB.
@@ -45,7 +44,7 @@ pub(crate) struct Keystone<'a> {
 
 impl Keystone<'_> {
     /// The identity service, as messages name it.
-    pub(crate) fn host(self) -> String {
+    pub(crate) fn host(self) -> Arc<str> {
         self.login.auth_url.shown_host(&self.entry.redactor)
     }
 
@@ -155,7 +154,7 @@ impl Keystone<'_> {
         body: Vec<u8>,
         mut attempts: Attempts,
     ) -> Result<Answer, LoginError> {
-        let url = self.login.auth_url.tokens_url(with_catalog);
+        let uri = self.login.auth_url.tokens_uri(with_catalog);
         let caller = caller.and_then(|token| http::sensitive(token.expose_secret()));
         let host = self.host();
         if let Some(left) = self.delay.left() {
@@ -166,21 +165,17 @@ impl Keystone<'_> {
             });
         }
         let route = Route {
-            url: &url,
+            uri: &uri,
             host: &host,
             operation: Operation::Login,
             clients: self.clients,
             body_limit: CATALOG_LIMIT,
             namespace: &self.caller.namespace,
         };
-        let answer = self.http.send(route, &mut attempts, |client| {
-            let mut request = client
-                .post(url.clone())
-                .header(CONTENT_TYPE, "application/json")
-                .body(body.clone());
-            if let Some(caller) = &caller {
-                request = request.header("x-auth-token", caller.clone());
-            }
+        let answer = self.http.send(route, &mut attempts, || {
+            let mut request = http::post(&uri, body.clone());
+            let caller = caller.clone().map(|token| (TOKEN_HEADER, token));
+            request.headers_mut().extend(caller);
             request
         });
         let who = format!("identity service {host}");
@@ -203,7 +198,7 @@ impl Keystone<'_> {
         let (host, status) = (self.host(), answer.status);
         let body = ErrorBody::parse(status, answer.body.as_deref().unwrap_or_default(), redactor);
         tracing::debug!(
-            host,
+            host = &*host,
             status,
             code = body.code,
             request_id = body.request_id(&answer.headers, redactor),

@@ -1,0 +1,186 @@
+//! From a URL to a connection: the proxy on the way, the permitted addresses, TLS.
+
+use super::{
+    address::CheckedResolver,
+    connection::{Connection, Connections},
+    proxy::{Proxies, Proxy},
+};
+use crate::CloudOptions;
+use ::http::Uri;
+use futures::future::BoxFuture;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::{
+    client::legacy::connect::{
+        HttpConnector,
+        proxy::{SocksV5, Tunnel},
+    },
+    rt::TokioIo,
+};
+use rustls::ClientConfig;
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tower::{BoxError, Service, timeout::Timeout, util::BoxCloneSyncService};
+use url::Url;
+
+/// How long a connection is silent before the system asks whether the other end is still there, how long between two
+/// questions, and how many it asks.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 3;
+/// How long what was sent may stay without an acknowledgement.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// What leads to a server or its proxy: in the clear, or TLS to the proxy.
+type Way = MaybeHttpsStream<TokioIo<Connection>>;
+/// [`Way`], with TLS to the server where the URL asks for it.
+pub(super) type Stream = MaybeHttpsStream<Way>;
+/// Its errors hold [`tower::timeout::error::Elapsed`] where it took too long.
+pub(super) type Connector = BoxCloneSyncService<Uri, Stream, BoxError>;
+
+/// Connects within the time-out of `options`. `tls` is for servers and proxies; servers may choose HTTP/2.
+pub(super) fn connector(options: &CloudOptions, tls: ClientConfig, open: Connections) -> Connector {
+    let resolver = CheckedResolver::new(options);
+    let mut http = HttpConnector::new_with_resolver(resolver.clone());
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(options.connect_timeout));
+    http.set_keepalive(Some(KEEPALIVE));
+    http.set_keepalive_interval(Some(KEEPALIVE));
+    http.set_keepalive_retries(Some(KEEPALIVE_PROBES));
+    #[cfg(target_os = "linux")]
+    http.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    let mut proxy_tls = tls.clone();
+    proxy_tls.alpn_protocols.clear();
+    let ways = Ways {
+        tcp: Tcp {
+            http,
+            open,
+            is_proxied: false,
+        },
+        resolver,
+        proxies: Arc::clone(&options.proxies),
+        proxy_tls: Arc::new(proxy_tls),
+    };
+    let connector = HttpsConnector::from((ways, tls));
+    BoxCloneSyncService::new(Timeout::new(connector, options.connect_timeout))
+}
+
+/// Connects to a host.
+#[derive(Clone)]
+struct Tcp {
+    http: HttpConnector<CheckedResolver>,
+    open: Connections,
+    is_proxied: bool,
+}
+
+impl Service<Uri> for Tcp {
+    type Response = TokioIo<Connection>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.http.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (connecting, open) = (self.http.call(uri), self.open.clone());
+        let is_proxied = self.is_proxied;
+        Box::pin(async move {
+            let stream = connecting.await?.into_inner();
+            Ok(TokioIo::new(open.add(stream, is_proxied)))
+        })
+    }
+}
+
+/// Leads to the server of a URL, or to the proxy before it.
+#[derive(Clone)]
+struct Ways {
+    tcp: Tcp,
+    resolver: CheckedResolver,
+    proxies: Arc<Proxies>,
+    proxy_tls: Arc<ClientConfig>,
+}
+
+impl Service<Uri> for Ways {
+    type Response = Way;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Way, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.tcp.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let proxy = proxy_of(&self.proxies, &uri).cloned();
+        let mut ways = self.clone();
+        Box::pin(async move {
+            match proxy {
+                None => Ok(MaybeHttpsStream::Http(ways.tcp.call(uri).await?)),
+                Some(proxy) if proxy.is_socks() => ways.through_socks(&proxy, uri).await,
+                Some(proxy) => ways.through_http(&proxy, uri).await,
+            }
+        })
+    }
+}
+
+impl Ways {
+    async fn through_http(mut self, proxy: &Proxy, uri: Uri) -> Result<Way, BoxError> {
+        let is_plain = uri.scheme() == Some(&::http::uri::Scheme::HTTP);
+        self.tcp.is_proxied = is_plain;
+        let mut to_proxy = HttpsConnector::from((self.tcp, self.proxy_tls));
+        if is_plain {
+            return to_proxy.call(proxy.uri().clone()).await;
+        }
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), to_proxy);
+        if let Some(user) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(user);
+        }
+        Ok(tunnel.call(uri).await?)
+    }
+
+    async fn through_socks(self, proxy: &Proxy, uri: Uri) -> Result<Way, BoxError> {
+        let uri = if proxy.resolves_names() {
+            uri
+        } else {
+            self.resolved(uri).await?
+        };
+        let mut socks = SocksV5::new(proxy.uri().clone(), self.tcp);
+        if let Some((user, password)) = proxy.raw_auth() {
+            socks = socks.with_auth(user, password);
+        }
+        Ok(MaybeHttpsStream::Http(socks.call(uri).await?))
+    }
+
+    /// The same place by its address.
+    async fn resolved(&self, uri: Uri) -> Result<Uri, BoxError> {
+        let host = uri.host().unwrap_or_default();
+        if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+            return Ok(uri);
+        }
+        let mut found = self.resolver.addresses(host.to_owned()).await?;
+        let Some(address) = found.next() else {
+            return Ok(uri);
+        };
+        let port = uri
+            .port_u16()
+            .map_or_else(String::new, |port| format!(":{port}"));
+        let authority = match address.ip() {
+            IpAddr::V4(ip) => format!("{ip}{port}"),
+            IpAddr::V6(ip) => format!("[{ip}]{port}"),
+        };
+        let mut parts = uri.into_parts();
+        parts.authority = Some(authority.parse()?);
+        Ok(Uri::from_parts(parts)?)
+    }
+}
+
+/// The proxy that leads to this URI.
+pub(super) fn proxy_of<'a>(proxies: &'a Proxies, uri: &Uri) -> Option<&'a Proxy> {
+    if proxies.is_empty() {
+        return None;
+    }
+    proxies.of(&Url::parse(&uri.to_string()).ok()?)
+}
