@@ -5,7 +5,7 @@ use image_export_model::{Failure, FailureKind, Stage};
 use std::{panic::AssertUnwindSafe, time::Duration};
 use tokio::time::timeout;
 
-/// Runs `task` for at most `limit`.
+/// Runs `task` for at most `limit`. `on_panic` is to call [`log_panic`] on whosever behalf the task ran.
 pub(crate) async fn contain<T>(
     limit: Duration,
     task: impl Future<Output = T>,
@@ -15,7 +15,6 @@ pub(crate) async fn contain<T>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(_)) => {
             on_panic();
-            tracing::error!("internal error: the task panicked");
             let message = "the operator hit an internal error; see its log".to_owned();
             Err(failure(FailureKind::Internal, message))
         }
@@ -24,6 +23,10 @@ pub(crate) async fn contain<T>(
             Err(failure(FailureKind::Timeout, message))
         }
     }
+}
+
+pub(crate) fn log_panic() {
+    tracing::error!("internal error: the task panicked");
 }
 
 pub(crate) fn failure(kind: FailureKind, message: String) -> Failure {

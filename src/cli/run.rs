@@ -10,10 +10,8 @@ use anyhow::Context;
 use image_export_cloud::{CloudClient, CloudOptions};
 use image_export_core::Config;
 use sha2::{Digest, Sha256};
-use std::{
-    collections::HashSet, future::pending, process::ExitCode, sync::Arc, thread, time::Duration,
-};
-use tokio::runtime::{Builder, Handle};
+use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
+use tokio::runtime::Builder;
 
 /// The longest that a write of a former leader may be under way: the time-out of a call.
 const TAKEOVER_GRACE: Duration = Duration::from_secs(20);
@@ -77,7 +75,6 @@ fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
     Ok(Controller {
         client,
         cloud,
-        cloud_runtime: start_cloud_runtime()?,
         label_selector: arguments.watch_label_selector,
         lease,
         leader_elect: arguments.leader_elect,
@@ -86,15 +83,6 @@ fn start(arguments: RunArgs) -> anyhow::Result<Controller> {
         metrics,
         health,
     })
-}
-
-/// A runtime with a thread of its own, until the process ends.
-fn start_cloud_runtime() -> anyhow::Result<Handle> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.handle().clone();
-    let thread = thread::Builder::new().name("polls".to_owned());
-    thread.spawn(move || runtime.block_on(pending::<()>()))?;
-    Ok(handle)
 }
 
 fn lease_name(arguments: &RunArgs, client: &kube::Client) -> LeaseName {

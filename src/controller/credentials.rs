@@ -240,6 +240,17 @@ fn failed(kind: FailureKind, message: String) -> CredentialError {
 }
 
 /// Keeps the credential in a `clouds.yaml`.
+/// A credential in logs: where it is, never its content.
+pub(super) fn name(reference: &CredentialRef) -> String {
+    let (secret, cloud) = (&reference.cloud.secret_name, &reference.cloud.cloud_name);
+    format!(
+        "{}/{}/{}",
+        reference.namespace,
+        secret.as_str(),
+        cloud.as_str()
+    )
+}
+
 #[cfg(test)]
 pub(super) fn put_for_test(store: &CredentialStore, reference: &Arc<CredentialRef>, yaml: &str) {
     let file = CloudsFile {

@@ -164,7 +164,6 @@ pub(super) fn controller(client: Client) -> Controller {
     Controller {
         client,
         cloud: cloud(),
-        cloud_runtime: tokio::runtime::Handle::current(),
         namespaces: Vec::new(),
         label_selector: None,
         lease: LeaseName {

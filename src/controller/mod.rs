@@ -28,7 +28,6 @@ use kube::Client;
 use runner::Runner;
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    runtime::Handle,
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
 };
@@ -51,9 +50,6 @@ pub struct Controller {
     pub client: Client,
     /// Connection to clouds.
     pub cloud: CloudClient,
-    /// Runs polls: whatever the servers that tenants choose do to it, the control loop, the probes and the lease go
-    /// on.
-    pub cloud_runtime: Handle,
     /// Namespaces to watch; empty means all.
     pub namespaces: Vec<String>,
     /// Labels of the objects to watch, in the API server's syntax; `None` means all.

@@ -1,14 +1,61 @@
 //! One poll: from a request of the tracker to an observation.
 
-use super::credentials::CredentialStore;
+use super::credentials::{self, CredentialStore};
 use crate::{
     contained::failure,
     telemetry::{LogGate, Metrics},
 };
 use image_export_cloud::CloudClient;
-use image_export_core::PollRequest;
-use image_export_model::{Caller, FailureKind, Observation, Outcome};
+use image_export_core::{CredentialRef, ObjectKey, PollRequest};
+use image_export_model::{Caller, FailureKind, JobId, Observation, Outcome};
 use std::sync::Arc;
+use tracing::{Span, error_span, level_filters::LevelFilter};
+
+/// On whose behalf a poll logs. Most log nothing, so the span is made where something is.
+#[derive(Clone)]
+pub(super) struct Origin {
+    object: ObjectKey,
+    credential: Arc<CredentialRef>,
+    job: JobId,
+}
+
+impl Origin {
+    pub(super) fn of(request: &PollRequest) -> Self {
+        Self {
+            object: request.key.clone(),
+            credential: request.credential.clone(),
+            job: request.job.clone(),
+        }
+    }
+
+    /// For a poll whose steps are logged; else none.
+    pub(super) fn span_of_steps(&self) -> Span {
+        if LevelFilter::current() >= LevelFilter::DEBUG {
+            self.span()
+        } else {
+            Span::none()
+        }
+    }
+
+    fn span(&self) -> Span {
+        let Self {
+            object,
+            credential,
+            job,
+        } = self;
+        // Of the level of errors: whatever filter lets a line through shows its span too.
+        error_span!("poll", %object, credential = %credentials::name(credential), %job)
+    }
+
+    /// Logs on behalf of the poll.
+    pub(super) fn log(&self, log: impl FnOnce()) {
+        if Span::current().is_none() {
+            self.span().in_scope(log);
+        } else {
+            log();
+        }
+    }
+}
 
 /// Polls a job with the credential that was read for it.
 pub(super) async fn poll(
@@ -18,6 +65,7 @@ pub(super) async fn poll(
     gate: Arc<LogGate>,
     request: PollRequest,
 ) -> Observation {
+    let origin = Origin::of(&request);
     let Some(credential) = store.get(&request.credential) else {
         // The tracker polls only with credentials that were read.
         let message = "its credentials are being read again".to_owned();
@@ -45,12 +93,14 @@ pub(super) async fn poll(
     if let Some(problem) = problem
         && gate.opens(outcome)
     {
-        tracing::info!(
-            outcome,
-            endpoint = endpoint.as_deref(),
-            request_id = request_id.as_deref(),
-            "{problem}"
-        );
+        origin.log(|| {
+            tracing::info!(
+                outcome,
+                endpoint = endpoint.as_deref(),
+                request_id = request_id.as_deref(),
+                "{problem}"
+            );
+        });
     }
     tracing::debug!(
         outcome,
@@ -66,10 +116,7 @@ pub(super) async fn poll(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        controller::{credentials, fake},
-        telemetry::Captured,
-    };
+    use crate::{controller::fake, telemetry::Captured};
     use image_export_api::ImageExportJob;
     use image_export_core::{Config, Effect, Input, Now, Output, Source, Tracker};
     use serde_json::json;

@@ -5,22 +5,21 @@ use super::{
     Controller,
     credentials::{self, CredentialStore},
     election::Terms,
-    poll,
+    poll::{self, Origin},
     write::{self, Writer},
 };
 use crate::{
-    contained::{contain, failure},
+    contained::{contain, failure, log_panic},
     telemetry::{LogGate, Metrics},
 };
 use image_export_cloud::{CloudClient, POLL_TIMEOUT};
 use image_export_core::{
-    CredentialError, CredentialRef, Deletion, Effect, FetchResult, Input, StatusWrite, WriteResult,
-    WriteTicket,
+    CredentialError, Deletion, Effect, FetchResult, Input, StatusWrite, WriteResult, WriteTicket,
 };
 use image_export_model::{Failure, FailureKind, Observation, Outcome};
 use kube::Client;
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 // Spans have the level of errors: whatever filter lets a line through shows its span too.
 use tracing::{Instrument, Span, error_span};
@@ -28,8 +27,6 @@ use tracing::{Instrument, Span, error_span};
 pub(super) struct Runner {
     client: Client,
     cloud: CloudClient,
-    /// Where polls run.
-    cloud_runtime: Handle,
     credentials: Arc<CredentialStore>,
     writer: Writer,
     metrics: Arc<Metrics>,
@@ -60,7 +57,6 @@ impl Runner {
             },
             client: controller.client,
             cloud: controller.cloud,
-            cloud_runtime: controller.cloud_runtime,
             credentials: Arc::default(),
             metrics: controller.metrics,
             gate,
@@ -82,9 +78,7 @@ impl Runner {
     pub(super) fn start(&self, effect: Effect) {
         match effect {
             Effect::Poll(request) => {
-                let credential = name(&request.credential);
-                let span =
-                    error_span!("poll", object = %request.key, %credential, job = %request.job);
+                let origin = Origin::of(&request);
                 let ticket = request.ticket.clone();
                 let poll = poll::poll(
                     self.cloud.clone(),
@@ -99,11 +93,13 @@ impl Runner {
                     let failed = |failure| Observation::of(Outcome::Failed(failure), 1);
                     Input::Polled(ticket, result.unwrap_or_else(failed))
                 };
-                let task = self.task(span, POLL_TIMEOUT, poll, into_input);
-                self.polls.spawn_on(task, &self.cloud_runtime);
+                let span = origin.span_of_steps();
+                let on_panic = move || origin.log(log_panic);
+                let task = self.task(span, POLL_TIMEOUT, poll, into_input, on_panic);
+                self.polls.spawn(task);
             }
             Effect::ReadCredential(reference) => {
-                let span = error_span!("read_secret", credential = %name(&reference));
+                let span = error_span!("read_secret", credential = %credentials::name(&reference));
                 let read = credentials::read(
                     self.client.clone(),
                     self.credentials.clone(),
@@ -172,7 +168,7 @@ impl Runner {
         into_input: impl FnOnce(Result<T, Failure>) -> Input + Send + 'static,
     ) {
         self.api_calls
-            .spawn(self.task(span, limit, call, into_input));
+            .spawn(self.task(span, limit, call, into_input, log_panic));
     }
 
     /// Runs `task` for at most `limit`; `into_input` makes an input of its result, or of a timeout or
@@ -183,10 +179,15 @@ impl Runner {
         limit: Duration,
         task: impl Future<Output = T> + Send + 'static,
         into_input: impl FnOnce(Result<T, Failure>) -> Input + Send + 'static,
+        log_panic: impl FnOnce() + Send + 'static,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (inputs, metrics) = (self.inputs.clone(), self.metrics.clone());
         let task = async move {
-            let result = contain(limit, task, || metrics.task_panicked()).await;
+            let on_panic = || {
+                metrics.task_panicked();
+                log_panic();
+            };
+            let result = contain(limit, task, on_panic).await;
             // Fails only after the loop has ended, when nobody waits for the input.
             let _ = inputs.send(into_input(result));
         };
@@ -253,17 +254,6 @@ impl Fence {
         let ended = || failure(FailureKind::Internal, message);
         result.await.ok_or_else(ended)
     }
-}
-
-/// A credential in logs: where it is, never its content.
-fn name(reference: &CredentialRef) -> String {
-    let (secret, cloud) = (&reference.cloud.secret_name, &reference.cloud.cloud_name);
-    format!(
-        "{}/{}/{}",
-        reference.namespace,
-        secret.as_str(),
-        cloud.as_str()
-    )
 }
 
 #[cfg(test)]

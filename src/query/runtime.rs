@@ -2,7 +2,7 @@
 //! of the API server.
 
 use super::{file::CloudsFile, progress::Progress};
-use crate::contained::{contain, failure};
+use crate::contained::{contain, failure, log_panic};
 use image_export_api::{
     CloudCredentialsRef, CloudName, ImageExportJob, ImageExportJobSpec, ImageExportJobStatus,
     JobId, ProjectId, conditions::types,
@@ -185,7 +185,7 @@ impl<'a> LocalRuntime<'a> {
         tokio::spawn(async move {
             let caller = Caller::default();
             let query = client.query(&credential, &project, &job, &caller);
-            let observation = contain(POLL_TIMEOUT, query, || {})
+            let observation = contain(POLL_TIMEOUT, query, log_panic)
                 .await
                 .unwrap_or_else(|failure| Observation::of(Outcome::Failed(failure), 1));
             // Fails only after the runtime has ended.
