@@ -157,7 +157,15 @@ impl Starter {
                 command.arg("--tuned");
             }
             if subject.program == Program::Kopf {
-                command.args(["-I", "-m", "kopf", "run", "--all-namespaces", "--quiet"]);
+                command.args([
+                    "-I",
+                    "-B",
+                    "-m",
+                    "kopf",
+                    "run",
+                    "--all-namespaces",
+                    "--quiet",
+                ]);
                 command.arg(source("kopf/operator.py"));
             }
             command
