@@ -1,11 +1,17 @@
-//! A process of the operator, and what it costs. From `/proc`, so on Linux alone.
+//! A process of an operator, and what it costs. From `/proc`, so on Linux alone.
 
-use anyhow::{Context, ensure};
-use std::{env, fs, ops::Sub, path::Path, process, process::Command, time::Duration};
+use anyhow::{Context, bail, ensure};
+use std::{
+    env, fs,
+    ops::Sub,
+    path::Path,
+    process::{self, Command},
+    time::Duration,
+};
 use testbed::process::{Output, Supervised, last_lines};
 
 /// A running operator; ends when dropped.
-pub struct Operator(Supervised);
+pub struct Running(Supervised);
 
 /// What a process has used since its start.
 #[derive(Clone, Copy)]
@@ -28,34 +34,32 @@ impl Sub for Cost {
 
 /// In MiB.
 pub struct Memory {
+    /// The most it has had.
+    pub rss_max: f64,
     pub rss: f64,
     pub anonymous: f64,
 }
 
-impl Operator {
-    /// Its errors go to a file in the temporary folder.
-    pub fn start(program: &Path, kubeconfig: &Path, arguments: &[String]) -> anyhow::Result<Self> {
-        let mut command = Command::new(program);
-        command
-            .args(["run", "--http-listen=127.0.0.1:0", "--log-level=error"])
-            .args(arguments)
-            .env("KUBECONFIG", kubeconfig);
+impl Running {
+    /// Its output goes to a file in the temporary folder.
+    pub fn start(command: &Command) -> anyhow::Result<Self> {
         let log = env::temp_dir().join(format!("image-export-bench-{}.log", process::id()));
-        let process = Supervised::spawn(&command, Output::Merged(log));
-        Ok(Self(
-            process.with_context(|| program.display().to_string())?,
-        ))
+        let _ = fs::remove_file(&log);
+        let process = Supervised::spawn(command, Output::Merged(log));
+        Ok(Self(process.context("it does not start")?))
     }
 
-    /// Fails once it has ended.
+    /// Fails once it has ended, and shows its last words.
     pub fn check(&self) -> anyhow::Result<()> {
-        let log = || last_lines(self.0.output().stderr(), 15);
-        ensure!(self.0.is_running(), "the operator has ended: {}", log());
+        if !self.0.is_running() {
+            eprintln!("{}", last_lines(self.0.output().stderr(), 15));
+            bail!("it has ended");
+        }
         Ok(())
     }
 
     pub fn cost(&self) -> anyhow::Result<Cost> {
-        cost(&self.0.pid().to_string())
+        cost(&self.0.pid().to_string(), None)
     }
 
     pub fn memory(&self) -> anyhow::Result<Memory> {
@@ -64,25 +68,43 @@ impl Operator {
             Ok(f64::from(u32::try_from(kib)?) / 1024.0)
         };
         Ok(Memory {
+            rss_max: mib("VmHWM")?,
             rss: mib("VmRSS")?,
             anonymous: mib("RssAnon")?,
         })
     }
 }
 
-/// The CPU time of this process, which is the cloud's.
-pub fn own_cpu() -> anyhow::Result<Duration> {
-    Ok(cost("self")?.cpu)
+/// The CPU time of the threads of this process that have this name.
+pub fn own_thread_cpu(name: &str) -> anyhow::Result<Duration> {
+    Ok(cost("self", Some(name))?.cpu)
+}
+
+/// Keeps this process on these processors.
+pub fn pin_self(processors: &str) -> anyhow::Result<()> {
+    let mut taskset = Command::new("taskset");
+    taskset
+        .args(["--all-tasks", "--cpu-list", "--pid", processors])
+        .arg(process::id().to_string());
+    let output = taskset.output().context("taskset")?;
+    ensure!(output.status.success(), "taskset: {}", output.status);
+    Ok(())
 }
 
 /// Of the threads that live: in nanoseconds, where `stat` has hundredths of a second.
-fn cost(process: &str) -> anyhow::Result<Cost> {
+fn cost(process: &str, thread_name: Option<&str>) -> anyhow::Result<Cost> {
     let mut cost = Cost {
         cpu: Duration::ZERO,
         switches: 0,
     };
     for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-        let thread = thread?.path();
+        let thread: &Path = &thread?.path();
+        if let Some(name) = thread_name {
+            let found = fs::read_to_string(thread.join("comm")).unwrap_or_default();
+            if found.trim() != name {
+                continue;
+            }
+        }
         // It may end meanwhile.
         let Ok(schedule) = fs::read_to_string(thread.join("schedstat")) else {
             continue;

@@ -2,19 +2,18 @@
 //! client alone. What a run costs beside its polls drops out of the difference of two runs.
 
 use anyhow::{Context, bail};
-use cloud::Cloud;
 use image_export_cloud::{CloudClient, CloudOptions, CloudsFile, EndpointPolicy, Place};
 use image_export_core::{
     Config, Effect, Input, Now, Output, PollMode, Source, Tracker, WriteResult,
 };
 use image_export_model::{Caller, JobAnswer, JobState, Observation, Outcome, PriorAcceptance};
 use serde_json::json;
-use std::{io::Write, sync::Arc, time::Duration};
-
-// Whoever measures CPU counts its answers.
-#[allow(dead_code)]
-#[path = "../cloud.rs"]
-mod cloud;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    sync::Arc,
+    time::Duration,
+};
 
 /// Objects in the tracker.
 const OBJECTS: u64 = 1000;
@@ -28,17 +27,31 @@ fn main() -> anyhow::Result<()> {
     match arguments[..] {
         ["tracker", polls] => tracker(polls.parse()?),
         ["client", polls, url] => runtime.block_on(client(polls.parse()?, url)),
-        ["serve"] => runtime.block_on(serve()),
+        ["serve"] => serve(),
         _ => bail!("work tracker POLLS | client POLLS URL | serve"),
     }
 }
 
-/// A cloud for `client`; its URL is printed.
-async fn serve() -> anyhow::Result<()> {
-    let cloud = Cloud::start().await?;
-    println!("{}", cloud.url());
+/// A cloud for `client`, which makes one connection; its URL is printed.
+fn serve() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("http://{}", listener.local_addr()?);
     std::io::stdout().flush()?;
-    std::future::pending().await
+    let body = r#"{"status":"RUNNING","entities":{},"job_id":"job","job_type":"imsNativeExportImageJob","begin_time":"2024-11-06T06:50:00.000Z","end_time":null,"error_code":null,"fail_reason":null}"#;
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    loop {
+        let (mut connection, _) = listener.accept()?;
+        let mut lines = BufReader::new(connection.try_clone()?).lines();
+        // Requests without bodies, each of which ends with an empty line.
+        while let Some(Ok(line)) = lines.next() {
+            if line.is_empty() {
+                connection.write_all(answer.as_bytes())?;
+            }
+        }
+    }
 }
 
 /// One poll after the other.
