@@ -198,9 +198,15 @@ async fn wrong_lengths_affect_neither_this_nor_the_next_answer() {
 async fn an_answer_that_is_not_http_is_requested_once_more_on_a_fresh_connection() {
     let lab = Lab::impatient();
     let host = lab.host();
-    for preset in ["length-twice", "no-http", "closed", "huge-head"] {
+    let broke = "broke the connection without an answer";
+    for (preset, problem) in [
+        ("length-twice", broke),
+        ("no-http", broke),
+        ("closed", broke),
+        ("huge-head", "sends more than 64 KiB of headers"),
+    ] {
         let polled = lab.poll_preset(preset).await;
-        let message = format!("{host} broke the connection without an answer");
+        let message = format!("{host} {problem}");
         assert_eq!(
             polled.observation.outcome,
             failed(FailureKind::Network, message),
