@@ -4,7 +4,7 @@ use super::{
     NoAnswer,
     connect::{Connector, connector},
     connection::Connections,
-    verifier::{AcceptAny, OwnOrSystem},
+    verifier::OwnOrSystem,
 };
 use crate::CloudOptions;
 use http_body_util::Full;
@@ -14,11 +14,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use image_export_model::FailureKind;
-use rustls::{
-    ClientConfig,
-    client::{Resumption, danger::ServerCertVerifier},
-    pki_types::CertificateDer,
-};
+use rustls::{ClientConfig, client::Resumption, pki_types::CertificateDer};
 use sha2::{Digest, Sha256};
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -203,17 +199,11 @@ fn client(
 
 /// TLS with authorities beside the system's, whose certificates all clients share.
 fn tls(trust: &Trust) -> Result<ClientConfig, rustls::Error> {
-    let verifier = OwnOrSystem::new(&trust.authorities)?;
-    let provider = Arc::clone(verifier.provider());
-    let verifier: Arc<dyn ServerCertVerifier> = if trust.accept_any {
-        Arc::new(AcceptAny(verifier))
-    } else {
-        Arc::new(verifier)
-    };
-    let mut tls = ClientConfig::builder_with_provider(provider)
+    let verifier = OwnOrSystem::new(trust)?;
+    let mut tls = ClientConfig::builder_with_provider(Arc::clone(verifier.provider()))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     if trust.accept_any || !trust.authorities.is_empty() {

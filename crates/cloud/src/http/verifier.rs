@@ -1,5 +1,6 @@
 //! Server certificates of a tenant's own authorities, or of the system's, and of how many a server may send.
 
+use super::clients::Trust;
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
     client::{
@@ -26,17 +27,19 @@ pub(super) struct TooMany;
 pub(super) struct OwnOrSystem {
     /// `None` without own authorities.
     own: Option<Arc<WebPkiServerVerifier>>,
+    /// Accepts every certificate whose key the server has.
+    accepts_any: bool,
     system: Arc<SystemVerifier>,
     provider: Arc<CryptoProvider>,
 }
 
 impl OwnOrSystem {
-    pub(super) fn new(authorities: &[CertificateDer<'static>]) -> Result<Self, Error> {
+    pub(super) fn new(trust: &Trust) -> Result<Self, Error> {
         let provider = CryptoProvider::get_default().cloned();
         let provider =
             provider.ok_or_else(|| Error::General("there is no cryptography".to_owned()))?;
         let mut roots = RootCertStore::empty();
-        for authority in authorities {
+        for authority in trust.authorities.iter() {
             roots.add(authority.clone())?;
         }
         let has_own = !roots.is_empty();
@@ -47,6 +50,7 @@ impl OwnOrSystem {
             own: own
                 .transpose()
                 .map_err(|error| Error::Other(OtherError(Arc::new(error))))?,
+            accepts_any: trust.accept_any,
             system: system(&provider)?,
             provider,
         })
@@ -76,6 +80,9 @@ impl ServerCertVerifier for OwnOrSystem {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if self.accepts_any {
+            return Ok(ServerCertVerified::assertion());
+        }
         if intermediates.len() > MAX_INTERMEDIATES {
             return Err(Error::InvalidCertificate(CertificateError::Other(
                 OtherError(Arc::new(TooMany)),
@@ -114,44 +121,5 @@ impl ServerCertVerifier for OwnOrSystem {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.system.supported_verify_schemes()
-    }
-}
-
-/// Accepts every certificate whose key the server has.
-#[derive(Debug)]
-pub(super) struct AcceptAny(pub(super) OwnOrSystem);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
     }
 }
