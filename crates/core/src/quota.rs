@@ -15,6 +15,7 @@ mod throttle;
 
 use crate::{
     config::Config,
+    effects::CredentialRef,
     facts::Wait,
     keys::{BucketKey, GroupKey, JobKey, PoolKey, SecretKey},
     slots::Slots,
@@ -67,6 +68,55 @@ struct Group {
     new: u32,
 }
 
+/// The buckets of one project. A tenant decides how many Secrets name it, so none is looked for among all.
+#[derive(Debug, Default)]
+struct ProjectBuckets {
+    /// By host.
+    shared: HashMap<Arc<str>, BucketKey>,
+    /// Those of Secrets that have yet to be proven, by namespace.
+    private: HashMap<Namespace, HashMap<CredentialRef, BucketKey>>,
+}
+
+impl ProjectBuckets {
+    fn find(&self, owner: &Owner) -> Option<BucketKey> {
+        match owner {
+            Owner::Host(host) => self.shared.get(host).copied(),
+            Owner::Secret(secret) => {
+                let private = self.private.get(&secret.namespace)?;
+                private.get(secret).copied()
+            }
+        }
+    }
+
+    fn insert(&mut self, owner: Owner, key: BucketKey) {
+        match owner {
+            Owner::Host(host) => self.shared.insert(host, key),
+            Owner::Secret(secret) => {
+                let private = self.private.entry(secret.namespace.clone());
+                private.or_default().insert(secret, key)
+            }
+        };
+    }
+
+    fn remove(&mut self, owner: &Owner) {
+        match owner {
+            Owner::Host(host) => drop(self.shared.remove(host)),
+            Owner::Secret(secret) => {
+                if let Some(private) = self.private.get_mut(&secret.namespace) {
+                    private.remove(secret);
+                    if private.is_empty() {
+                        self.private.remove(&secret.namespace);
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.shared.is_empty() && self.private.is_empty()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wake {
     Bucket(BucketKey),
@@ -79,7 +129,7 @@ pub struct Quotas {
     groups: SlotMap<GroupKey, Group>,
     by_secret: HashMap<SecretKey, BTreeMap<ProjectId, GroupKey>>,
     buckets: SlotMap<BucketKey, Bucket>,
-    by_project: HashMap<ProjectId, Vec<BucketKey>>,
+    by_project: HashMap<ProjectId, ProjectBuckets>,
     pools: SlotMap<PoolKey, Pool>,
     by_owner: HashMap<PoolOwner, PoolKey>,
     /// Pools that may have a poll to send, each in turn.
@@ -427,13 +477,14 @@ impl Quotas {
             return;
         };
         bucket.pause(at, until);
-        let proven = bucket.proven.clone();
-        let keys = self.by_project.get(&bucket.project);
-        for other in keys.into_iter().flatten() {
-            let bucket = &mut self.buckets[*other];
-            if matches!(&bucket.owner, Owner::Secret(other) if proven.contains(&other.namespace)) {
-                bucket.pause(at, until);
-            }
+        let Some(project) = self.by_project.get(&bucket.project) else {
+            return;
+        };
+        let proven = bucket.proven.iter();
+        let private = proven.filter_map(|namespace| project.private.get(namespace));
+        let keys: Vec<BucketKey> = private.flat_map(HashMap::values).copied().collect();
+        for key in keys {
+            self.buckets[key].pause(at, until);
         }
     }
 }

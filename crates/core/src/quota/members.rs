@@ -105,19 +105,8 @@ impl Quotas {
         self.buckets[group.bucket].scarcity(config, at, &group.namespace)
     }
 
-    /// The buckets of a project.
-    pub(super) fn buckets_of(
-        &self,
-        project: &ProjectId,
-    ) -> impl Iterator<Item = (BucketKey, &Bucket)> {
-        let keys = self.by_project.get(project).into_iter().flatten();
-        keys.map(|key| (*key, &self.buckets[*key]))
-    }
-
-    pub(super) fn find_bucket(&self, project: &ProjectId, owner: &Owner) -> Option<BucketKey> {
-        let mut buckets = self.buckets_of(project);
-        let found = buckets.find(|(_, bucket)| bucket.owner == *owner);
-        found.map(|(key, _)| key)
+    fn find_bucket(&self, project: &ProjectId, owner: &Owner) -> Option<BucketKey> {
+        self.by_project.get(project)?.find(owner)
     }
 
     /// The bucket of a credential that has yet to be proven, for one more group. It obeys what proven credentials of
@@ -134,7 +123,7 @@ impl Quotas {
             let pool = PoolOwner::Unproven(reference.namespace.clone());
             let pool = self.join_pool(config, at, pool);
             let key = self.buckets.insert(Bucket {
-                owner,
+                owner: owner.clone(),
                 project: project.clone(),
                 pool,
                 tokens: TokenBucket::new(config.quota_rate, config.quota_burst, at),
@@ -149,14 +138,15 @@ impl Quotas {
                 offers: HashMap::new(),
                 wake: None,
             });
-            let keys = self.by_project.entry(project.clone()).or_default();
-            keys.push(key);
+            let buckets = self.by_project.entry(project.clone()).or_default();
+            buckets.insert(owner, key);
             key
         });
-        let shared = self
-            .buckets_of(project)
-            .filter(|(_, bucket)| bucket.proven.contains(&reference.namespace));
-        let paused_until = shared.map(|(_, bucket)| bucket.paused_until).max();
+        let buckets = self.by_project.get(project).into_iter();
+        let shared = buckets.flat_map(|buckets| buckets.shared.values());
+        let shared = shared.map(|shared| &self.buckets[*shared]);
+        let obeyed = shared.filter(|bucket| bucket.proven.contains(&reference.namespace));
+        let paused_until = obeyed.map(|bucket| bucket.paused_until).max();
         let bucket = &mut self.buckets[key];
         bucket.groups += 1;
         bucket.pause(at, paused_until.unwrap_or_default());
@@ -224,9 +214,9 @@ impl Quotas {
         let Some(bucket) = self.buckets.remove(key) else {
             return;
         };
-        if let Some(keys) = self.by_project.get_mut(&bucket.project) {
-            keys.retain(|other| *other != key);
-            if keys.is_empty() {
+        if let Some(buckets) = self.by_project.get_mut(&bucket.project) {
+            buckets.remove(&bucket.owner);
+            if buckets.is_empty() {
                 self.by_project.remove(&bucket.project);
             }
         }
@@ -248,6 +238,9 @@ impl Quotas {
             let pool = self.join_pool(config, at, PoolOwner::Host(host.clone()));
             self.leave_pool(own);
             let bucket = &mut self.buckets[own];
+            let buckets = self.by_project.entry(project).or_default();
+            buckets.remove(&bucket.owner);
+            buckets.insert(owner.clone(), own);
             (bucket.owner, bucket.pool) = (owner, pool);
             bucket.proven.insert(namespace);
             self.pause_bucket(at, own, paused_until);
