@@ -12,6 +12,7 @@ use std::{
     task::{Context, Poll},
     vec,
 };
+use tokio::sync::Semaphore;
 use tower::{BoxError, Service};
 
 /// An address and how many of its first bits count.
@@ -114,6 +115,10 @@ pub(super) struct InternalAddress;
 #[error("cannot be resolved")]
 pub(super) struct Unresolved(#[from] io::Error);
 
+/// Lookups at once, of all resolvers: each blocks a thread, for as long as the name's servers keep it waiting, and
+/// whatever becomes of the poll. Secrets are parsed on such threads as well.
+static LOOKUPS: Semaphore = Semaphore::const_new(128);
+
 /// Resolves names as the system does and passes on only the permitted addresses.
 #[derive(Clone)]
 pub(super) struct CheckedResolver {
@@ -137,8 +142,7 @@ impl CheckedResolver {
     ) -> BoxFuture<'static, Result<vec::IntoIter<SocketAddr>, BoxError>> {
         let all_pass = self.allow_internal || self.proxies.contain(&name);
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name, 0)).await;
-            let mut found = found.map_err(Unresolved)?.peekable();
+            let mut found = lookup(name).await.map_err(Unresolved)?.peekable();
             let any = found.peek().is_some();
             let checked: Vec<_> = found
                 .filter(|address| all_pass || !is_internal(address.ip()))
@@ -149,6 +153,17 @@ impl CheckedResolver {
             Ok(checked.into_iter())
         })
     }
+}
+
+/// A permit is given back when the lookup has ended, not when nobody waits for it any more.
+async fn lookup(name: String) -> io::Result<impl Iterator<Item = SocketAddr>> {
+    let permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+    let lookup = async move {
+        let found = tokio::net::lookup_host((name, 0)).await;
+        drop(permit);
+        found.map(Iterator::collect::<Vec<_>>)
+    };
+    Ok(tokio::spawn(lookup).await??.into_iter())
 }
 
 impl Service<Name> for CheckedResolver {
@@ -168,6 +183,7 @@ impl Service<Name> for CheckedResolver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     /// A name of this machine, which every machine resolves by itself.
     #[tokio::test]
@@ -187,6 +203,20 @@ mod tests {
         // The administrator's own proxy may be anywhere.
         assert!(resolve(false, Some("localhost:3128")).await.is_ok());
         assert!(resolve(false, Some("proxy:3128")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_lookup_waits_where_too_many_run() {
+        let resolver = CheckedResolver {
+            allow_internal: true,
+            proxies: Arc::default(),
+        };
+        let running = LOOKUPS.acquire_many(128).await.unwrap();
+        let waiting = tokio::spawn(resolver.addresses("localhost".to_owned()));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!waiting.is_finished());
+        drop(running);
+        assert!(waiting.await.unwrap().is_ok());
     }
 
     #[test]

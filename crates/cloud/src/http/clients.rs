@@ -38,8 +38,8 @@ const PING_AFTER: Duration = Duration::from_secs(5);
 const STREAM_WINDOW: u32 = 32 * 1024;
 /// The same of all answers of a connection, so that none waits for another: as many as are polled at once.
 const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
-/// TLS sessions that a client with authorities of its own can resume: those of one or two hosts.
-const SESSIONS: usize = 16;
+/// TLS sessions that the default client can resume: up to 8 of each of 8 hosts, of which each may take 64 KiB.
+const SESSIONS: usize = 64;
 /// Clients with trust settings of their own that are kept while no request uses them.
 const MAX_IDLE: usize = 32;
 
@@ -56,6 +56,10 @@ impl Trust {
     pub(crate) fn bytes(&self) -> usize {
         let bytes = |der: &CertificateDer<'_>| size_of_val(der) + der.len();
         self.authorities.iter().map(bytes).sum()
+    }
+
+    fn is_default(&self) -> bool {
+        !self.accept_any && self.authorities.is_empty()
     }
 
     /// Nobody can make two settings with one hash, so none lends its trust to another.
@@ -82,8 +86,7 @@ pub(crate) struct Clients {
 impl Clients {
     /// `None` if `trust` is the default one.
     pub(crate) fn of(trust: Trust) -> Option<Self> {
-        let differs = trust.accept_any || !trust.authorities.is_empty();
-        differs.then(|| Self {
+        (!trust.is_default()).then(|| Self {
             hash: trust.hash(),
             trust,
         })
@@ -206,9 +209,12 @@ fn tls(trust: &Trust) -> Result<ClientConfig, rustls::Error> {
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    if trust.accept_any || !trust.authorities.is_empty() {
-        tls.resumption = Resumption::in_memory_sessions(SESSIONS);
-    }
+    // Other clients are as many as tenants want, and a host may make its sessions large.
+    tls.resumption = if trust.is_default() {
+        Resumption::in_memory_sessions(SESSIONS)
+    } else {
+        Resumption::disabled()
+    };
     Ok(tls)
 }
 
@@ -257,6 +263,18 @@ mod tests {
             accept_any: false,
         };
         assert_ne!(list(&[b"ab", b"c"]).hash(), list(&[b"a", b"bc"]).hash());
+    }
+
+    #[test]
+    fn only_the_default_client_keeps_tls_sessions() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let store = |trust: &Trust| format!("{:?}", tls(trust).unwrap().resumption);
+        assert!(store(&Trust::default()).contains("ClientSessionMemoryCache"));
+        let careless = Trust {
+            accept_any: true,
+            ..Trust::default()
+        };
+        assert!(store(&careless).contains("NoClientSessionStorage"));
     }
 
     /// The system's certificates alone take more than 100 KiB.
