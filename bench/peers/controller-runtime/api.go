@@ -65,11 +65,16 @@ func (in *ImageExportJob) DeepCopyInto(out *ImageExportJob) {
 	}
 }
 
-// DeepCopyObject makes it a runtime.Object.
-func (in *ImageExportJob) DeepCopyObject() runtime.Object {
+// DeepCopy is what controller-gen would write.
+func (in *ImageExportJob) DeepCopy() *ImageExportJob {
 	out := new(ImageExportJob)
 	in.DeepCopyInto(out)
 	return out
+}
+
+// DeepCopyObject makes it a runtime.Object.
+func (in *ImageExportJob) DeepCopyObject() runtime.Object {
+	return in.DeepCopy()
 }
 
 // DeepCopyObject makes it a runtime.Object.
