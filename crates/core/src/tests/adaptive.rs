@@ -11,7 +11,7 @@ use std::{collections::HashMap, f64::consts::TAU, time::Duration};
 
 /// A job from its begin to its end.
 #[derive(Clone, Debug)]
-struct Life {
+pub struct Life {
     job_type: &'static str,
     begin: Duration,
     lasts: Duration,
@@ -28,7 +28,7 @@ fn normal(n: u64) -> f64 {
 }
 
 /// Jobs of three types in turn that last 2 min, 15 min and 4 h, more or less.
-fn mixture(jobs: u64) -> Vec<Life> {
+pub fn mixture(jobs: u64) -> Vec<Life> {
     let life = |n: u64| {
         let (job_type, median) = [("short", 120.0), ("middle", 900.0), ("long", 14_400.0)]
             [usize::try_from(n % 3).expect("below 3")];
@@ -52,11 +52,11 @@ fn exponential(jobs: u64) -> Vec<Life> {
 }
 
 #[derive(Debug)]
-struct Measured {
+pub struct Measured {
     /// Polls of one job, on average.
-    polls: f64,
+    pub polls: f64,
     /// Seconds from the end of a job until it is known, on average …
-    lag: f64,
+    pub lag: f64,
     /// … and for 99 of 100.
     p99: f64,
     /// Seconds that a job lasts, on average.
@@ -71,7 +71,7 @@ impl Measured {
 }
 
 /// Follows jobs to their ends. The last quarter is measured, the others are what is learned from.
-fn measure(mode: PollMode, period: u64, lives: &[Life]) -> Measured {
+pub fn measure(mode: PollMode, period: u64, lives: &[Life]) -> Measured {
     let mut world = World::adaptive(Config {
         poll_mode: mode,
         poll_period: secs(period),

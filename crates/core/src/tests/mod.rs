@@ -5,6 +5,7 @@
 #![allow(clippy::unchecked_time_subtraction)]
 
 mod adaptive;
+mod adaptive_plot;
 mod conditions_table;
 mod control_loop;
 mod credentials;
