@@ -11,9 +11,9 @@ mod events;
 #[cfg(test)]
 mod fake;
 mod guarded;
-mod patch;
 mod poll;
 mod runner;
+mod status_request;
 mod transitions;
 mod watch;
 mod write;

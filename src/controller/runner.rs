@@ -50,11 +50,11 @@ impl Runner {
     ) -> Self {
         let gate = Arc::new(LogGate::default());
         Self {
-            writer: Writer {
-                client: controller.client.clone(),
-                metrics: controller.metrics.clone(),
-                gate: gate.clone(),
-            },
+            writer: Writer::new(
+                controller.client.clone(),
+                controller.metrics.clone(),
+                gate.clone(),
+            ),
             client: controller.client,
             cloud: controller.cloud,
             credentials: Arc::default(),

@@ -30,7 +30,7 @@ fn server(
 /// The object, whose Secret does not exist; a write, which is answered by this.
 fn one_write(reply: Reply) -> (Controller, Arc<Mutex<Vec<Sent>>>) {
     server(json!([object(&json!({}))]), move |sent| {
-        if sent.line.starts_with("PATCH ") {
+        if sent.line.starts_with("PUT ") {
             reply.clone()
         } else if sent.line.contains("/secrets/") {
             Reply::failure(404, &json!(null))
@@ -78,7 +78,7 @@ async fn a_status_in_flight_is_waited_for_and_its_event_is_dropped() {
     let metrics = controller.metrics.clone();
     let took = stop_after(5 * SECOND, controller).await;
     assert!((SECOND..=7 * SECOND).contains(&took), "{took:?}");
-    assert_eq!(lines(&sent, "PATCH "), 1);
+    assert_eq!(lines(&sent, "PUT "), 1);
     assert_eq!(lines(&sent, "GET /api/v1/namespaces/ns/secrets/otc"), 1);
     let counted = "imageexport_events_total{result=\"dropped\"} 1\n";
     assert!(metrics.encode().contains(counted), "{}", metrics.encode());
@@ -90,7 +90,7 @@ async fn a_status_that_cannot_be_written_is_given_up_within_15_seconds() {
         let (controller, sent) = one_write(reply);
         let took = stop_after(12 * SECOND, controller).await;
         assert_eq!(took, 14 * SECOND);
-        assert!(lines(&sent, "PATCH ") >= 1);
+        assert!(lines(&sent, "PUT ") >= 1);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Ends, and troubles entered and left: counted, and logged at a bounded rate. Events of them expire; this log is
 //! what is left of last night.
 
-use crate::telemetry::{ENDS, LogQuota, Metrics};
+use crate::telemetry::{ENDS, Metrics, SharedLogQuota};
 use image_export_core::{INVALID_OBJECT, ObjectEvent, Transition};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -11,10 +11,10 @@ const SUMMARY: Duration = Duration::from_secs(60);
 
 pub(super) struct Transitions {
     metrics: Arc<Metrics>,
-    /// As many as one project's polls can bring: its quota is 10 polls a second.
-    ends: LogQuota,
+    /// Of a namespace as many as one project's polls can bring: its quota is 10 polls a second.
+    ends: SharedLogQuota,
     /// An outage brings them for all objects at once.
-    troubles: LogQuota,
+    troubles: SharedLogQuota,
     /// What was not logged, by reason.
     skipped: BTreeMap<&'static str, u64>,
     summed_up: Instant,
@@ -24,8 +24,8 @@ impl Transitions {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
-            ends: LogQuota::new(1000.0, 10.0),
-            troubles: LogQuota::new(100.0, 1.0),
+            ends: SharedLogQuota::new(1000.0, 10.0),
+            troubles: SharedLogQuota::new(100.0, 1.0),
             skipped: BTreeMap::new(),
             summed_up: Instant::now(),
         }
@@ -47,7 +47,7 @@ impl Transitions {
         } else {
             &mut self.troubles
         };
-        if quota.takes() {
+        if quota.takes(&key.namespace) {
             let before = before.map(|phase| phase.row().reason);
             tracing::info!(object = %key, reason, before, "{message}");
         } else {
@@ -60,7 +60,7 @@ impl Transitions {
         if event.reason != INVALID_OBJECT {
             return;
         }
-        if self.troubles.takes() {
+        if self.troubles.takes(&event.key.namespace) {
             tracing::warn!(object = %event.key, "{}", event.note);
         } else {
             *self.skipped.entry(event.reason).or_default() += 1;

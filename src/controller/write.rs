@@ -1,8 +1,8 @@
 //! Calls to the API server about one object: a status write, a deletion, and the read that resolves
 //! an unconfirmed write.
 
-use super::{guarded::Guarded, patch};
-use crate::telemetry::{LogGate, Metrics};
+use super::{guarded::Guarded, status_request::status_request};
+use crate::telemetry::{LogGate, Metrics, SharedLogQuota};
 use image_export_api::ImageExportJobStatus;
 use image_export_core::{FetchResult, ObjectKey, Precondition, WriteResult};
 use kube::{
@@ -10,7 +10,10 @@ use kube::{
     api::{DeleteParams, Preconditions},
     core::Status,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// Bound on one call to the API server.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
@@ -18,13 +21,25 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 /// Sends writes and deletions. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Writer {
-    pub(super) client: Client,
-    pub(super) metrics: Arc<Metrics>,
+    client: Client,
+    metrics: Arc<Metrics>,
     /// Bounds what rejected writes log.
-    pub(super) gate: Arc<LogGate>,
+    gate: Arc<LogGate>,
+    /// Bounds what deletions log.
+    deletions: Arc<Mutex<SharedLogQuota>>,
 }
 
 impl Writer {
+    pub(super) fn new(client: Client, metrics: Arc<Metrics>, gate: Arc<LogGate>) -> Self {
+        Self {
+            client,
+            metrics,
+            gate,
+            // As many as ends.
+            deletions: Arc::new(Mutex::new(SharedLogQuota::new(1000.0, 10.0))),
+        }
+    }
+
     /// Writes a status, unless the precondition fails.
     pub(super) async fn write(
         self,
@@ -33,7 +48,7 @@ impl Writer {
         status: ImageExportJobStatus,
     ) -> WriteResult {
         let tests = matches!(precondition, Precondition::Tests { .. });
-        let result = match patch::request(&key, precondition, &status) {
+        let result = match status_request(&key, precondition, &status) {
             Ok(request) => match self.client.request::<Guarded>(request).await {
                 Ok(object) => written(object),
                 Err(error) => self.failed(&key, &error, tests),
@@ -62,7 +77,11 @@ impl Writer {
         });
         let result = match api.delete(&key.name, &parameters).await {
             Ok(_) => {
-                tracing::info!("deleted: ttlSecondsAfterFinished is over");
+                let quota = self.deletions.lock();
+                let mut quota = quota.unwrap_or_else(PoisonError::into_inner);
+                if quota.takes(&key.namespace) {
+                    tracing::info!("deleted: ttlSecondsAfterFinished is over");
+                }
                 WriteResult::Deleted
             }
             Err(error) => self.failed(&key, &error, false),
@@ -170,7 +189,6 @@ mod tests {
         telemetry::Captured,
     };
     use serde_json::{Value, json};
-    use std::sync::Mutex;
 
     const PATH: &str = "/apis/imageexport.dev/v1alpha1/namespaces/ns/imageexportjobs/x";
 
@@ -183,11 +201,7 @@ mod tests {
 
     fn writer(client: Client) -> (Writer, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::default());
-        let writer = Writer {
-            client,
-            metrics: metrics.clone(),
-            gate: Arc::default(),
-        };
+        let writer = Writer::new(client, metrics.clone(), Arc::default());
         (writer, metrics)
     }
 
@@ -217,14 +231,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_status_write_is_a_patch_with_its_precondition_in_the_operators_name() {
-        let merged = json!({
-            "metadata": { "resourceVersion": "7" },
-            "status": {
-                "observedGeneration": null, "status": "RUNNING", "jobType": null, "imageID": null,
-                "failReason": null, "errorCode": null, "progressPercent": null, "startTime": null,
-                "completionTime": null, "lastHandledPollRequest": null, "conditions": null,
-            },
+    async fn a_status_write_has_its_precondition_and_the_operators_name() {
+        let replaced = json!({
+            "apiVersion": "imageexport.dev/v1alpha1", "kind": "ImageExportJob",
+            "metadata": { "name": "x", "namespace": "ns", "resourceVersion": "7" },
+            "status": { "status": "RUNNING" },
         });
         let test = |path: &str, value: Value| json!({ "op": "test", "path": path, "value": value });
         let (uid, generation) = (
@@ -232,10 +243,11 @@ mod tests {
             test("/metadata/generation", 3.into()),
         );
         let add = json!({ "op": "add", "path": "/status", "value": { "status": "RUNNING" } });
-        for (precondition, content_type, body) in [
-            (version(), "application/merge-patch+json", merged),
+        for (precondition, method, content_type, body) in [
+            (version(), "PUT", "application/json", replaced),
             (
                 tests(None),
+                "PATCH",
                 "application/json-patch+json",
                 json!([uid, generation, add]),
             ),
@@ -244,6 +256,7 @@ mod tests {
                     image_id: Some("before".to_owned()),
                     ..ImageExportJobStatus::default()
                 })),
+                "PATCH",
                 "application/json-patch+json",
                 json!([
                     uid,
@@ -256,7 +269,7 @@ mod tests {
             let (client, sent) = always(Reply::json(200, &object(&json!({}))));
             writer(client).0.write(key(), precondition, running()).await;
             let sent = only(&sent);
-            let line = format!("PATCH {PATH}/status?&fieldManager=image-export-operator");
+            let line = format!("{method} {PATH}/status?&fieldManager=image-export-operator");
             assert_eq!(sent.line, line);
             assert_eq!(sent.headers["content-type"], content_type);
             assert_eq!(sent.body, body);
@@ -379,6 +392,24 @@ mod tests {
         ] {
             assert!(metrics.encode().contains(line), "{line}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn deletions_are_logged_at_a_bounded_rate() {
+        let (log, _guard) = Captured::start();
+        let (client, _) = always(Reply::json(200, &object(&json!({}))));
+        let (writer, metrics) = writer(client);
+        for _ in 0..1100 {
+            writer.clone().delete(key(), "u-1".into(), None).await;
+        }
+        let other = ObjectKey {
+            namespace: "other".into(),
+            ..key()
+        };
+        writer.delete(other, "u-1".into(), None).await;
+        assert_eq!(log.of("::write").len(), 1001);
+        let all = "imageexport_deletions_total{result=\"deleted\"} 1101\n";
+        assert!(metrics.encode().contains(all));
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     str::FromStr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -99,9 +99,46 @@ impl LogGate {
     }
 }
 
+/// Lets so many lines about the objects of one namespace through at once, and then so many a second; of all namespaces
+/// together four times as many.
+#[derive(Debug)]
+pub struct SharedLogQuota {
+    at_once: f64,
+    per_second: f64,
+    all: LogQuota,
+    by_namespace: HashMap<Arc<str>, LogQuota>,
+    /// With so many namespaces, those that have used nothing lately are dropped.
+    prune_at: usize,
+}
+
+impl SharedLogQuota {
+    /// A quota of which nothing is used.
+    #[must_use]
+    pub fn new(at_once: f64, per_second: f64) -> Self {
+        Self {
+            at_once,
+            per_second,
+            all: LogQuota::new(4.0 * at_once, 4.0 * per_second),
+            by_namespace: HashMap::new(),
+            prune_at: 64,
+        }
+    }
+
+    /// Whether one more line about an object of this namespace may be logged.
+    pub fn takes(&mut self, namespace: &Arc<str>) -> bool {
+        if self.by_namespace.len() >= self.prune_at {
+            self.by_namespace.retain(|_, quota| !quota.is_unused());
+            self.prune_at = 64.max(2 * self.by_namespace.len());
+        }
+        let own = self.by_namespace.entry(namespace.clone());
+        let own = own.or_insert_with(|| LogQuota::new(self.at_once, self.per_second));
+        own.takes() && self.all.takes()
+    }
+}
+
 /// Lets so many lines through at once, and then so many a second.
 #[derive(Debug)]
-pub struct LogQuota {
+struct LogQuota {
     per_second: f64,
     at_once: f64,
     left: f64,
@@ -109,9 +146,7 @@ pub struct LogQuota {
 }
 
 impl LogQuota {
-    /// A quota of which nothing is used.
-    #[must_use]
-    pub fn new(at_once: f64, per_second: f64) -> Self {
+    fn new(at_once: f64, per_second: f64) -> Self {
         Self {
             per_second,
             at_once,
@@ -120,11 +155,19 @@ impl LogQuota {
         }
     }
 
-    /// Whether one more line may be logged.
-    pub fn takes(&mut self) -> bool {
+    fn refill(&mut self) {
         let gained = self.as_of.elapsed().as_secs_f64() * self.per_second;
         self.as_of = Instant::now();
         self.left = (self.left + gained).min(self.at_once);
+    }
+
+    fn is_unused(&mut self) -> bool {
+        self.refill();
+        self.left >= self.at_once
+    }
+
+    fn takes(&mut self) -> bool {
+        self.refill();
         let takes = self.left >= 1.0;
         if takes {
             self.left -= 1.0;
@@ -197,5 +240,24 @@ mod tests {
         assert_eq!(lines(9), 1);
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!(lines(9), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_namespace_leaves_lines_to_others() {
+        let mut quota = SharedLogQuota::new(2.0, 1.0);
+        let mut lines =
+            |namespace: &str, of: usize| (0..of).filter(|_| quota.takes(&namespace.into())).count();
+        assert_eq!((lines("noisy", 99), lines("quiet", 1)), (2, 1));
+        // All together have no more than the quota.
+        let others = (0..9).map(|n| lines(&format!("ns-{n}"), 2)).sum::<usize>();
+        assert_eq!(others, 5);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((lines("noisy", 99), lines("quiet", 1)), (1, 1));
+        // Namespaces that log nothing any more are forgotten.
+        for n in 0..1000 {
+            lines(&format!("passing-{n}"), 1);
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        assert!(quota.by_namespace.len() <= 64);
     }
 }

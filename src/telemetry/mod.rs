@@ -15,5 +15,7 @@ pub(crate) use captured::Captured;
 pub use health::Health;
 pub use http::{listen, serve};
 pub use labels::ENDS;
-pub use logging::{LogFilter, LogFilterError, LogFormat, LogGate, LogQuota, init as init_logging};
+pub use logging::{
+    LogFilter, LogFilterError, LogFormat, LogGate, SharedLogQuota, init as init_logging,
+};
 pub use metrics::{ApiCalls, Metrics, RunningPoll};

@@ -302,7 +302,7 @@ async fn probes_and_metrics_show_the_state_of_the_operator() {
     };
     // A list, a watch, a Secret; and each status was written.
     assert!(
-        calls("200", "GET") >= 3.0 && calls("200", "PATCH") >= transitions,
+        calls("200", "GET") >= 3.0 && calls("200", "PUT") >= transitions,
         "{text}"
     );
     assert!(calls("201", "POST") >= 3.0, "an Event for each end: {text}");

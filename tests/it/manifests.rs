@@ -9,7 +9,7 @@ use crate::{
     network::api_server,
     repository::{find, kustomize, leader_election_rules, read, root, rules},
 };
-use image_export_api::conditions::reasons;
+use image_export_api::{POLL_REQUEST_ANNOTATION, conditions::reasons};
 use kube::{
     api::{Patch, PatchParams, PostParams},
     core::ObjectMeta,
@@ -17,7 +17,7 @@ use kube::{
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, env, fmt::Write as _, fs, process::Command};
 use testbed::{
-    ims::Job,
+    ims::{End, Job},
     kubernetes::{Cluster, Output},
 };
 
@@ -437,7 +437,7 @@ async fn team_without(rule: usize, verb: &str) -> Team {
     team
 }
 
-/// One right is taken away at a time; `get` of objects is below.
+/// One right is taken away at a time; `get` of objects and `patch` of their statuses are below.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_one_of_its_rights_something_fails() {
     use Sign::{Log, Metric, Reason};
@@ -453,7 +453,7 @@ async fn without_one_of_its_rights_something_fails() {
         ),
         (
             1,
-            "patch",
+            "update",
             Metric(r#"imageexport_status_writes_total{result="refused"}"#),
         ),
         (
@@ -483,6 +483,29 @@ async fn without_one_of_its_rights_something_fails() {
             }
         }
     }
+}
+
+/// The status of an object that others change all the time is patched after three conflicts.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_right_to_patch_a_status_that_of_a_changing_object_is_not_written() {
+    let team = team_without(1, "patch").await;
+    team.sim.put_job(Job::new(PROJECT, "x").ends(End::Never));
+    team.create("x").await;
+    let jobs = team.jobs.clone();
+    let changes = tokio::spawn(async move {
+        for number in 0_u64.. {
+            // Each is to be acknowledged in the status.
+            let annotations = json!({ POLL_REQUEST_ANNOTATION: number.to_string() });
+            let change = Patch::Merge(json!({ "metadata": { "annotations": annotations } }));
+            let _ = jobs.patch("x", &PatchParams::default(), &change).await;
+        }
+    });
+    let forbidden = format!(
+        r#"rest_client_requests_total{{code="403",method="PATCH",host="{}"}}"#,
+        api_server()
+    );
+    team.operator().until_metric(&forbidden, 1.0).await;
+    changes.abort();
 }
 
 /// An object that others change all the time is read after three conflicts of its deletion.

@@ -5,6 +5,7 @@ use crate::harness::{
     CRD, Launch, OPERATOR_NAMESPACE, Operator, PATIENCE, PROJECT, Team, eventually, install, key,
     running,
 };
+use serde_json::json;
 use std::{
     path::PathBuf,
     sync::OnceLock,
@@ -193,8 +194,8 @@ async fn statuses_that_may_not_be_written_are_written_once_they_may() {
     team.start_operator();
     let names = ["one", "two", "three"];
     let started = Instant::now();
-    set_status_verb(cluster, "get");
-    until_may(cluster, "patch", "imageexportjobs/status", false).await;
+    set_status_verbs(cluster, &["get"]);
+    until_may(cluster, "update", "imageexportjobs/status", false).await;
     for name in names {
         team.follow(Job::new(PROJECT, name)).await;
     }
@@ -203,7 +204,7 @@ async fn statuses_that_may_not_be_written_are_written_once_they_may() {
     // The same error of all objects.
     assert_one_a_minute(team.operator(), &["WARN", "write rejected", "403"], started);
 
-    set_status_verb(cluster, "patch");
+    set_status_verbs(cluster, &["update", "patch"]);
     for name in names {
         team.until_reason(name, "JobSucceeded").await;
         assert_eq!((team.writes(name), team.polls(name)), (1, 1), "{name}");
@@ -250,7 +251,7 @@ async fn an_operator_whose_rights_are_taken_away_is_not_ready_until_they_are_giv
     follow_one(cluster, "after").await;
 }
 
-fn set_status_verb(cluster: &Cluster, verb: &str) {
+fn set_status_verbs(cluster: &Cluster, verbs: &[&str]) {
     let role = cluster
         .kubectl(["get", "clusterrole", NAME])
         .json()
@@ -260,7 +261,8 @@ fn set_status_verb(cluster: &Cluster, verb: &str) {
         .iter()
         .position(|rule| rule["resources"][0] == "imageexportjobs/status")
         .expect("a rule for the status");
-    let patch = format!(r#"[{{"op":"replace","path":"/rules/{place}/verbs","value":["{verb}"]}}]"#);
+    let path = format!("/rules/{place}/verbs");
+    let patch = json!([{ "op": "replace", "path": path, "value": verbs }]).to_string();
     cluster
         .kubectl(["patch", "clusterrole", NAME, "--type=json", "--patch"])
         .args([patch])

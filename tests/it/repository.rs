@@ -126,7 +126,7 @@ pub fn rules() -> Value {
         },
         {
             "apiGroups": ["imageexport.dev"], "resources": ["imageexportjobs/status"],
-            "verbs": ["patch"],
+            "verbs": ["update", "patch"],
         },
         { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"] },
         { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] },

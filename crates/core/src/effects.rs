@@ -190,7 +190,7 @@ pub struct Deletion {
 /// What must hold for a write to land.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Precondition {
-    /// Merge patch with `metadata.resourceVersion`: nothing at all may have changed.
+    /// Replaces the status of the object with this `metadata.resourceVersion`: nothing at all may have changed.
     ResourceVersion(Arc<str>),
     /// JSON Patch with tests: for objects that others change all the time.
     Tests {

@@ -88,7 +88,7 @@ image-export-operator
 # Write what the cloud reports about the job.
 - apiGroups: [imageexport.dev]
   resources: [imageexportjobs/status]
-  verbs: [patch]
+  verbs: [update, patch]
 # Announce transitions, in the namespace of the object.
 - apiGroups: [events.k8s.io]
   resources: [events]

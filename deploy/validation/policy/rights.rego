@@ -15,7 +15,7 @@ label := sprintf("%s %s", [input.kind, input.metadata.name])
 allowed contains [group, resource, verb] if {
 	some [group, resource, verbs] in [
 		["imageexport.dev", "imageexportjobs", ["get", "list", "watch", "delete"]],
-		["imageexport.dev", "imageexportjobs/status", ["patch"]],
+		["imageexport.dev", "imageexportjobs/status", ["update", "patch"]],
 		["events.k8s.io", "events", ["create"]],
 		["", "secrets", ["get"]],
 		["coordination.k8s.io", "leases", ["create", "get", "update"]],
