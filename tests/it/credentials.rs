@@ -209,7 +209,7 @@ async fn missing_rights_on_secrets_are_reported_as_such() {
         (
             "writes-status",
             vec![
-                "--verb=patch",
+                "--verb=update,patch",
                 "--resource=imageexportjobs.imageexport.dev/status",
             ],
         ),
