@@ -8,6 +8,7 @@ mod connect;
 mod connection;
 mod error;
 mod proxy;
+mod turns;
 mod verifier;
 
 pub(crate) use address::is_internal;
@@ -37,6 +38,7 @@ use std::{
 };
 use tokio::time::timeout_at;
 use tracing::Instrument;
+use turns::Turns;
 use url::Url;
 
 /// Where a token goes in a request.
@@ -81,6 +83,7 @@ impl Operation {
 pub(crate) struct Http {
     pub(crate) options: CloudOptions,
     clients: ClientCache,
+    turns: Turns,
     memory: Memory,
     user_agent: HeaderValue,
 }
@@ -146,6 +149,7 @@ impl Http {
     pub(crate) fn new(options: CloudOptions) -> Result<Self, Box<dyn Error + Send + Sync>> {
         Ok(Self {
             clients: ClientCache::new(&options)?,
+            turns: Turns::default(),
             memory: Memory::new(options.bodies_limit),
             user_agent: HeaderValue::from_str(&options.user_agent)?,
             options,
@@ -190,8 +194,10 @@ impl Http {
         mut request: Request,
         route: Route<'_>,
     ) -> (Result<Answer, NoAnswer>, bool) {
-        let (started, timeout) = (Instant::now(), self.options.request_timeout);
+        let timeout = self.options.request_timeout;
         let until = tokio::time::Instant::now() + timeout;
+        let _turn = self.turns.next(route.host).await;
+        let started = Instant::now();
         self.complete(&mut request);
         let result = timeout_at(until, client.request(request)).await;
         let broke = matches!(&result, Ok(Err(error)) if !error.is_connect());

@@ -8,13 +8,16 @@ use super::{
 use crate::{CloudOptions, Credential, Observer, Operation, config::host_key};
 use axum::body::Body;
 use flate2::{Compression, write::GzEncoder};
-use futures::stream;
+use futures::{future::join_all, stream};
 use image_export_model::{ConfigurationReason, Failure, FailureKind, Observation, Outcome, Stage};
 use std::{
     convert::Infallible,
     io::Write,
-    sync::{Arc, Mutex},
-    time::Duration,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -68,6 +71,36 @@ async fn write_running(connection: &mut TcpStream) {
         .write_all(format!("{head}{body}").as_bytes())
         .await
         .unwrap();
+}
+
+/// Polls that are due at once share connections; where answers take long, they do not wait for one another.
+#[tokio::test]
+async fn a_burst_of_polls_opens_few_connections_where_answers_come_soon() {
+    for (answers_after, most) in [(1, 40), (700, 300)] {
+        let opened = Arc::new(AtomicUsize::new(0));
+        let counted = opened.clone();
+        let url = raw_server(move |_, mut connection| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async move {
+                loop {
+                    read_request(&mut connection).await;
+                    tokio::time::sleep(Duration::from_millis(answers_after)).await;
+                    write_running(&mut connection).await;
+                }
+            }
+        });
+        let (client, credential) = (client(), given(&url.await));
+        let started = Instant::now();
+        let polls = (0..300).map(|_| query(&client, &credential));
+        for poll in join_all(polls).await {
+            assert!(matches!(poll.outcome, Outcome::Answered(_)), "{poll:?}");
+        }
+        let opened = opened.load(Ordering::Relaxed);
+        assert!(opened <= most, "{opened} connections");
+        if answers_after > 100 {
+            assert!(opened >= 200 && started.elapsed() < Duration::from_secs(6));
+        }
+    }
 }
 
 #[tokio::test]
