@@ -87,7 +87,8 @@ impl Runner {
                     self.gate.clone(),
                     *request,
                 );
-                let poll = self.fence.clone().hold(poll);
+                // Its future is large, and what follows would copy it several times.
+                let poll = self.fence.clone().hold(Box::pin(poll));
                 let into_input = move |result: Result<Result<Observation, Failure>, Failure>| {
                     let result = result.flatten();
                     let failed = |failure| Observation::of(Outcome::Failed(failure), 1);
