@@ -7,7 +7,9 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
     core::Request,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 type RequestError = kube::core::request::Error;
 
@@ -48,20 +50,39 @@ fn replace(
     version: &str,
     status: &ImageExportJobStatus,
 ) -> Result<http::Request<Vec<u8>>, RequestError> {
-    let object = json!({
-        "apiVersion": ImageExportJob::api_version(&()),
-        "kind": ImageExportJob::kind(&()),
-        "metadata": {
-            "name": *key.name, "namespace": *key.namespace, "resourceVersion": version,
+    let object = Object {
+        api_version: ImageExportJob::api_version(&()),
+        kind: ImageExportJob::kind(&()),
+        metadata: Metadata {
+            name: &key.name,
+            namespace: &key.namespace,
+            resource_version: version,
         },
-        "status": status,
-    });
+        status,
+    };
     let parameters = PostParams {
         field_manager: Some(MANAGER.to_owned()),
         ..PostParams::default()
     };
-    let object = object.to_string().into_bytes();
+    let object = serde_json::to_vec(&object).map_err(RequestError::SerializeBody)?;
     requests.replace_subresource("status", &key.name, &parameters, object)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Object<'a> {
+    api_version: Cow<'static, str>,
+    kind: Cow<'static, str>,
+    metadata: Metadata<'a>,
+    status: &'a ImageExportJobStatus,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata<'a> {
+    name: &'a str,
+    namespace: &'a str,
+    resource_version: &'a str,
 }
 
 /// Tests only what the status was derived from: other clients change the rest of the object so often
