@@ -41,7 +41,9 @@ pub fn apply_object(state: &mut State, now: Moment, source: Source, object: Box<
         name: name.as_str().into(),
     };
     state.jobs.forget_undecodable(&name, None);
-    if let Some((key, job)) = state.jobs.find(&name) {
+    if let Some(key) = state.jobs.key_of(&name)
+        && let Some(job) = state.jobs.get_mut(key)
+    {
         if *job.uid == **uid {
             state.jobs.mark(key, source);
             apply_newer(state, now, key, object);
@@ -74,8 +76,8 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
         .creation_timestamp
         .as_ref()
         .map(|time| time.0.as_second());
-    let (config, mark) = (&state.config, state.jobs.mark_of(source));
-    let key = state.jobs.insert_with_key(|_| {
+    let config = &state.config;
+    let key = state.jobs.insert(source, {
         let mut job = Job {
             key: ObjectKey {
                 // Shared by all objects of the Secret.
@@ -84,8 +86,6 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
             },
             seed: cadence::seed(&uid),
             uid,
-            source,
-            mark,
             generation: meta.generation.unwrap_or_default(),
             id: spec.job_id.clone(),
             period_seconds: None,
@@ -114,6 +114,7 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
             handled_request: None,
             reported_request: false,
             timer: None,
+            tally: None,
         };
         job.apply_limits(config, object);
         job.adopt(config, now, object.status.as_ref());
@@ -129,7 +130,7 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
             .then_some(now.at + config.pending_grace);
         job
     });
-    state.secrets.join(secret, key);
+    state.secrets.join(secret);
     if let Some(job) = state.jobs.get(key) {
         state.secrets.apply_prior(secret, job.prior_acceptance());
         state.adaptive.join(&job.key.namespace);
@@ -287,7 +288,9 @@ pub fn apply_undecodable(
     uid: &str,
     error: &str,
 ) {
-    if let Some((key, job)) = state.jobs.find(name) {
+    if let Some(key) = state.jobs.key_of(name)
+        && let Some(job) = state.jobs.get_mut(key)
+    {
         if *job.uid == *uid {
             state.jobs.mark(key, source);
         } else {
@@ -318,7 +321,8 @@ pub fn apply_listed(state: &mut State, now: Moment, source: Source) {
 /// Applies the deletion of an object.
 pub fn apply_deleted(state: &mut State, now: Moment, name: &ObjectKey, uid: Option<&str>) {
     state.jobs.forget_undecodable(name, uid);
-    if let Some((key, job)) = state.jobs.find(name)
+    if let Some(key) = state.jobs.key_of(name)
+        && let Some(job) = state.jobs.get_mut(key)
         && uid.is_none_or(|uid| *job.uid == *uid)
     {
         state.forget(now, key);

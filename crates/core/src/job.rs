@@ -4,7 +4,7 @@ use crate::{
     cadence,
     config::{Config, PollMode},
     deadline::Limits,
-    effects::{ObjectKey, Source},
+    effects::ObjectKey,
     evidence::{Evidence, Next},
     facts::Wait,
     keys::{GroupKey, HostKey, JobKey, SecretKey},
@@ -13,6 +13,7 @@ use crate::{
     status::Snapshot,
     sync::{StatusChange, Sync},
     time::{Due, Moment},
+    totals::Tally,
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus};
 use image_export_model::{ConfigurationReason, JobId, Outcome, PriorAcceptance};
@@ -88,10 +89,6 @@ pub struct Job {
     pub uid: Arc<str>,
     /// Seed of the poll instants and of jitter, a hash of the uid.
     pub seed: u64,
-    /// The watch that shows it.
-    pub source: Source,
-    /// The list of that watch that showed it last.
-    pub mark: u32,
 
     /// `metadata.generation`
     pub generation: i64,
@@ -126,6 +123,8 @@ pub struct Job {
     pub reported_request: bool,
     /// The timer that is set for it.
     pub timer: Option<Duration>,
+    /// What it counts in; `None`: it is not counted yet.
+    pub tally: Option<Tally>,
 }
 
 impl Job {

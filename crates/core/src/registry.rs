@@ -1,13 +1,22 @@
 //! All objects: by key, by name, and by the watch that shows them.
+//!
+//! [`Registry::get_mut`] opens an object, and [`Registry::close`] closes it again. An object is held as a [`Job`]
+//! while it is open or something is under way for it, and otherwise packed, in about a fifth of the memory.
 
 use crate::{
     effects::{ObjectEvent, ObjectKey, Source},
     job::Job,
     keys::JobKey,
+    packed::Packed,
 };
+use hashbrown::HashTable;
 use slotmap::SlotMap;
+#[cfg(test)]
+use std::cell::Cell;
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::{BuildHasher, RandomState},
+    ops::Deref,
     sync::Arc,
 };
 
@@ -20,10 +29,73 @@ struct Listing {
 /// The objects.
 #[derive(Debug, Default)]
 pub struct Registry {
-    jobs: SlotMap<JobKey, Box<Job>>,
-    by_name: HashMap<ObjectKey, JobKey>,
+    objects: SlotMap<JobKey, Object>,
+    /// Keys by name. The names themselves are in the objects alone.
+    names: HashTable<JobKey>,
+    hasher: RandomState,
+    /// Objects that were opened, those included that were closed since.
+    opened: Vec<JobKey>,
+    /// Where objects are packed.
+    buffer: Vec<u8>,
     listings: HashMap<Source, Listing>,
     undecodable: BTreeMap<ObjectKey, Undecodable>,
+    /// How often an object was looked at, opened, or closed.
+    #[cfg(test)]
+    pub visits: Cell<u64>,
+    /// Checks of each object that is packed that it unpacks to what it was.
+    #[cfg(test)]
+    pub checks_packing: bool,
+}
+
+#[derive(Debug)]
+struct Object {
+    /// Shared by all objects of the Secret.
+    namespace: Arc<str>,
+    body: Body,
+    /// The list of its watch that showed it last.
+    mark: u32,
+    /// The watch that shows it.
+    source: Source,
+    is_open: bool,
+}
+
+#[derive(Debug)]
+enum Body {
+    Live(Box<Job>),
+    Packed(Packed),
+}
+
+impl Object {
+    fn name(&self) -> &str {
+        match &self.body {
+            Body::Live(job) => &job.key.name,
+            Body::Packed(packed) => packed.name(),
+        }
+    }
+
+    fn hash(&self, hasher: &RandomState) -> u64 {
+        hasher.hash_one((&*self.namespace, self.name()))
+    }
+}
+
+/// An object to look at: as it is held, or unpacked for that.
+#[derive(Debug)]
+pub enum View<'a> {
+    /// As it is held.
+    Held(&'a Job),
+    /// Unpacked.
+    Unpacked(Box<Job>),
+}
+
+impl Deref for View<'_> {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        match self {
+            Self::Held(job) => job,
+            Self::Unpacked(job) => job,
+        }
+    }
 }
 
 /// An object that does not decode: it is reported once.
@@ -49,8 +121,9 @@ impl Registry {
         let mark = listing.mark;
         self.undecodable
             .retain(|_, object| object.source != source || object.mark == mark);
-        self.iter()
-            .filter(|(_, job)| job.source == source && job.mark != mark)
+        self.objects
+            .iter()
+            .filter(|(_, object)| object.source == source && object.mark != mark)
             .map(|(key, _)| key)
             .collect()
     }
@@ -64,16 +137,16 @@ impl Registry {
     }
 
     /// The mark of the current list of a source.
-    pub fn mark_of(&mut self, source: Source) -> u32 {
+    fn mark_of(&mut self, source: Source) -> u32 {
         self.listings.entry(source).or_default().mark
     }
 
     /// Notes that the object was seen.
     pub fn mark(&mut self, key: JobKey, source: Source) {
         let mark = self.mark_of(source);
-        if let Some(job) = self.get_mut(key) {
-            job.source = source;
-            job.mark = mark;
+        if let Some(object) = self.objects.get_mut(key) {
+            object.source = source;
+            object.mark = mark;
         }
     }
 
@@ -113,61 +186,162 @@ impl Registry {
         }
     }
 
-    /// The object of this name.
+    /// The key of the object of this name.
     #[must_use]
-    pub fn find(&self, name: &ObjectKey) -> Option<(JobKey, &Job)> {
-        let key = *self.by_name.get(name)?;
-        Some((key, self.get(key)?))
+    pub fn key_of(&self, name: &ObjectKey) -> Option<JobKey> {
+        let hash = self.hasher.hash_one((&*name.namespace, &*name.name));
+        let is_named = |key: &JobKey| {
+            let object = &self.objects[*key];
+            object.namespace == name.namespace && *object.name() == *name.name
+        };
+        self.names.find(hash, is_named).copied()
     }
 
-    /// The object, if it is still there.
+    /// The object, if it is still there. One that is packed is unpacked for that.
     #[must_use]
-    pub fn get(&self, key: JobKey) -> Option<&Job> {
-        self.jobs.get(key).map(|job| &**job)
+    pub fn get(&self, key: JobKey) -> Option<View<'_>> {
+        let object = self.objects.get(key)?;
+        self.count_visit();
+        Some(match &object.body {
+            Body::Live(job) => View::Held(job),
+            Body::Packed(packed) => View::Unpacked(packed.unpack(&object.namespace)),
+        })
     }
 
-    /// The object, if it is still there.
+    /// The object, if it is open.
+    pub fn get_opened(&mut self, key: JobKey) -> Option<&mut Job> {
+        match self.objects.get_mut(key)? {
+            Object {
+                body: Body::Live(job),
+                is_open: true,
+                ..
+            } => Some(job),
+            _ => None,
+        }
+    }
+
+    /// Opens the object, if it is still there.
     pub fn get_mut(&mut self, key: JobKey) -> Option<&mut Job> {
-        self.jobs.get_mut(key).map(|job| &mut **job)
+        self.count_visit();
+        let object = self.objects.get_mut(key)?;
+        if !object.is_open {
+            object.is_open = true;
+            self.opened.push(key);
+            if let Body::Packed(packed) = &object.body {
+                object.body = Body::Live(packed.unpack(&object.namespace));
+            }
+        }
+        match &mut object.body {
+            Body::Live(job) => Some(job),
+            Body::Packed(_) => None,
+        }
     }
 
-    /// Adds the object that `make` makes for its key.
-    pub fn insert_with_key(&mut self, make: impl FnOnce(JobKey) -> Job) -> JobKey {
-        let key = self.jobs.insert_with_key(|key| Box::new(make(key)));
-        self.by_name.insert(self.jobs[key].key.clone(), key);
+    /// The objects that were opened since this was called last. Some may be closed already.
+    pub fn take_opened(&mut self) -> Vec<JobKey> {
+        std::mem::take(&mut self.opened)
+    }
+
+    /// Closes an object: it is packed, unless something is under way for it.
+    pub fn close(&mut self, key: JobKey) {
+        let Some(object) = self.objects.get_mut(key).filter(|object| object.is_open) else {
+            return;
+        };
+        object.is_open = false;
+        let Body::Live(job) = &object.body else {
+            return;
+        };
+        let Some(packed) = Packed::pack(job, &mut self.buffer) else {
+            return;
+        };
+        #[cfg(test)]
+        if self.checks_packing {
+            let unpacked = packed.unpack(&object.namespace);
+            assert_eq!(format!("{unpacked:?}"), format!("{job:?}"));
+        }
+        object.body = Body::Packed(packed);
+    }
+
+    /// Adds an object that this watch shows, and opens it.
+    pub fn insert(&mut self, source: Source, job: Job) -> JobKey {
+        let object = Object {
+            namespace: job.key.namespace.clone(),
+            body: Body::Live(Box::new(job)),
+            mark: self.mark_of(source),
+            source,
+            is_open: true,
+        };
+        let hash = object.hash(&self.hasher);
+        let key = self.objects.insert(object);
+        let (objects, hasher) = (&self.objects, &self.hasher);
+        let rehash = |key: &JobKey| objects[*key].hash(hasher);
+        self.names.insert_unique(hash, key, rehash);
+        self.opened.push(key);
         key
     }
 
     /// Takes an object out.
     pub fn remove(&mut self, key: JobKey) -> Option<Box<Job>> {
-        let job = self.jobs.remove(key)?;
-        self.by_name.remove(&job.key);
-        Some(job)
-    }
-
-    /// All of them.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (JobKey, &mut Job)> {
-        self.jobs.iter_mut().map(|(key, job)| (key, &mut **job))
+        let object = self.objects.remove(key)?;
+        let hash = object.hash(&self.hasher);
+        if let Ok(entry) = self.names.find_entry(hash, |other| *other == key) {
+            entry.remove();
+        }
+        Some(match object.body {
+            Body::Live(job) => job,
+            Body::Packed(packed) => packed.unpack(&object.namespace),
+        })
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.jobs.len()
+        self.objects.len()
     }
 
-    /// Names and sizes of what is held of objects.
+    /// The keys of all, or of those that one watch shows.
+    #[must_use]
+    pub fn keys(&self, of: Option<Source>) -> Vec<JobKey> {
+        let is_meant = |object: &Object| of.is_none_or(|source| object.source == source);
+        let objects = self.objects.iter();
+        objects
+            .filter(|(_, object)| is_meant(object))
+            .map(|(key, _)| key)
+            .collect()
+    }
+
     #[cfg(test)]
-    pub fn sizes(&self) -> [(&'static str, usize); 3] {
-        [
-            ("objects", self.jobs.len()),
-            ("names", self.by_name.len()),
-            ("undecodable objects", self.undecodable.len()),
-        ]
+    fn count_visit(&self) {
+        self.visits.update(|visits| visits + 1);
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, reason = "only tests count")]
+    fn count_visit(&self) {}
+}
+
+/// For tests.
+#[cfg(test)]
+impl Registry {
+    /// The object of this name.
+    pub fn find(&self, name: &ObjectKey) -> Option<(JobKey, View<'_>)> {
+        let key = self.key_of(name)?;
+        Some((key, self.get(key)?))
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = (JobKey, &Job)> {
-        self.jobs.iter().map(|(key, job)| (key, &**job))
+    pub fn iter(&self) -> impl Iterator<Item = (JobKey, View<'_>)> {
+        let keys = self.objects.keys();
+        keys.filter_map(|key| Some((key, self.get(key)?)))
+    }
+
+    /// Names and sizes of what is held of objects.
+    pub fn sizes(&self) -> [(&'static str, usize); 4] {
+        [
+            ("objects", self.objects.len()),
+            ("names", self.names.len()),
+            ("opened objects", self.opened.len()),
+            ("undecodable objects", self.undecodable.len()),
+        ]
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     config::Config,
     effects::{Precondition, WriteResult},
     evidence::Evidence,
+    packed::{Pack, Reader, Writer, pack_fields, unpack_fields},
     phase::Priority,
     status::{Snapshot, comes_from, looks_finished, same_owned_part, shown_end, unowned},
     version,
@@ -138,7 +139,81 @@ struct Edits {
     repair_at: Duration,
 }
 
+/// What is at rest alone is packed: [`Sync::is_at_rest`].
+impl Pack for Sync {
+    fn empty() -> Self {
+        Self::new(Arc::default())
+    }
+
+    fn is_empty(&self) -> bool {
+        false
+    }
+
+    fn pack(&self, to: &mut Writer<'_>) {
+        let Self {
+            version,
+            is_seen,
+            remote: _,
+            unowned: _,
+            unconfirmed: _,
+            stage: _,
+            consecutive_conflicts,
+            deletion_conflicts,
+            is_fresh,
+            consecutive_errors,
+            edits: _,
+        } = self;
+        let acknowledged = self.acknowledged().map(|snapshot| &**snapshot);
+        pack_fields!(
+            to,
+            version,
+            is_seen,
+            &acknowledged.cloned(),
+            consecutive_conflicts,
+            deletion_conflicts,
+            is_fresh,
+            consecutive_errors,
+        );
+    }
+
+    fn unpack(from: &mut Reader<'_>) -> Self {
+        unpack_fields!(
+            from,
+            version,
+            is_seen,
+            acknowledged,
+            consecutive_conflicts,
+            deletion_conflicts,
+            is_fresh,
+            consecutive_errors,
+        );
+        let acknowledged: Option<Snapshot> = acknowledged;
+        Self {
+            is_seen,
+            remote: match acknowledged {
+                Some(snapshot) => Remote::Acknowledged(Arc::new(snapshot)),
+                None => Remote::NotOurs(None),
+            },
+            consecutive_conflicts,
+            deletion_conflicts,
+            is_fresh,
+            consecutive_errors,
+            ..Self::new(version)
+        }
+    }
+}
+
 impl Sync {
+    /// Whether no change is under way, and the status, if there is one, is the acknowledged snapshot to the letter.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.stage, ChangeStage::Idle)
+            && matches!(self.remote, Remote::Acknowledged(_) | Remote::NotOurs(None))
+            && self.unowned.is_none()
+            && self.unconfirmed.is_empty()
+            && self.edits.is_none()
+    }
+
     /// An object as first seen, with its status still to be adopted.
     #[must_use]
     pub fn new(version: Arc<str>) -> Self {

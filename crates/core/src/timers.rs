@@ -1,46 +1,40 @@
 //! One timer an object: when its decision may change without an input.
 
-use crate::keys::JobKey;
-use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+use crate::{keys::JobKey, time};
+use std::{collections::BTreeSet, time::Duration};
 
-/// Timers of all objects. One that was replaced stays in the heap until it fires or until those outnumber
-/// the valid ones; the object knows which is valid.
+/// The timers of all objects, in nanoseconds on the steady clock.
 #[derive(Debug, Default)]
-pub struct Timers(BinaryHeap<Reverse<(Duration, JobKey)>>);
+pub struct Timers(BTreeSet<(u64, JobKey)>);
 
 impl Timers {
-    /// Sets a timer. `valid`: how many objects have one at most, and which are theirs.
-    pub fn set(
-        &mut self,
-        at: Duration,
-        job: JobKey,
-        objects: usize,
-        is_valid: impl Fn(Duration, JobKey) -> bool,
-    ) {
-        self.0.push(Reverse((at, job)));
-        self.shrink(objects, is_valid);
+    /// Sets the timer of an object in place of the one that it has.
+    pub fn set(&mut self, job: JobKey, before: Option<Duration>, at: Duration) {
+        self.remove(job, before);
+        self.0.insert((time::nanos(at), job));
     }
 
-    /// Drops replaced timers where they outnumber the objects.
-    pub fn shrink(&mut self, objects: usize, is_valid: impl Fn(Duration, JobKey) -> bool) {
-        if self.0.len() > 2 * objects {
-            self.0.retain(|Reverse((at, job))| is_valid(*at, *job));
+    /// Removes the timer of an object, if it has one.
+    pub fn remove(&mut self, job: JobKey, timer: Option<Duration>) {
+        if let Some(at) = timer {
+            self.0.remove(&(time::nanos(at), job));
         }
     }
 
     /// When the next one fires.
     #[must_use]
     pub fn next_wake(&self) -> Option<Duration> {
-        self.0.peek().map(|Reverse((at, _))| *at)
+        let (at, _) = self.0.first()?;
+        Some(Duration::from_nanos(*at))
     }
 
-    /// The next one that is due.
-    pub fn pop_due(&mut self, at: Duration) -> Option<(Duration, JobKey)> {
+    /// Takes out the next one that is due.
+    pub fn pop_due(&mut self, at: Duration) -> Option<JobKey> {
         self.next_wake().filter(|due| *due <= at)?;
-        self.0.pop().map(|Reverse(timer)| timer)
+        self.0.pop_first().map(|(_, job)| job)
     }
 
-    /// How many there are, replaced ones included.
+    /// How many there are.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.0.len()

@@ -6,6 +6,7 @@ use crate::{
     WriteResult,
     intake::INVALID_OBJECT,
     job::{Job, PollStage},
+    registry::View,
     keys::GroupKey,
     phase::Phase,
     time::Due,
@@ -79,7 +80,7 @@ pub struct Oracles {
     events: [HashMap<String, (&'static str, usize)>; 2],
 }
 
-fn jobs(tracker: &Tracker) -> impl Iterator<Item = &Job> {
+fn jobs(tracker: &Tracker) -> impl Iterator<Item = View<'_>> {
     tracker.state.jobs.iter().map(|(_, job)| job)
 }
 
@@ -152,7 +153,7 @@ impl Oracles {
                 let job = tracker.state.jobs.get(ticket.job);
                 memory
                     .unread
-                    .retain(|uid| job.is_none_or(|job| job.uid != *uid));
+                    .retain(|uid| job.as_ref().is_none_or(|job| job.uid != *uid));
             }
             Input::Polled(ticket, seen) => memory.answered(now, config, tracker, ticket, seen),
             _ => {}
@@ -182,7 +183,7 @@ impl Oracles {
             }
         }
         for job in jobs(tracker) {
-            memory.note(now, config, job, leading && was_leading);
+            memory.note(now, config, &job, leading && was_leading);
         }
         // What was published without leadership would be published late, at its beginning.
         let has_begun = leading && !was_leading;
@@ -259,7 +260,7 @@ impl Oracles {
         let job = tracker.state.jobs.get(poll.ticket.job);
         let job = job.expect("effects name live objects");
         assert!(!job.is_being_deleted, "polled though deleted: {job:?}");
-        self.processes[process].poll_sent(now, config, tracker, job, poll, host);
+        self.processes[process].poll_sent(now, config, tracker, &job, poll, host);
     }
 
     /// A status is sent by a process.
@@ -315,7 +316,7 @@ impl Memory {
         let Some(job) = job else {
             return;
         };
-        let credential = credential(tracker, job);
+        let credential = credential(tracker, &job);
         if let Some(pause) = asked_pause(config, seen) {
             let until = now + pause;
             let queried = seen.queried.as_ref();

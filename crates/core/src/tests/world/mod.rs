@@ -230,6 +230,7 @@ impl World {
     pub fn feed(&mut self, input: Input) {
         let mut output = std::mem::take(&mut self.output);
         let step = self.oracles_before(&input);
+        self.tracker.state.jobs.checks_packing = self.check_decisions;
         self.tracker.handle(self.present(), input, &mut output);
         if !self.tracker.state.leading {
             invariants::check_standby(&output);
@@ -260,6 +261,7 @@ impl World {
         );
         if self.check_decisions {
             invariants::check_decisions(self);
+            invariants::check_totals(self);
         }
     }
 
