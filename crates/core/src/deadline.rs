@@ -4,7 +4,7 @@
 //! process into a time on the steady clock, so no later step of the wall clock moves a deadline or
 //! deletes anything early.
 
-use crate::{packed::pack_struct, time::Moment};
+use crate::{pack::pack_struct, time::Moment};
 use std::time::Duration;
 
 /// The limits of one object and what they count from. Times are on the steady clock.

@@ -6,7 +6,7 @@
 use crate::{
     config::Config,
     facts::{Cause, Facts, Wait},
-    packed::pack_struct,
+    pack::pack_struct,
     phase::{Detail, Phase},
     time::Moment,
 };

@@ -3,8 +3,9 @@
 //! Deficit round robin with a quantum of one (Shreedhar and Varghese, 1995): an owner whose item cost more than
 //! its turn owes the difference, and is passed over until it has paid.
 
+use hashbrown::HashMap;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     hash::Hash,
 };
 
@@ -25,6 +26,12 @@ struct Owner<T> {
     /// Turns that are still to be passed over.
     debt: u32,
     turn: u64,
+}
+
+impl<T> Owner<T> {
+    fn is_idle(&self) -> bool {
+        self.items.is_empty() && self.debt == 0
+    }
 }
 
 impl<K, T> Default for FairQueue<K, T> {
@@ -75,21 +82,23 @@ impl<K: Clone + Eq + Hash, T: Ord> FairQueue<K, T> {
                 from = turn + 1;
                 continue;
             }
-            let key = key.clone();
-            self.round.remove(&turn);
+            let key = self.round.remove(&turn)?;
             let owner = self.owners.get_mut(&key)?;
-            owner.turn = self.next_turn;
-            self.round.insert(self.next_turn, key.clone());
-            self.next_turn += 1;
             let item = if owner.debt > 0 {
                 owner.debt -= 1;
                 None
             } else {
                 owner.items.pop_first()
             };
-            self.len -= usize::from(item.is_some());
-            self.drop_if_idle(&key);
+            if owner.is_idle() {
+                self.owners.remove(&key);
+            } else {
+                owner.turn = self.next_turn;
+                self.round.insert(self.next_turn, key.clone());
+            }
+            self.next_turn += 1;
             if let Some(item) = item {
+                self.len -= 1;
                 return Some((key, item));
             }
         }
@@ -115,11 +124,10 @@ impl<K: Clone + Eq + Hash, T: Ord> FairQueue<K, T> {
         }
         let round = &mut self.round;
         self.owners.retain(|_, owner| {
-            let is_idle = owner.items.is_empty() && owner.debt == 0;
-            if is_idle {
+            if owner.is_idle() {
                 round.remove(&owner.turn);
             }
-            !is_idle
+            !owner.is_idle()
         });
     }
 
@@ -179,10 +187,7 @@ impl<K: Clone + Eq + Hash, T: Ord> FairQueue<K, T> {
     }
 
     fn drop_if_idle(&mut self, key: &K) {
-        if let Some(owner) = self.owners.get(key)
-            && owner.items.is_empty()
-            && owner.debt == 0
-        {
+        if let Some(owner) = self.owners.get(key).filter(|owner| owner.is_idle()) {
             self.round.remove(&owner.turn);
             self.owners.remove(key);
         }

@@ -2,6 +2,7 @@
 
 use crate::{
     cadence,
+    compact::Compact,
     deadline::Limits,
     effects::{CredentialRef, ObjectEvent, ObjectKey, Source},
     evidence::Evidence,
@@ -18,7 +19,7 @@ use crate::{
 use image_export_api::{
     ImageExportJob, ImageExportJobStatus, POLL_REQUEST_ANNOTATION, POLL_REQUEST_MAX_BYTES,
 };
-use std::{cmp::Ordering, sync::Arc};
+use std::cmp::Ordering;
 
 /// Event reason: an object that the operator cannot read. Published once an object.
 pub const INVALID_OBJECT: &str = "InvalidObject";
@@ -44,12 +45,17 @@ pub fn apply_object(state: &mut State, now: Moment, source: Source, object: Box<
     if let Some(key) = state.jobs.key_of(&name)
         && let Some(job) = state.jobs.get_mut(key)
     {
-        if *job.uid == **uid {
+        if job.uid == **uid {
             state.jobs.mark(key, source);
             apply_newer(state, now, key, object);
             return;
         }
-        if version::compare(version, &job.sync.version) == Some(Ordering::Less) {
+        if job
+            .sync
+            .version
+            .look(|known| version::compare(version, known))
+            == Some(Ordering::Less)
+        {
             // An earlier incarnation, shown late: what is deleted does not come back.
             return;
         }
@@ -61,8 +67,8 @@ pub fn apply_object(state: &mut State, now: Moment, source: Source, object: Box<
 
 fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: &ImageExportJob) {
     let (meta, spec) = (&object.metadata, &object.spec);
-    let text = |field: &Option<String>| Arc::from(field.as_deref().unwrap_or_default());
-    let uid: Arc<str> = text(&meta.uid);
+    let text = |field: &Option<String>| Compact::from(field.as_deref().unwrap_or_default());
+    let uid = meta.uid.as_deref().unwrap_or_default();
     let reference = CredentialRef {
         namespace: name.namespace.clone(),
         cloud: spec.cloud_credentials_ref.clone(),
@@ -84,8 +90,8 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
                 namespace: state.secrets.reference(secret).namespace.clone(),
                 name: name.name,
             },
-            seed: cadence::seed(&uid),
-            uid,
+            seed: cadence::seed(uid),
+            uid: uid.into(),
             generation: meta.generation.unwrap_or_default(),
             id: spec.job_id.clone(),
             period_seconds: None,
@@ -291,7 +297,7 @@ pub fn apply_undecodable(
     if let Some(key) = state.jobs.key_of(name)
         && let Some(job) = state.jobs.get_mut(key)
     {
-        if *job.uid == *uid {
+        if job.uid == *uid {
             state.jobs.mark(key, source);
         } else {
             state.forget(now, key);
@@ -315,7 +321,7 @@ pub fn apply_listed(state: &mut State, now: Moment, source: Source) {
     for key in state.jobs.end_list(source) {
         state.forget(now, key);
     }
-    state.set_intervals(now, Some(source));
+    state.set_intervals(now, source);
 }
 
 /// Applies the deletion of an object.
@@ -323,7 +329,7 @@ pub fn apply_deleted(state: &mut State, now: Moment, name: &ObjectKey, uid: Opti
     state.jobs.forget_undecodable(name, uid);
     if let Some(key) = state.jobs.key_of(name)
         && let Some(job) = state.jobs.get_mut(key)
-        && uid.is_none_or(|uid| *job.uid == *uid)
+        && uid.is_none_or(|uid| job.uid == *uid)
     {
         state.forget(now, key);
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     cadence,
+    compact::Compact,
     config::{Config, PollMode},
     deadline::Limits,
     effects::ObjectKey,
@@ -86,7 +87,7 @@ pub struct Job {
     /// Where the object is.
     pub key: ObjectKey,
     /// Its uid.
-    pub uid: Arc<str>,
+    pub uid: Compact,
     /// Seed of the poll instants and of jitter, a hash of the uid.
     pub seed: u64,
 

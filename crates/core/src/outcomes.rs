@@ -344,7 +344,13 @@ pub fn apply_fetch(state: &mut State, now: Moment, ticket: &FetchTicket, result:
     };
     state.dirty.push(key);
     match result {
-        FetchResult::Found(object) if object.metadata.uid.as_deref() == Some(&*job.uid) => {
+        FetchResult::Found(object)
+            if object
+                .metadata
+                .uid
+                .as_deref()
+                .is_some_and(|uid| job.uid == *uid) =>
+        {
             if job.sync.apply_fetched(&object) {
                 intake::apply_content(state, now, key, &object);
             }

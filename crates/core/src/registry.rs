@@ -5,20 +5,16 @@
 
 use crate::{
     effects::{ObjectEvent, ObjectKey, Source},
-    job::Job,
+    job::{Job, PollStage},
     keys::JobKey,
+    pack::Words,
     packed::Packed,
 };
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use slotmap::SlotMap;
 #[cfg(test)]
 use std::cell::Cell;
-use std::{
-    collections::{BTreeMap, HashMap},
-    hash::{BuildHasher, RandomState},
-    ops::Deref,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, hash::BuildHasher, ops::Deref, sync::Arc};
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Listing {
@@ -26,15 +22,29 @@ struct Listing {
     is_complete: bool,
 }
 
+/// So many objects at most stay as they are: all if there are no more, and otherwise those that wait for their turn to
+/// be polled, which mostly comes soon.
+const LIVE_MAX: usize = 2000;
+
+/// So many spare boxes are kept.
+const SPARE: usize = 64;
+
 /// The objects.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
     objects: SlotMap<JobKey, Object>,
     /// Keys by name. The names themselves are in the objects alone.
     names: HashTable<JobKey>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     /// Objects that were opened, those included that were closed since.
     opened: Vec<JobKey>,
+    /// Boxes of objects that were packed, for the next that are unpacked: cheaper than to allocate them.
+    spare: Vec<Box<Job>>,
+    /// How many objects are not packed.
+    live: usize,
+    /// How many need not be.
+    pub live_max: usize,
+    words: Words,
     /// Where objects are packed.
     buffer: Vec<u8>,
     listings: HashMap<Source, Listing>,
@@ -73,7 +83,7 @@ impl Object {
         }
     }
 
-    fn hash(&self, hasher: &RandomState) -> u64 {
+    fn hash(&self, hasher: &DefaultHashBuilder) -> u64 {
         hasher.hash_one((&*self.namespace, self.name()))
     }
 }
@@ -106,6 +116,28 @@ struct Undecodable {
     mark: u32,
     /// The report, until a leader publishes it.
     report: Option<ObjectEvent>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            objects: SlotMap::with_key(),
+            names: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            opened: Vec::new(),
+            spare: Vec::new(),
+            live: 0,
+            live_max: LIVE_MAX,
+            words: Words::default(),
+            buffer: Vec::new(),
+            listings: HashMap::new(),
+            undecodable: BTreeMap::new(),
+            #[cfg(test)]
+            visits: Cell::new(0),
+            #[cfg(test)]
+            checks_packing: false,
+        }
+    }
 }
 
 impl Registry {
@@ -204,8 +236,20 @@ impl Registry {
         self.count_visit();
         Some(match &object.body {
             Body::Live(job) => View::Held(job),
-            Body::Packed(packed) => View::Unpacked(packed.unpack(&object.namespace)),
+            Body::Packed(packed) => {
+                let job = packed.unpack(&self.words, &object.namespace);
+                View::Unpacked(Box::new(job))
+            }
         })
+    }
+
+    /// The object, unless it is packed, as it is while nothing is under way for it.
+    #[must_use]
+    pub fn get_unpacked(&self, key: JobKey) -> Option<&Job> {
+        match &self.objects.get(key)?.body {
+            Body::Live(job) => Some(job),
+            Body::Packed(_) => None,
+        }
     }
 
     /// The object, if it is open.
@@ -228,7 +272,16 @@ impl Registry {
             object.is_open = true;
             self.opened.push(key);
             if let Body::Packed(packed) = &object.body {
-                object.body = Body::Live(packed.unpack(&object.namespace));
+                let job = packed.unpack(&self.words, &object.namespace);
+                let job = match self.spare.pop() {
+                    Some(mut spare) => {
+                        *spare = job;
+                        spare
+                    }
+                    None => Box::new(job),
+                };
+                object.body = Body::Live(job);
+                self.live += 1;
             }
         }
         match &mut object.body {
@@ -237,13 +290,18 @@ impl Registry {
         }
     }
 
-    /// The objects that were opened since this was called last. Some may be closed already.
-    pub fn take_opened(&mut self) -> Vec<JobKey> {
-        std::mem::take(&mut self.opened)
+    /// The next of the objects that were opened. It may be closed already.
+    pub fn next_opened(&mut self) -> Option<JobKey> {
+        let next = self.opened.pop();
+        if next.is_none() {
+            self.opened.shrink_to(LIVE_MAX);
+        }
+        next
     }
 
     /// Closes an object: it is packed, unless something is under way for it.
     pub fn close(&mut self, key: JobKey) {
+        let is_small = self.objects.len() <= self.live_max;
         let Some(object) = self.objects.get_mut(key).filter(|object| object.is_open) else {
             return;
         };
@@ -251,15 +309,24 @@ impl Registry {
         let Body::Live(job) = &object.body else {
             return;
         };
-        let Some(packed) = Packed::pack(job, &mut self.buffer) else {
+        let is_next = matches!(job.polling.stage, PollStage::Queued(_));
+        if self.live <= self.live_max && (is_next || is_small) {
+            return;
+        }
+        let Some(packed) = Packed::pack(job, &mut self.words, &mut self.buffer) else {
             return;
         };
+        self.live -= 1;
         #[cfg(test)]
         if self.checks_packing {
-            let unpacked = packed.unpack(&object.namespace);
+            let unpacked = packed.unpack(&self.words, &object.namespace);
             assert_eq!(format!("{unpacked:?}"), format!("{job:?}"));
         }
-        object.body = Body::Packed(packed);
+        if let Body::Live(job) = std::mem::replace(&mut object.body, Body::Packed(packed))
+            && self.spare.len() < SPARE
+        {
+            self.spare.push(job);
+        }
     }
 
     /// Adds an object that this watch shows, and opens it.
@@ -273,6 +340,7 @@ impl Registry {
         };
         let hash = object.hash(&self.hasher);
         let key = self.objects.insert(object);
+        self.live += 1;
         let (objects, hasher) = (&self.objects, &self.hasher);
         let rehash = |key: &JobKey| objects[*key].hash(hasher);
         self.names.insert_unique(hash, key, rehash);
@@ -281,15 +349,18 @@ impl Registry {
     }
 
     /// Takes an object out.
-    pub fn remove(&mut self, key: JobKey) -> Option<Box<Job>> {
+    pub fn remove(&mut self, key: JobKey) -> Option<Job> {
         let object = self.objects.remove(key)?;
         let hash = object.hash(&self.hasher);
         if let Ok(entry) = self.names.find_entry(hash, |other| *other == key) {
             entry.remove();
         }
         Some(match object.body {
-            Body::Live(job) => job,
-            Body::Packed(packed) => packed.unpack(&object.namespace),
+            Body::Live(job) => {
+                self.live -= 1;
+                *job
+            }
+            Body::Packed(packed) => packed.unpack(&self.words, &object.namespace),
         })
     }
 
@@ -302,6 +373,9 @@ impl Registry {
     /// The keys of all, or of those that one watch shows.
     #[must_use]
     pub fn keys(&self, of: Option<Source>) -> Vec<JobKey> {
+        #[cfg(test)]
+        self.visits
+            .update(|visits| visits + self.objects.len() as u64);
         let is_meant = |object: &Object| of.is_none_or(|source| object.source == source);
         let objects = self.objects.iter();
         objects
@@ -333,6 +407,17 @@ impl Registry {
     pub fn iter(&self) -> impl Iterator<Item = (JobKey, View<'_>)> {
         let keys = self.objects.keys();
         keys.filter_map(|key| Some((key, self.get(key)?)))
+    }
+
+    /// The bytes of all packed objects.
+    pub fn packed_bytes(&self) -> usize {
+        let objects = self.objects.values();
+        objects
+            .map(|object| match &object.body {
+                Body::Live(_) => 0,
+                Body::Packed(packed) => packed.len(),
+            })
+            .sum()
     }
 
     /// Names and sizes of what is held of objects.

@@ -4,7 +4,8 @@
 //! 1998). One that is alone gets half of them; each further one half of what is left, until all hold alike.
 //! None is reserved for owners that want none, and none is out of reach of one that wants its first.
 
-use std::{collections::HashMap, hash::Hash};
+use hashbrown::HashMap;
+use std::hash::Hash;
 
 /// Slots of which each owner may hold some.
 #[derive(Debug)]

@@ -17,7 +17,8 @@ use crate::{
     totals::{Tally, Totals},
     write_queue::WriteQueue,
 };
-use std::{collections::HashMap, time::Duration};
+use hashbrown::HashMap;
+use std::time::Duration;
 
 /// Things worth counting that only the core sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,7 +137,7 @@ impl State {
             self.totals.recount(job.tally.as_ref(), None);
             self.secrets.recount(key, job.tally.as_ref(), None);
             self.secrets.leave(job.secret);
-            self.timers.remove(key, job.timer);
+            self.timers.replace(key, job.timer, None);
             if let Some(host) = job.polling.failed_at {
                 self.hosts.leave(host, key);
             }
@@ -185,10 +186,10 @@ impl State {
         job.set_interval(config, now.at, interval, is_polled);
     }
 
-    /// The same for all that are followed, or those of one source: some objects have shown how long jobs last.
-    pub fn set_intervals(&mut self, now: Moment, of: Option<Source>) {
+    /// The same for all of one source that are followed: some objects have shown how long jobs last.
+    pub fn set_intervals(&mut self, now: Moment, of: Source) {
         if self.config.poll_mode == PollMode::Adaptive {
-            for key in self.jobs.keys(of) {
+            for key in self.jobs.keys(Some(of)) {
                 if self.jobs.get_mut(key).is_some_and(|job| job.is_active()) {
                     self.set_interval(now, key, false);
                     self.dirty.push(key);
@@ -200,12 +201,6 @@ impl State {
 
     /// Counts an object that is open as it is now, and closes it.
     pub fn close(&mut self, now: Moment, key: JobKey) {
-        self.recount(now, key);
-        self.jobs.close(key);
-    }
-
-    /// Counts an object that is open as it is now.
-    pub fn recount(&mut self, now: Moment, key: JobKey) {
         let Some(job) = self.jobs.get_opened(key) else {
             return;
         };
@@ -217,6 +212,7 @@ impl State {
             self.totals.recount(before.as_ref(), after);
             self.secrets.recount(key, before.as_ref(), after);
         }
+        self.jobs.close(key);
     }
 
     /// Queues a change of an object, whose stage is set by the caller.
@@ -262,14 +258,12 @@ impl State {
         sizes
     }
 
-    /// Sets the timer of an object, unless one fires before it anyway.
-    pub fn set_timer(&mut self, key: JobKey, at: Duration) {
-        let Some(job) = self.jobs.get_mut(key) else {
-            return;
-        };
-        if job.timer.is_none_or(|set| at < set) {
-            let before = job.timer.replace(at);
-            self.timers.set(key, before, at);
+    /// Sets the timer of an object.
+    pub fn set_timer(&mut self, now: Moment, key: JobKey, at: Option<Duration>) {
+        if let Some(job) = self.jobs.get_mut(key) {
+            let fires = job.timer.filter(|at| *at > now.at);
+            self.timers.replace(key, fires, at);
+            job.timer = at;
         }
     }
 
@@ -305,7 +299,7 @@ impl State {
         if let Some(job) = self.jobs.get(key).filter(|_| self.leading) {
             self.output.events.push(ObjectEvent {
                 key: job.key.clone(),
-                uid: job.uid.clone(),
+                uid: job.uid.text(),
                 reason,
                 warning,
                 note,
@@ -321,9 +315,12 @@ pub fn acknowledged_phase(job: &Job) -> Option<Phase> {
 
 /// Whether the change of this priority that is queued for an object is still to be sent.
 fn waits(jobs: &Registry, key: JobKey, priority: Priority) -> bool {
-    jobs.get(key).is_some_and(|job| match job.sync.stage {
-        ChangeStage::Queued(queued) => queued == priority,
-        ChangeStage::Unconfirmed { is_queued, .. } => is_queued && priority == Priority::Confirm,
-        _ => false,
-    })
+    jobs.get_unpacked(key)
+        .is_some_and(|job| match job.sync.stage {
+            ChangeStage::Queued(queued) => queued == priority,
+            ChangeStage::Unconfirmed { is_queued, .. } => {
+                is_queued && priority == Priority::Confirm
+            }
+            _ => false,
+        })
 }

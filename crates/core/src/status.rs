@@ -4,7 +4,7 @@ use crate::{
     evidence::Evidence,
     facts::{Cause, Facts},
     message::{message, succeeded_message},
-    packed::{Pack, Reader, Writer, pack_fields, pack_struct, unpack_fields},
+    pack::{Pack, Reader, Writer, pack_fields, pack_struct, unpack_fields},
     phase::{Activity, Phase},
 };
 use image_export_api::{

@@ -1,37 +1,47 @@
 //! One timer an object: when its decision may change without an input.
 
-use crate::{keys::JobKey, time};
+use crate::{keys::JobKey, time::nanos};
+use slotmap::{Key, KeyData};
 use std::{collections::BTreeSet, time::Duration};
 
-/// The timers of all objects, in nanoseconds on the steady clock.
+/// The timers of all objects, the next one first.
 #[derive(Debug, Default)]
-pub struct Timers(BTreeSet<(u64, JobKey)>);
+pub struct Timers(BTreeSet<Timer>);
+
+/// A time in nanoseconds on the steady clock, and below it the key of an object: one number, as that is fast to
+/// compare.
+type Timer = u128;
+
+fn timer(at: Duration, job: JobKey) -> Timer {
+    Timer::from(nanos(at)) << 64 | Timer::from(job.data().as_ffi())
+}
 
 impl Timers {
-    /// Sets the timer of an object in place of the one that it has.
-    pub fn set(&mut self, job: JobKey, before: Option<Duration>, at: Duration) {
-        self.remove(job, before);
-        self.0.insert((time::nanos(at), job));
-    }
-
-    /// Removes the timer of an object, if it has one.
-    pub fn remove(&mut self, job: JobKey, timer: Option<Duration>) {
-        if let Some(at) = timer {
-            self.0.remove(&(time::nanos(at), job));
+    /// Replaces the timer of an object, if it has one.
+    pub fn replace(&mut self, job: JobKey, before: Option<Duration>, after: Option<Duration>) {
+        if before == after {
+            return;
+        }
+        if let Some(before) = before {
+            self.0.remove(&timer(before, job));
+        }
+        if let Some(after) = after {
+            self.0.insert(timer(after, job));
         }
     }
 
     /// When the next one fires.
     #[must_use]
     pub fn next_wake(&self) -> Option<Duration> {
-        let (at, _) = self.0.first()?;
-        Some(Duration::from_nanos(*at))
+        self.0.first().map(time_of)
     }
 
     /// Takes out the next one that is due.
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is the key")]
     pub fn pop_due(&mut self, at: Duration) -> Option<JobKey> {
         self.next_wake().filter(|due| *due <= at)?;
-        self.0.pop_first().map(|(_, job)| job)
+        let timer = self.0.pop_first()?;
+        Some(KeyData::from_ffi(timer as u64).into())
     }
 
     /// How many there are.
@@ -39,4 +49,9 @@ impl Timers {
     pub fn len(&self) -> usize {
         self.0.len()
     }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the upper half is a u64")]
+fn time_of(timer: &Timer) -> Duration {
+    Duration::from_nanos((timer >> 64) as u64)
 }

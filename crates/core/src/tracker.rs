@@ -46,7 +46,8 @@ pub struct Census {
     pub polls_waiting: usize,
     /// Unfinished objects whose poll is overdue because it waits for its quota or is throttled.
     pub polls_overdue: usize,
-    /// The longest time since the cloud reported a job, of the unfinished objects that are not suspended.
+    /// The longest time since the cloud reported a job, of the unfinished objects that are not suspended, to an eighth
+    /// of a second.
     pub oldest_answer: Duration,
     /// Counters since the start.
     pub counters: Counters,
@@ -110,7 +111,7 @@ impl Tracker {
             output.transitions.append(transitions);
         }
         output.effects.append(&mut self.state.output.effects);
-        for key in self.state.jobs.take_opened() {
+        while let Some(key) = self.state.jobs.next_opened() {
             self.state.close(now, key);
         }
     }
@@ -161,10 +162,12 @@ impl Tracker {
             state.secrets.forget_priors();
             for key in state.jobs.keys(None) {
                 begin_to_follow(state, now, key);
+                if state.jobs.get_mut(key).is_some_and(|job| job.is_active()) {
+                    state.set_interval(now, key, false);
+                }
                 state.dirty.push(key);
                 state.close(now, key);
             }
-            self.state.set_intervals(now, None);
         }
     }
 
@@ -242,10 +245,7 @@ impl Tracker {
             }
         }
         while let Some(key) = state.timers.pop_due(now.at) {
-            if let Some(job) = state.jobs.get_mut(key) {
-                job.timer = None;
-                state.dirty.push(key);
-            }
+            state.dirty.push(key);
         }
         while let Some(key) = state.secrets.next_due(now.at) {
             if state.secrets.is_polled(key) {
@@ -281,18 +281,9 @@ impl Tracker {
                 }
                 let decision = decide(&state.config, job, now);
                 self.enact(now, key, decision);
-                self.close_decided(now, key);
+                // At once: all of them may be too many to be unpacked.
+                self.state.close(now, key);
             }
-        }
-    }
-
-    /// Closes an object that was decided about at once, as very many may be: unless its poll may be sent next.
-    fn close_decided(&mut self, now: Moment, key: JobKey) {
-        let state = &mut self.state;
-        state.recount(now, key);
-        let job = state.jobs.get_opened(key);
-        if job.is_some_and(|job| !matches!(job.polling.stage, PollStage::Queued(_))) {
-            state.jobs.close(key);
         }
     }
 
@@ -326,9 +317,7 @@ impl Tracker {
             (stage @ ChangeStage::Queued(_), None) => *stage = ChangeStage::Idle,
             _ => {}
         }
-        if let Some(at) = decision.wake {
-            state.set_timer(key, at);
-        }
+        state.set_timer(now, key, decision.wake);
     }
 
     fn enact_poll(&mut self, now: Moment, key: JobKey, decision: &Decision) {
@@ -412,9 +401,8 @@ impl Tracker {
         let state = &mut self.state;
         let mut waiting = std::mem::take(&mut state.waiting);
         for key in waiting.drain(..) {
-            let job = state.jobs.get_mut(key);
             let is_sent = |job: &Job| matches!(job.polling.stage, PollStage::InFlight(_));
-            if job.is_some_and(|job| !is_sent(job)) {
+            if !state.jobs.get_unpacked(key).is_some_and(is_sent) {
                 state.dirty.push(key);
             }
         }
@@ -542,7 +530,7 @@ fn send_change(state: &mut State, now: Moment, key: JobKey) {
                 Effect::Delete(Box::new(Deletion {
                     ticket,
                     key: job.key.clone(),
-                    uid: job.uid.clone(),
+                    uid: job.uid.text(),
                     version: job.sync.next_deletion(),
                 }))
             }

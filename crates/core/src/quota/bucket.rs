@@ -9,12 +9,9 @@ use crate::{
     keys::{BucketKey, PoolKey},
     token_bucket::TokenBucket,
 };
+use hashbrown::{HashMap, HashSet};
 use image_export_model::ProjectId;
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 /// Polls that objects want.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,12 +13,9 @@ use crate::{
     keys::{BucketKey, GroupKey, PoolKey, SecretKey},
     token_bucket::TokenBucket,
 };
+use hashbrown::{HashMap, HashSet};
 use image_export_model::ProjectId;
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 impl Quotas {
     /// Adds an object to the group of its Secret and project.

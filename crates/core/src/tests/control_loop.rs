@@ -284,7 +284,7 @@ fn a_late_event_of_a_replaced_object_is_ignored() {
             .state
             .jobs
             .find(&key("x"))
-            .map(|(_, x)| x.uid.clone()),
+            .map(|(_, x)| x.uid.text()),
         Some("uid-2".into())
     );
 }
