@@ -511,14 +511,13 @@ impl Pack for Arc<Facts> {
     }
 
     fn unpack(from: &mut Reader<'_>) -> Self {
-        match (from.next(), &from.facts) {
-            (0, Some(facts)) => facts.clone(),
-            _ => {
-                let facts = Self::new(Facts::unpack(from));
-                from.facts = Some(facts.clone());
-                facts
-            }
+        let is_same = from.next() == 0;
+        if let Some(facts) = from.facts.clone().filter(|_| is_same) {
+            return facts;
         }
+        let facts = Self::new(Facts::unpack(from));
+        from.facts = Some(facts.clone());
+        facts
     }
 }
 

@@ -39,6 +39,7 @@ pub struct Registry {
     /// Objects that were opened, those included that were closed since.
     opened: Vec<JobKey>,
     /// Boxes of objects that were packed, for the next that are unpacked: cheaper than to allocate them.
+    #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
     spare: Vec<Box<Job>>,
     /// How many objects are not packed.
     live: usize,

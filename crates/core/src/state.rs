@@ -258,11 +258,15 @@ impl State {
         sizes
     }
 
-    /// Sets the timer of an object.
+    /// Sets the timer of an object, unless one fires before it anyway.
     pub fn set_timer(&mut self, now: Moment, key: JobKey, at: Option<Duration>) {
-        if let Some(job) = self.jobs.get_mut(key) {
-            let fires = job.timer.filter(|at| *at > now.at);
-            self.timers.replace(key, fires, at);
+        let Some(job) = self.jobs.get_mut(key) else {
+            return;
+        };
+        // Without the one that has fired.
+        job.timer.take_if(|set| *set <= now.at);
+        if at.is_some_and(|at| job.timer.is_none_or(|set| at < set)) {
+            self.timers.replace(key, job.timer, at);
             job.timer = at;
         }
     }
