@@ -22,9 +22,11 @@ struct Listing {
     is_complete: bool,
 }
 
-/// So many objects at most stay as they are: all if there are no more, and otherwise those that wait for their turn to
-/// be polled, which mostly comes soon.
-const LIVE_MAX: usize = 2000;
+/// With so many objects at most none is packed: that would save little.
+const FEW: usize = 1000;
+
+/// So many objects at most stay as they are while they wait for their turn to be polled, which mostly comes soon.
+const LIVE_MAX: usize = 10_000;
 
 /// So many spare boxes are kept.
 const SPARE: usize = 64;
@@ -43,7 +45,9 @@ pub struct Registry {
     spare: Vec<Box<Job>>,
     /// How many objects are not packed.
     live: usize,
-    /// How many need not be.
+    /// [`FEW`], but for tests.
+    pub few: usize,
+    /// [`LIVE_MAX`], but for tests.
     pub live_max: usize,
     words: Words,
     /// Where objects are packed.
@@ -128,6 +132,7 @@ impl Default for Registry {
             opened: Vec::new(),
             spare: Vec::new(),
             live: 0,
+            few: FEW,
             live_max: LIVE_MAX,
             words: Words::default(),
             buffer: Vec::new(),
@@ -295,14 +300,14 @@ impl Registry {
     pub fn next_opened(&mut self) -> Option<JobKey> {
         let next = self.opened.pop();
         if next.is_none() {
-            self.opened.shrink_to(LIVE_MAX);
+            self.opened.shrink_to(FEW);
         }
         next
     }
 
     /// Closes an object: it is packed, unless something is under way for it.
     pub fn close(&mut self, key: JobKey) {
-        let is_small = self.objects.len() <= self.live_max;
+        let are_few = self.objects.len() <= self.few;
         let Some(object) = self.objects.get_mut(key).filter(|object| object.is_open) else {
             return;
         };
@@ -311,7 +316,7 @@ impl Registry {
             return;
         };
         let is_next = matches!(job.polling.stage, PollStage::Queued(_));
-        if self.live <= self.live_max && (is_next || is_small) {
+        if are_few || is_next && self.live <= self.live_max {
             return;
         }
         let Some(packed) = Packed::pack(job, &mut self.words, &mut self.buffer) else {

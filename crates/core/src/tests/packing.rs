@@ -103,13 +103,13 @@ fn with_few_objects_nothing_is_packed() {
     world.run(100);
     assert!(is_packed(&world, "x"), "in tests each is");
     let jobs = &mut world.tracker.state.jobs;
-    jobs.live_max = 1;
+    jobs.few = 1;
     let (x, _) = jobs.find(&key("x")).expect("tracked");
     assert!(jobs.get_mut(x).is_some());
     jobs.close(x);
     assert!(!is_packed(&world, "x"));
     let jobs = &mut world.tracker.state.jobs;
-    jobs.live_max = 0;
+    jobs.few = 0;
     assert!(jobs.get_mut(x).is_some());
     jobs.close(x);
     assert!(is_packed(&world, "x"));

@@ -231,7 +231,7 @@ impl World {
         let mut output = std::mem::take(&mut self.output);
         let step = self.oracles_before(&input);
         let jobs = &mut self.tracker.state.jobs;
-        (jobs.live_max, jobs.checks_packing) = (0, self.check_decisions);
+        (jobs.few, jobs.live_max, jobs.checks_packing) = (0, 0, self.check_decisions);
         self.tracker.handle(self.present(), input, &mut output);
         if !self.tracker.state.leading {
             invariants::check_standby(&output);
