@@ -1,7 +1,8 @@
 //! All objects: by key, by name, and by the watch that shows them.
 //!
-//! [`Registry::get_mut`] opens an object, and [`Registry::close`] closes it again. An object is held as a [`Job`]
-//! while it is open or something is under way for it, and otherwise packed, in about a fifth of the memory.
+//! [`Registry::get_mut`] opens an object, and [`Registry::close`] closes it again: once it was decided about, and at the
+//! latest at the end of the input. An object is held as a [`Job`] while it is open or something is under way for it, and
+//! otherwise packed, in about a fifth of the memory.
 
 use crate::{
     effects::{ObjectEvent, ObjectKey, Source},
