@@ -1,7 +1,7 @@
 //! When to poll again, as pure arithmetic on times. Nothing here is random: what looks random comes
 //! from a hash of the object's uid, so that a run can be replayed and a restart finds the same instants.
 
-use crate::config::Config;
+use crate::{config::Config, time::nanos};
 use std::time::Duration;
 
 /// Seed of an object's poll instants and jitter: 64-bit FNV-1a of its uid, finished with a mixer so that
@@ -35,7 +35,6 @@ pub fn draw(seed: u64, n: u64, span: Duration) -> Duration {
 /// mostly that of a wake-up.
 #[must_use]
 pub fn next_instant(seed: u64, period: Duration, second: Duration, earliest: Duration) -> Duration {
-    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let (period, second) = (nanos(period).max(1), nanos(second).max(1));
     let phases = (period / second).max(1);
     let (offset, position) = (seed % phases * second, nanos(earliest) % period);

@@ -4,7 +4,7 @@
 //! process into a time on the steady clock, so no later step of the wall clock moves a deadline or
 //! deletes anything early.
 
-use crate::time::Moment;
+use crate::{pack::pack_struct, time::Moment};
 use std::time::Duration;
 
 /// The limits of one object and what they count from. Times are on the steady clock.
@@ -28,6 +28,17 @@ pub struct Limits {
     /// The next deletion is not sent before.
     delayed_until: Option<Duration>,
 }
+
+pack_struct!(Limits {
+    deadline,
+    ttl,
+    created,
+    created_at,
+    unobserved_since,
+    was_late,
+    ended,
+    delayed_until,
+});
 
 impl Limits {
     /// No limits yet; the job was not observed before now.

@@ -47,7 +47,7 @@ pub fn decide(config: &Config, job: &Job, now: Moment) -> Decision {
         poll_at,
         change_at,
         job.sync.repair_at(),
-        job.pending_at,
+        job.pending_at.filter(|_| phase.is_none()),
         job.overdue_at(config).filter(|_| !is_in_flight),
         job.limits.deadline(start).filter(|_| is_open),
         job.limits

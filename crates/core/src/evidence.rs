@@ -6,6 +6,7 @@
 use crate::{
     config::Config,
     facts::{Cause, Facts, Wait},
+    pack::pack_struct,
     phase::{Detail, Phase},
     time::Moment,
 };
@@ -28,6 +29,8 @@ struct Run {
     polls: u32,
     since: Duration,
 }
+
+pack_struct!(Run { polls, since });
 
 impl Run {
     /// Counts one more. Returns whether the run now has `polls` polls and is `grace` old.
@@ -84,6 +87,27 @@ pub struct Evidence {
     /// When the job ended: `end_time`, else when SUCCESS was first reported.
     ended: Option<i64>,
 }
+
+pack_struct!(Evidence {
+    facts,
+    image_id_given_up,
+    deadline_exceeded,
+    not_found,
+    not_found_yet,
+    configuration_error,
+    poll_failed,
+    poll_overdue,
+    delay,
+    stored_obstacle,
+    pending,
+    has_run,
+    not_found_run,
+    failure_run,
+    failures,
+    image_id_attempts,
+    progress_moved,
+    ended,
+});
 
 /// What an outcome means for the next poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,6 +27,12 @@ struct Owner<T> {
     turn: u64,
 }
 
+impl<T> Owner<T> {
+    fn is_idle(&self) -> bool {
+        self.items.is_empty() && self.debt == 0
+    }
+}
+
 impl<K, T> Default for FairQueue<K, T> {
     fn default() -> Self {
         Self {
@@ -75,21 +81,23 @@ impl<K: Clone + Eq + Hash, T: Ord> FairQueue<K, T> {
                 from = turn + 1;
                 continue;
             }
-            let key = key.clone();
-            self.round.remove(&turn);
+            let key = self.round.remove(&turn)?;
             let owner = self.owners.get_mut(&key)?;
-            owner.turn = self.next_turn;
-            self.round.insert(self.next_turn, key.clone());
-            self.next_turn += 1;
             let item = if owner.debt > 0 {
                 owner.debt -= 1;
                 None
             } else {
                 owner.items.pop_first()
             };
-            self.len -= usize::from(item.is_some());
-            self.drop_if_idle(&key);
+            if owner.is_idle() {
+                self.owners.remove(&key);
+            } else {
+                owner.turn = self.next_turn;
+                self.round.insert(self.next_turn, key.clone());
+            }
+            self.next_turn += 1;
             if let Some(item) = item {
+                self.len -= 1;
                 return Some((key, item));
             }
         }
@@ -115,11 +123,10 @@ impl<K: Clone + Eq + Hash, T: Ord> FairQueue<K, T> {
         }
         let round = &mut self.round;
         self.owners.retain(|_, owner| {
-            let is_idle = owner.items.is_empty() && owner.debt == 0;
-            if is_idle {
+            if owner.is_idle() {
                 round.remove(&owner.turn);
             }
-            !is_idle
+            !owner.is_idle()
         });
     }
 
@@ -179,10 +186,7 @@ impl<K: Clone + Eq + Hash, T: Ord> FairQueue<K, T> {
     }
 
     fn drop_if_idle(&mut self, key: &K) {
-        if let Some(owner) = self.owners.get(key)
-            && owner.items.is_empty()
-            && owner.debt == 0
-        {
+        if let Some(owner) = self.owners.get(key).filter(|owner| owner.is_idle()) {
             self.round.remove(&owner.turn);
             self.owners.remove(key);
         }

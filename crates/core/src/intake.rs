@@ -2,6 +2,7 @@
 
 use crate::{
     cadence,
+    compact::Compact,
     deadline::Limits,
     effects::{CredentialRef, ObjectEvent, ObjectKey, Source},
     evidence::Evidence,
@@ -18,7 +19,7 @@ use crate::{
 use image_export_api::{
     ImageExportJob, ImageExportJobStatus, POLL_REQUEST_ANNOTATION, POLL_REQUEST_MAX_BYTES,
 };
-use std::{cmp::Ordering, sync::Arc};
+use std::cmp::Ordering;
 
 /// Event reason: an object that the operator cannot read. Published once an object.
 pub const INVALID_OBJECT: &str = "InvalidObject";
@@ -41,13 +42,20 @@ pub fn apply_object(state: &mut State, now: Moment, source: Source, object: Box<
         name: name.as_str().into(),
     };
     state.jobs.forget_undecodable(&name, None);
-    if let Some((key, job)) = state.jobs.find(&name) {
-        if *job.uid == **uid {
+    if let Some(key) = state.jobs.key_of(&name)
+        && let Some(job) = state.jobs.get_mut(key)
+    {
+        if job.uid == **uid {
             state.jobs.mark(key, source);
             apply_newer(state, now, key, object);
             return;
         }
-        if version::compare(version, &job.sync.version) == Some(Ordering::Less) {
+        if job
+            .sync
+            .version
+            .look(|known| version::compare(version, known))
+            == Some(Ordering::Less)
+        {
             // An earlier incarnation, shown late: what is deleted does not come back.
             return;
         }
@@ -59,8 +67,8 @@ pub fn apply_object(state: &mut State, now: Moment, source: Source, object: Box<
 
 fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: &ImageExportJob) {
     let (meta, spec) = (&object.metadata, &object.spec);
-    let text = |field: &Option<String>| Arc::from(field.as_deref().unwrap_or_default());
-    let uid: Arc<str> = text(&meta.uid);
+    let text = |field: &Option<String>| Compact::from(field.as_deref().unwrap_or_default());
+    let uid = meta.uid.as_deref().unwrap_or_default();
     let reference = CredentialRef {
         namespace: name.namespace.clone(),
         cloud: spec.cloud_credentials_ref.clone(),
@@ -74,18 +82,16 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
         .creation_timestamp
         .as_ref()
         .map(|time| time.0.as_second());
-    let (config, mark) = (&state.config, state.jobs.mark_of(source));
-    let key = state.jobs.insert_with_key(|_| {
+    let config = &state.config;
+    let key = state.jobs.insert(source, {
         let mut job = Job {
             key: ObjectKey {
                 // Shared by all objects of the Secret.
                 namespace: state.secrets.reference(secret).namespace.clone(),
                 name: name.name,
             },
-            seed: cadence::seed(&uid),
-            uid,
-            source,
-            mark,
+            seed: cadence::seed(uid),
+            uid: uid.into(),
             generation: meta.generation.unwrap_or_default(),
             id: spec.job_id.clone(),
             period_seconds: None,
@@ -114,6 +120,7 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
             handled_request: None,
             reported_request: false,
             timer: None,
+            tally: None,
         };
         job.apply_limits(config, object);
         job.adopt(config, now, object.status.as_ref());
@@ -129,7 +136,7 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
             .then_some(now.at + config.pending_grace);
         job
     });
-    state.secrets.join(secret, key);
+    state.secrets.join(secret);
     if let Some(job) = state.jobs.get(key) {
         state.secrets.apply_prior(secret, job.prior_acceptance());
         state.adaptive.join(&job.key.namespace);
@@ -287,8 +294,10 @@ pub fn apply_undecodable(
     uid: &str,
     error: &str,
 ) {
-    if let Some((key, job)) = state.jobs.find(name) {
-        if *job.uid == *uid {
+    if let Some(key) = state.jobs.key_of(name)
+        && let Some(job) = state.jobs.get_mut(key)
+    {
+        if job.uid == *uid {
             state.jobs.mark(key, source);
         } else {
             state.forget(now, key);
@@ -312,14 +321,15 @@ pub fn apply_listed(state: &mut State, now: Moment, source: Source) {
     for key in state.jobs.end_list(source) {
         state.forget(now, key);
     }
-    state.set_intervals(now, Some(source));
+    state.set_intervals(now, source);
 }
 
 /// Applies the deletion of an object.
 pub fn apply_deleted(state: &mut State, now: Moment, name: &ObjectKey, uid: Option<&str>) {
     state.jobs.forget_undecodable(name, uid);
-    if let Some((key, job)) = state.jobs.find(name)
-        && uid.is_none_or(|uid| *job.uid == *uid)
+    if let Some(key) = state.jobs.key_of(name)
+        && let Some(job) = state.jobs.get_mut(key)
+        && uid.is_none_or(|uid| job.uid == *uid)
     {
         state.forget(now, key);
     }

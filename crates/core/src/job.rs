@@ -2,9 +2,10 @@
 
 use crate::{
     cadence,
+    compact::Compact,
     config::{Config, PollMode},
     deadline::Limits,
-    effects::{ObjectKey, Source},
+    effects::ObjectKey,
     evidence::{Evidence, Next},
     facts::Wait,
     keys::{GroupKey, HostKey, JobKey, SecretKey},
@@ -13,6 +14,7 @@ use crate::{
     status::Snapshot,
     sync::{StatusChange, Sync},
     time::{Due, Moment},
+    totals::Tally,
 };
 use image_export_api::{ImageExportJob, ImageExportJobStatus};
 use image_export_model::{ConfigurationReason, JobId, Outcome, PriorAcceptance};
@@ -85,13 +87,9 @@ pub struct Job {
     /// Where the object is.
     pub key: ObjectKey,
     /// Its uid.
-    pub uid: Arc<str>,
+    pub uid: Compact,
     /// Seed of the poll instants and of jitter, a hash of the uid.
     pub seed: u64,
-    /// The watch that shows it.
-    pub source: Source,
-    /// The list of that watch that showed it last.
-    pub mark: u32,
 
     /// `metadata.generation`
     pub generation: i64,
@@ -126,6 +124,8 @@ pub struct Job {
     pub reported_request: bool,
     /// The timer that is set for it.
     pub timer: Option<Duration>,
+    /// What it counts in; `None`: it is not counted yet.
+    pub tally: Option<Tally>,
 }
 
 impl Job {

@@ -23,7 +23,8 @@
 //! | [`phase`], `message`, [`status`] | – the conditions table, its sentences, and the status made of them |
 //! | `sync` | – what the API server has of it, and which change is under way |
 //! | `deadline` | – what its spec limits in time |
-//! | `registry`, `secrets`, `quota`, `hosts`, `write_queue`, `timers` | what many objects share; these return values and call nobody |
+//! | `packed`, `pack`, `compact` | all of that in few bytes, while nothing is under way |
+//! | `registry`, `totals`, `secrets`, `quota`, `hosts`, `write_queue`, `timers` | what many objects share; these return values and call nobody |
 //! | `state` | all of it together |
 //! | [`lease`] | leader election, which the caller runs: it tells the tracker by [`Input::Leading`] |
 //! | `effects`, `config` | the contract with the caller; its numbers |
@@ -32,6 +33,7 @@
 
 mod adaptive;
 mod cadence;
+mod compact;
 mod config;
 mod deadline;
 mod decide;
@@ -46,6 +48,8 @@ mod keys;
 pub mod lease;
 mod message;
 mod outcomes;
+mod pack;
+mod packed;
 pub mod phase;
 mod quota;
 mod registry;
@@ -60,6 +64,7 @@ mod tests;
 mod time;
 mod timers;
 mod token_bucket;
+mod totals;
 mod tracker;
 mod version;
 mod write_queue;

@@ -2,6 +2,7 @@
 
 use crate::{
     cadence,
+    config::Config,
     effects::{
         CredentialError, CredentialRef, FetchResult, FetchTicket, PollTicket, WriteResult,
         WriteTicket,
@@ -245,34 +246,35 @@ pub fn apply_read(
     {
         state.quotas.unshare(&state.config, now.at, key, reference);
     }
-    let apply: &dyn Fn(&mut Job) = match &change {
+    let apply: &dyn Fn(&Config, &mut Job) = match &change {
         ReadChange::None => return,
         ReadChange::Usable {
             was_misconfigured,
             has_changed,
-        } => &|job| apply_usable_secret(job, now, *was_misconfigured, *has_changed),
-        ReadChange::Misconfigured(error) => &|job| {
+        } => &|_, job| apply_usable_secret(job, now, *was_misconfigured, *has_changed),
+        ReadChange::Misconfigured(error) => &|config, job| {
             let is_polled = matches!(job.polling.stage, PollStage::InFlight(_));
             // One that awaits its image id finds out with its next attempt.
             if job.is_active() && !is_polled && job.phase() != Some(Phase::ImageIdPending) {
                 let outcome = Outcome::Misconfigured(error.clone());
-                job.apply_unpolled(&state.config, now, &outcome);
+                job.apply_unpolled(config, now, &outcome);
             }
         },
-        ReadChange::Unavailable(failure) => &|job| {
+        ReadChange::Unavailable(failure) => &|config, job| {
             if job.polling.stage == PollStage::AwaitingSecret {
                 let outcome = Outcome::Failed(failure.clone());
-                job.apply_unpolled(&state.config, now, &outcome);
+                job.apply_unpolled(config, now, &outcome);
             }
         },
     };
-    for member in state.secrets.members(key) {
-        if let Some(job) = state.jobs.get_mut(member) {
+    for user in state.secrets.concerned(key, &change) {
+        if let Some(job) = state.jobs.get_mut(user) {
             // A standby believes what the leader shows.
             if state.leading {
-                apply(job);
+                apply(&state.config, job);
             }
-            state.dirty.push(member);
+            state.dirty.push(user);
+            state.close(now, user);
         }
     }
 }
@@ -342,7 +344,13 @@ pub fn apply_fetch(state: &mut State, now: Moment, ticket: &FetchTicket, result:
     };
     state.dirty.push(key);
     match result {
-        FetchResult::Found(object) if object.metadata.uid.as_deref() == Some(&*job.uid) => {
+        FetchResult::Found(object)
+            if object
+                .metadata
+                .uid
+                .as_deref()
+                .is_some_and(|uid| job.uid == *uid) =>
+        {
             if job.sync.apply_fetched(&object) {
                 intake::apply_content(state, now, key, &object);
             }

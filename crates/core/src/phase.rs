@@ -143,7 +143,7 @@ macro_rules! phases {
     ($($(#[$doc:meta])* $phase:ident: $reason:ident, $ready:ident, $succeeded:ident $(($succeeded_reason:ident))?,
        $activity:ident, $pace:ident, $priority:ident, $event:ident, $detail:expr;)*) => {
         /// What an object's status shows.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Phase {
             $($(#[$doc])* $phase,)*
         }

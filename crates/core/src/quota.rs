@@ -25,7 +25,7 @@ use bucket::{Blocked, Bucket, Demand, Owner, Pool, PoolOwner};
 use image_export_model::{JobId, ProjectId};
 use slotmap::SlotMap;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -117,6 +117,13 @@ impl ProjectBuckets {
     }
 }
 
+/// Objects that wait for the same: mostly one.
+#[derive(Debug)]
+struct Alike {
+    first: Waiting,
+    others: BTreeSet<Waiting>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wake {
     Bucket(BucketKey),
@@ -142,7 +149,7 @@ pub struct Quotas {
     /// … and the same ones, as shared by pools: a host that answers slowly holds up nobody elsewhere.
     pool_slots: Slots<PoolKey>,
     /// Objects that wait, by what they ask for.
-    waiting: HashMap<(GroupKey, JobId), BTreeSet<Waiting>>,
+    waiting: HashMap<(GroupKey, JobId), Alike>,
     /// Numbers the places in the queues of pools.
     places: u64,
 }
@@ -233,8 +240,17 @@ impl Quotas {
     pub fn push(&mut self, waiting: Waiting, id: &JobId) {
         let (key, namespace) = self.place_of(&waiting);
         self.buckets[key].queue.push(&namespace, waiting);
-        let alike = self.waiting.entry((waiting.group, id.clone()));
-        alike.or_default().insert(waiting);
+        match self.waiting.entry((waiting.group, id.clone())) {
+            Entry::Vacant(entry) => {
+                entry.insert(Alike {
+                    first: waiting,
+                    others: BTreeSet::new(),
+                });
+            }
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().others.insert(waiting);
+            }
+        }
         self.offer(key, &namespace);
     }
 
@@ -242,21 +258,27 @@ impl Quotas {
     pub fn remove(&mut self, waiting: &Waiting, id: &JobId) {
         let (key, namespace) = self.place_of(waiting);
         self.buckets[key].queue.remove(&namespace, waiting);
-        let index = (waiting.group, id.clone());
-        if let Some(alike) = self.waiting.get_mut(&index) {
-            alike.remove(waiting);
-            if alike.is_empty() {
-                self.waiting.remove(&index);
-            }
+        let Entry::Occupied(mut entry) = self.waiting.entry((waiting.group, id.clone())) else {
+            return;
+        };
+        let alike = entry.get_mut();
+        if alike.first != *waiting {
+            alike.others.remove(waiting);
+        } else if let Some(other) = alike.others.pop_first() {
+            alike.first = other;
+        } else {
+            entry.remove();
         }
     }
 
     /// Takes out the objects that wait for the same as the poll of this group that is sent now: it serves them
     /// too.
     pub fn take_alike(&mut self, sent: &Waiting, id: &JobId) -> Vec<Waiting> {
-        let alike = self.waiting.remove(&(sent.group, id.clone()));
-        let others = alike.into_iter().flatten().filter(|other| other != sent);
-        let others: Vec<Waiting> = others.collect();
+        let Some(alike) = self.waiting.remove(&(sent.group, id.clone())) else {
+            return Vec::new();
+        };
+        let all = std::iter::once(alike.first).chain(alike.others);
+        let others: Vec<Waiting> = all.filter(|other| other != sent).collect();
         for other in &others {
             let (key, namespace) = self.place_of(other);
             self.buckets[key].queue.remove(&namespace, other);

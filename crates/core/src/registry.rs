@@ -1,13 +1,24 @@
 //! All objects: by key, by name, and by the watch that shows them.
+//!
+//! [`Registry::get_mut`] opens an object, and [`Registry::close`] closes it again: once it was decided about, and at the
+//! latest at the end of the input. An object is held as a [`Job`] while it is open or something is under way for it, and
+//! otherwise packed, in about a fifth of the memory.
 
 use crate::{
     effects::{ObjectEvent, ObjectKey, Source},
-    job::Job,
+    job::{Job, PollStage},
     keys::JobKey,
+    pack::Words,
+    packed::Packed,
 };
+use hashbrown::HashTable;
 use slotmap::SlotMap;
+#[cfg(test)]
+use std::cell::Cell;
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::{BuildHasher, RandomState},
+    ops::Deref,
     sync::Arc,
 };
 
@@ -17,13 +28,95 @@ struct Listing {
     is_complete: bool,
 }
 
+/// With so many objects at most none is packed: that would save little.
+const FEW: usize = 1000;
+
+/// So many objects at most stay as they are while they wait for their turn to be polled, which mostly comes soon.
+const LIVE_MAX: usize = 10_000;
+
+/// So many spare boxes are kept.
+const SPARE: usize = 64;
+
 /// The objects.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
-    jobs: SlotMap<JobKey, Box<Job>>,
-    by_name: HashMap<ObjectKey, JobKey>,
+    objects: SlotMap<JobKey, Object>,
+    /// Keys by name. The names themselves are in the objects alone.
+    names: HashTable<JobKey>,
+    hasher: RandomState,
+    /// Objects that were opened, those included that were closed since.
+    opened: Vec<JobKey>,
+    /// Boxes of objects that were packed, for the next that are unpacked: cheaper than to allocate them.
+    #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
+    spare: Vec<Box<Job>>,
+    /// How many objects are not packed.
+    live: usize,
+    /// [`FEW`], but for tests.
+    pub few: usize,
+    /// [`LIVE_MAX`], but for tests.
+    pub live_max: usize,
+    words: Words,
+    /// Where objects are packed.
+    buffer: Vec<u8>,
     listings: HashMap<Source, Listing>,
     undecodable: BTreeMap<ObjectKey, Undecodable>,
+    /// How often an object was looked at, opened, or closed.
+    #[cfg(test)]
+    pub visits: Cell<u64>,
+    /// Checks of each object that is packed that it unpacks to what it was.
+    #[cfg(test)]
+    pub checks_packing: bool,
+}
+
+#[derive(Debug)]
+struct Object {
+    /// Shared by all objects of the Secret.
+    namespace: Arc<str>,
+    body: Body,
+    /// The list of its watch that showed it last.
+    mark: u32,
+    /// The watch that shows it.
+    source: Source,
+    is_open: bool,
+}
+
+#[derive(Debug)]
+enum Body {
+    Live(Box<Job>),
+    Packed(Packed),
+}
+
+impl Object {
+    fn name(&self) -> &str {
+        match &self.body {
+            Body::Live(job) => &job.key.name,
+            Body::Packed(packed) => packed.name(),
+        }
+    }
+
+    fn hash(&self, hasher: &RandomState) -> u64 {
+        hasher.hash_one((&*self.namespace, self.name()))
+    }
+}
+
+/// An object to look at: as it is held, or unpacked for that.
+#[derive(Debug)]
+pub enum View<'a> {
+    /// As it is held.
+    Held(&'a Job),
+    /// Unpacked.
+    Unpacked(Box<Job>),
+}
+
+impl Deref for View<'_> {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        match self {
+            Self::Held(job) => job,
+            Self::Unpacked(job) => job,
+        }
+    }
 }
 
 /// An object that does not decode: it is reported once.
@@ -34,6 +127,29 @@ struct Undecodable {
     mark: u32,
     /// The report, until a leader publishes it.
     report: Option<ObjectEvent>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            objects: SlotMap::with_key(),
+            names: HashTable::new(),
+            hasher: RandomState::default(),
+            opened: Vec::new(),
+            spare: Vec::new(),
+            live: 0,
+            few: FEW,
+            live_max: LIVE_MAX,
+            words: Words::default(),
+            buffer: Vec::new(),
+            listings: HashMap::new(),
+            undecodable: BTreeMap::new(),
+            #[cfg(test)]
+            visits: Cell::new(0),
+            #[cfg(test)]
+            checks_packing: false,
+        }
+    }
 }
 
 impl Registry {
@@ -49,8 +165,9 @@ impl Registry {
         let mark = listing.mark;
         self.undecodable
             .retain(|_, object| object.source != source || object.mark == mark);
-        self.iter()
-            .filter(|(_, job)| job.source == source && job.mark != mark)
+        self.objects
+            .iter()
+            .filter(|(_, object)| object.source == source && object.mark != mark)
             .map(|(key, _)| key)
             .collect()
     }
@@ -64,16 +181,16 @@ impl Registry {
     }
 
     /// The mark of the current list of a source.
-    pub fn mark_of(&mut self, source: Source) -> u32 {
+    fn mark_of(&mut self, source: Source) -> u32 {
         self.listings.entry(source).or_default().mark
     }
 
     /// Notes that the object was seen.
     pub fn mark(&mut self, key: JobKey, source: Source) {
         let mark = self.mark_of(source);
-        if let Some(job) = self.get_mut(key) {
-            job.source = source;
-            job.mark = mark;
+        if let Some(object) = self.objects.get_mut(key) {
+            object.source = source;
+            object.mark = mark;
         }
     }
 
@@ -113,61 +230,215 @@ impl Registry {
         }
     }
 
-    /// The object of this name.
+    /// The key of the object of this name.
     #[must_use]
-    pub fn find(&self, name: &ObjectKey) -> Option<(JobKey, &Job)> {
-        let key = *self.by_name.get(name)?;
-        Some((key, self.get(key)?))
+    pub fn key_of(&self, name: &ObjectKey) -> Option<JobKey> {
+        let hash = self.hasher.hash_one((&*name.namespace, &*name.name));
+        let is_named = |key: &JobKey| {
+            let object = &self.objects[*key];
+            object.namespace == name.namespace && *object.name() == *name.name
+        };
+        self.names.find(hash, is_named).copied()
     }
 
-    /// The object, if it is still there.
+    /// The object, if it is still there. One that is packed is unpacked for that.
     #[must_use]
-    pub fn get(&self, key: JobKey) -> Option<&Job> {
-        self.jobs.get(key).map(|job| &**job)
+    pub fn get(&self, key: JobKey) -> Option<View<'_>> {
+        let object = self.objects.get(key)?;
+        self.count_visit();
+        Some(match &object.body {
+            Body::Live(job) => View::Held(job),
+            Body::Packed(packed) => {
+                let job = packed.unpack(&self.words, &object.namespace);
+                View::Unpacked(Box::new(job))
+            }
+        })
     }
 
-    /// The object, if it is still there.
+    /// The object, unless it is packed, as it is while nothing is under way for it.
+    #[must_use]
+    pub fn get_unpacked(&self, key: JobKey) -> Option<&Job> {
+        match &self.objects.get(key)?.body {
+            Body::Live(job) => Some(job),
+            Body::Packed(_) => None,
+        }
+    }
+
+    /// The object, if it is open.
+    pub fn get_opened(&mut self, key: JobKey) -> Option<&mut Job> {
+        match self.objects.get_mut(key)? {
+            Object {
+                body: Body::Live(job),
+                is_open: true,
+                ..
+            } => Some(job),
+            _ => None,
+        }
+    }
+
+    /// Opens the object, if it is still there.
     pub fn get_mut(&mut self, key: JobKey) -> Option<&mut Job> {
-        self.jobs.get_mut(key).map(|job| &mut **job)
+        self.count_visit();
+        let object = self.objects.get_mut(key)?;
+        if !object.is_open {
+            object.is_open = true;
+            self.opened.push(key);
+            if let Body::Packed(packed) = &object.body {
+                let job = packed.unpack(&self.words, &object.namespace);
+                let job = match self.spare.pop() {
+                    Some(mut spare) => {
+                        *spare = job;
+                        spare
+                    }
+                    None => Box::new(job),
+                };
+                object.body = Body::Live(job);
+                self.live += 1;
+            }
+        }
+        match &mut object.body {
+            Body::Live(job) => Some(job),
+            Body::Packed(_) => None,
+        }
     }
 
-    /// Adds the object that `make` makes for its key.
-    pub fn insert_with_key(&mut self, make: impl FnOnce(JobKey) -> Job) -> JobKey {
-        let key = self.jobs.insert_with_key(|key| Box::new(make(key)));
-        self.by_name.insert(self.jobs[key].key.clone(), key);
+    /// The next of the objects that were opened. It may be closed already.
+    pub fn next_opened(&mut self) -> Option<JobKey> {
+        let next = self.opened.pop();
+        if next.is_none() {
+            self.opened.shrink_to(FEW);
+        }
+        next
+    }
+
+    /// Closes an object: it is packed, unless something is under way for it.
+    pub fn close(&mut self, key: JobKey) {
+        let are_few = self.objects.len() <= self.few;
+        let Some(object) = self.objects.get_mut(key).filter(|object| object.is_open) else {
+            return;
+        };
+        object.is_open = false;
+        let Body::Live(job) = &object.body else {
+            return;
+        };
+        let is_next = matches!(job.polling.stage, PollStage::Queued(_));
+        if are_few || is_next && self.live <= self.live_max {
+            return;
+        }
+        let Some(packed) = Packed::pack(job, &mut self.words, &mut self.buffer) else {
+            return;
+        };
+        self.live -= 1;
+        #[cfg(test)]
+        if self.checks_packing {
+            let unpacked = packed.unpack(&self.words, &object.namespace);
+            assert_eq!(format!("{unpacked:?}"), format!("{job:?}"));
+        }
+        if let Body::Live(job) = std::mem::replace(&mut object.body, Body::Packed(packed))
+            && self.spare.len() < SPARE
+        {
+            self.spare.push(job);
+        }
+    }
+
+    /// Adds an object that this watch shows, and opens it.
+    pub fn insert(&mut self, source: Source, job: Job) -> JobKey {
+        let object = Object {
+            namespace: job.key.namespace.clone(),
+            body: Body::Live(Box::new(job)),
+            mark: self.mark_of(source),
+            source,
+            is_open: true,
+        };
+        let hash = object.hash(&self.hasher);
+        let key = self.objects.insert(object);
+        self.live += 1;
+        let (objects, hasher) = (&self.objects, &self.hasher);
+        let rehash = |key: &JobKey| objects[*key].hash(hasher);
+        self.names.insert_unique(hash, key, rehash);
+        self.opened.push(key);
         key
     }
 
     /// Takes an object out.
-    pub fn remove(&mut self, key: JobKey) -> Option<Box<Job>> {
-        let job = self.jobs.remove(key)?;
-        self.by_name.remove(&job.key);
-        Some(job)
-    }
-
-    /// All of them.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (JobKey, &mut Job)> {
-        self.jobs.iter_mut().map(|(key, job)| (key, &mut **job))
+    pub fn remove(&mut self, key: JobKey) -> Option<Job> {
+        let object = self.objects.remove(key)?;
+        let hash = object.hash(&self.hasher);
+        if let Ok(entry) = self.names.find_entry(hash, |other| *other == key) {
+            entry.remove();
+        }
+        Some(match object.body {
+            Body::Live(job) => {
+                self.live -= 1;
+                *job
+            }
+            Body::Packed(packed) => packed.unpack(&self.words, &object.namespace),
+        })
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.jobs.len()
+        self.objects.len()
     }
 
-    /// Names and sizes of what is held of objects.
+    /// The keys of all, or of those that one watch shows.
+    #[must_use]
+    pub fn keys(&self, of: Option<Source>) -> Vec<JobKey> {
+        #[cfg(test)]
+        self.visits
+            .update(|visits| visits + self.objects.len() as u64);
+        let is_meant = |object: &Object| of.is_none_or(|source| object.source == source);
+        let objects = self.objects.iter();
+        objects
+            .filter(|(_, object)| is_meant(object))
+            .map(|(key, _)| key)
+            .collect()
+    }
+
     #[cfg(test)]
-    pub fn sizes(&self) -> [(&'static str, usize); 3] {
-        [
-            ("objects", self.jobs.len()),
-            ("names", self.by_name.len()),
-            ("undecodable objects", self.undecodable.len()),
-        ]
+    fn count_visit(&self) {
+        self.visits.update(|visits| visits + 1);
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, reason = "only tests count")]
+    fn count_visit(&self) {}
+}
+
+/// For tests.
+#[cfg(test)]
+impl Registry {
+    /// The object of this name.
+    pub fn find(&self, name: &ObjectKey) -> Option<(JobKey, View<'_>)> {
+        let key = self.key_of(name)?;
+        Some((key, self.get(key)?))
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = (JobKey, &Job)> {
-        self.jobs.iter().map(|(key, job)| (key, &**job))
+    pub fn iter(&self) -> impl Iterator<Item = (JobKey, View<'_>)> {
+        let keys = self.objects.keys();
+        keys.filter_map(|key| Some((key, self.get(key)?)))
+    }
+
+    /// The bytes of all packed objects.
+    pub fn packed_bytes(&self) -> usize {
+        let objects = self.objects.values();
+        objects
+            .map(|object| match &object.body {
+                Body::Live(_) => 0,
+                Body::Packed(packed) => packed.len(),
+            })
+            .sum()
+    }
+
+    /// Names and sizes of what is held of objects.
+    pub fn sizes(&self) -> [(&'static str, usize); 4] {
+        [
+            ("objects", self.objects.len()),
+            ("names", self.names.len()),
+            ("opened objects", self.opened.len()),
+            ("undecodable objects", self.undecodable.len()),
+        ]
     }
 }

@@ -8,11 +8,12 @@ use crate::{
     keys::{JobKey, SecretKey},
     slots::Slots,
     token_bucket::TokenBucket,
+    totals::Tally,
 };
 use image_export_model::{ConfigurationError, Failure, PriorAcceptance};
 use slotmap::SlotMap;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -60,8 +61,14 @@ pub enum ReadChange {
 #[derive(Debug)]
 struct Secret {
     reference: Arc<CredentialRef>,
-    /// Objects that name it.
-    members: HashSet<JobKey>,
+    /// How many objects name it.
+    objects: usize,
+    /// How many of them are polled.
+    polled: usize,
+    /// Those that are unfinished.
+    unfinished: BTreeSet<JobKey>,
+    /// Those that wait for a read, or may be fixed by one.
+    awaiting: BTreeSet<JobKey>,
     state: SecretState,
     /// Version of the content that was usable last; 0: none.
     version: u64,
@@ -125,7 +132,10 @@ impl Secrets {
         let reference = Arc::new(reference);
         let key = self.entries.insert(Secret {
             reference: reference.clone(),
-            members: HashSet::new(),
+            objects: 0,
+            polled: 0,
+            unfinished: BTreeSet::new(),
+            awaiting: BTreeSet::new(),
             state: SecretState::Unread,
             version: 0,
             is_reading: false,
@@ -148,15 +158,15 @@ impl Secrets {
     }
 
     /// An object uses the Secret.
-    pub fn join(&mut self, key: SecretKey, member: JobKey) {
-        self.entries[key].members.insert(member);
+    pub fn join(&mut self, key: SecretKey) {
+        self.entries[key].objects += 1;
     }
 
     /// An object uses the Secret no longer; without any, the entry is dropped.
-    pub fn leave(&mut self, key: SecretKey, member: JobKey) {
+    pub fn leave(&mut self, key: SecretKey) {
         let secret = &mut self.entries[key];
-        secret.members.remove(&member);
-        if secret.members.is_empty() {
+        secret.objects -= 1;
+        if secret.objects == 0 {
             if let Some(at) = secret.next_read {
                 self.planned.remove(&(at, key));
             }
@@ -180,6 +190,20 @@ impl Secrets {
         ]
     }
 
+    /// Checks what is counted of the objects that use a Secret against what each of them counts in.
+    #[cfg(test)]
+    pub fn check_users(&self, key: SecretKey, users: &[(JobKey, Tally)]) {
+        let of = |is_meant: fn(&Tally) -> bool| -> BTreeSet<JobKey> {
+            let users = users.iter().filter(|(_, tally)| is_meant(tally));
+            users.map(|(job, _)| *job).collect()
+        };
+        let secret = &self.entries[key];
+        assert_eq!(secret.objects, users.len());
+        assert_eq!(secret.polled, of(|tally| tally.is_polled).len());
+        assert_eq!(secret.unfinished, of(|tally| tally.is_unfinished));
+        assert_eq!(secret.awaiting, of(|tally| tally.awaits_secret));
+    }
+
     /// The reference of an entry that an object uses.
     #[must_use]
     pub fn reference(&self, key: SecretKey) -> &Arc<CredentialRef> {
@@ -199,13 +223,50 @@ impl Secrets {
         secret.is_some_and(|s| matches!(s.state, SecretState::Usable(v) if v == version))
     }
 
-    /// The objects that use the Secret, in an order that a replay repeats.
+    /// Counts an object that uses, or used, Secrets anew. `None`: it is not there yet, or not any more.
+    pub fn recount(&mut self, job: JobKey, before: Option<&Tally>, after: Option<&Tally>) {
+        let counts_in = |tally: Option<&Tally>| {
+            tally.map(|t| (t.secret, t.is_unfinished, t.is_polled, t.awaits_secret))
+        };
+        if counts_in(before) == counts_in(after) {
+            return;
+        }
+        if let Some(before) = before
+            && let Some(secret) = self.entries.get_mut(before.secret)
+        {
+            secret.polled -= usize::from(before.is_polled);
+            secret.unfinished.remove(&job);
+            secret.awaiting.remove(&job);
+        }
+        if let Some(after) = after
+            && let Some(secret) = self.entries.get_mut(after.secret)
+        {
+            secret.polled += usize::from(after.is_polled);
+            secret.unfinished.extend(after.is_unfinished.then_some(job));
+            secret.awaiting.extend(after.awaits_secret.then_some(job));
+        }
+    }
+
+    /// Whether any object that uses the Secret is polled.
     #[must_use]
-    pub fn members(&self, key: SecretKey) -> Vec<JobKey> {
-        let members = self.entries.get(key).map(|secret| &secret.members);
-        let mut members: Vec<_> = members.into_iter().flatten().copied().collect();
-        members.sort_unstable();
-        members
+    pub fn is_polled(&self, key: SecretKey) -> bool {
+        self.entries[key].polled > 0
+    }
+
+    /// The objects that a read may concern, in an order that a replay repeats.
+    #[must_use]
+    pub fn concerned(&self, key: SecretKey, change: &ReadChange) -> Vec<JobKey> {
+        let secret = &self.entries[key];
+        let objects = match change {
+            ReadChange::None => return Vec::new(),
+            ReadChange::Usable {
+                was_misconfigured: true,
+                ..
+            }
+            | ReadChange::Misconfigured(_) => &secret.unfinished,
+            ReadChange::Usable { .. } | ReadChange::Unavailable(_) => &secret.awaiting,
+        };
+        objects.iter().copied().collect()
     }
 
     /// Queues a read, unless one is under way, or planned after a failure.

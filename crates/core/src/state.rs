@@ -14,6 +14,7 @@ use crate::{
     sync::ChangeStage,
     time::Moment,
     timers::Timers,
+    totals::{Tally, Totals},
     write_queue::WriteQueue,
 };
 use std::{collections::HashMap, time::Duration};
@@ -43,6 +44,7 @@ pub struct State {
     pub adaptive: Adaptive,
     pub writes: WriteQueue,
     pub timers: Timers,
+    pub totals: Totals,
     /// Whether this process may act.
     pub leading: bool,
     /// Since when: what was due before was the previous leader's to poll.
@@ -73,6 +75,7 @@ impl State {
             adaptive: Adaptive::default(),
             writes: WriteQueue::new(&config, at),
             timers: Timers::default(),
+            totals: Totals::default(),
             leading: false,
             leading_since: at,
             stopping: false,
@@ -99,7 +102,7 @@ impl State {
         let Some(job) = self.jobs.get_mut(key).filter(|job| job.secret != secret) else {
             return false;
         };
-        self.secrets.join(secret, key);
+        self.secrets.join(secret);
         let project = self.quotas.project(job.group).clone();
         let owner = (secret, &**self.secrets.reference(secret));
         let group = self.quotas.join(&self.config, now.at, owner, &project);
@@ -115,7 +118,7 @@ impl State {
         }
         self.quotas.change_interval(now.at, old_group, counted, 0);
         self.quotas.leave(now.at, old_group, was_new);
-        self.secrets.leave(old_secret, key);
+        self.secrets.leave(old_secret);
         true
     }
 
@@ -130,13 +133,14 @@ impl State {
             self.quotas
                 .change_interval(now.at, job.group, polling.counted, 0);
             self.quotas.leave(now.at, job.group, polling.counts_as_new);
-            self.secrets.leave(job.secret, key);
+            self.totals.recount(job.tally.as_ref(), None);
+            self.secrets.recount(key, job.tally.as_ref(), None);
+            self.secrets.leave(job.secret);
+            self.timers.replace(key, job.timer, None);
             if let Some(host) = job.polling.failed_at {
                 self.hosts.leave(host, key);
             }
             let jobs = &self.jobs;
-            self.timers
-                .shrink(jobs.len(), |at, job| is_timer_of(jobs, at, job));
             self.writes
                 .shrink(jobs.len(), |job, priority| waits(jobs, job, priority));
         }
@@ -181,18 +185,33 @@ impl State {
         job.set_interval(config, now.at, interval, is_polled);
     }
 
-    /// The same for all that are followed, or those of one source: some objects have shown how long jobs last.
-    pub fn set_intervals(&mut self, now: Moment, of: Option<Source>) {
+    /// The same for all of one source that are followed: some objects have shown how long jobs last.
+    pub fn set_intervals(&mut self, now: Moment, of: Source) {
         if self.config.poll_mode == PollMode::Adaptive {
-            let is_meant =
-                |job: &Job| job.is_active() && of.is_none_or(|source| job.source == source);
-            let jobs = self.jobs.iter().filter(|(_, job)| is_meant(job));
-            let keys: Vec<JobKey> = jobs.map(|(key, _)| key).collect();
-            for key in keys {
-                self.set_interval(now, key, false);
-                self.dirty.push(key);
+            for key in self.jobs.keys(Some(of)) {
+                if self.jobs.get_mut(key).is_some_and(|job| job.is_active()) {
+                    self.set_interval(now, key, false);
+                    self.dirty.push(key);
+                }
+                self.close(now, key);
             }
         }
+    }
+
+    /// Counts an object that is open as it is now, and closes it.
+    pub fn close(&mut self, now: Moment, key: JobKey) {
+        let Some(job) = self.jobs.get_opened(key) else {
+            return;
+        };
+        let secret = self.secrets.state(job.secret);
+        let after = Some(Tally::of(&self.config, now.at, job, secret));
+        if job.tally != after {
+            let before = std::mem::replace(&mut job.tally, after);
+            let after = job.tally.as_ref();
+            self.totals.recount(before.as_ref(), after);
+            self.secrets.recount(key, before.as_ref(), after);
+        }
+        self.jobs.close(key);
     }
 
     /// Queues a change of an object, whose stage is set by the caller.
@@ -219,6 +238,7 @@ impl State {
     pub fn leftovers(&self) -> Vec<(&'static str, usize)> {
         let mut sizes = vec![
             ("timers", self.timers.len()),
+            ("totals", self.totals.len()),
             ("queued changes", self.writes.len()),
             ("namespaces in trouble", self.writes.troubled()),
             ("namespaces with objects", self.adaptive.len()),
@@ -238,15 +258,15 @@ impl State {
     }
 
     /// Sets the timer of an object, unless one fires before it anyway.
-    pub fn set_timer(&mut self, key: JobKey, at: Duration) {
+    pub fn set_timer(&mut self, now: Moment, key: JobKey, at: Option<Duration>) {
         let Some(job) = self.jobs.get_mut(key) else {
             return;
         };
-        if job.timer.is_none_or(|set| at < set) {
-            job.timer = Some(at);
-            let jobs = &self.jobs;
-            self.timers
-                .set(at, key, jobs.len(), |at, job| is_timer_of(jobs, at, job));
+        // Without the one that has fired.
+        job.timer.take_if(|set| *set <= now.at);
+        if at.is_some_and(|at| job.timer.is_none_or(|set| at < set)) {
+            self.timers.replace(key, job.timer, at);
+            job.timer = at;
         }
     }
 
@@ -282,7 +302,7 @@ impl State {
         if let Some(job) = self.jobs.get(key).filter(|_| self.leading) {
             self.output.events.push(ObjectEvent {
                 key: job.key.clone(),
-                uid: job.uid.clone(),
+                uid: job.uid.text(),
                 reason,
                 warning,
                 note,
@@ -298,13 +318,12 @@ pub fn acknowledged_phase(job: &Job) -> Option<Phase> {
 
 /// Whether the change of this priority that is queued for an object is still to be sent.
 fn waits(jobs: &Registry, key: JobKey, priority: Priority) -> bool {
-    jobs.get(key).is_some_and(|job| match job.sync.stage {
-        ChangeStage::Queued(queued) => queued == priority,
-        ChangeStage::Unconfirmed { is_queued, .. } => is_queued && priority == Priority::Confirm,
-        _ => false,
-    })
-}
-
-fn is_timer_of(jobs: &Registry, at: Duration, key: JobKey) -> bool {
-    jobs.get(key).is_some_and(|job| job.timer == Some(at))
+    jobs.get_unpacked(key)
+        .is_some_and(|job| match job.sync.stage {
+            ChangeStage::Queued(queued) => queued == priority,
+            ChangeStage::Unconfirmed { is_queued, .. } => {
+                is_queued && priority == Priority::Confirm
+            }
+            _ => false,
+        })
 }

@@ -4,6 +4,7 @@ use crate::{
     evidence::Evidence,
     facts::{Cause, Facts},
     message::{message, succeeded_message},
+    pack::{Pack, Reader, Writer, pack_fields, pack_struct, unpack_fields},
     phase::{Activity, Phase},
 };
 use image_export_api::{
@@ -57,6 +58,80 @@ pub struct Snapshot {
     pub poll_request: Option<Arc<str>>,
     /// Transition times.
     pub since: Since,
+}
+
+pack_struct!(Snapshot {
+    phase,
+    text,
+    facts,
+    generation,
+    poll_request,
+    since,
+});
+
+/// Mostly all three are the same.
+impl Pack for Since {
+    fn empty() -> Self {
+        Self {
+            ready: 0,
+            succeeded: 0,
+            activity: 0,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::empty()
+    }
+
+    fn pack(&self, to: &mut Writer<'_>) {
+        let after = |since: i64| since.wrapping_sub(self.ready);
+        let (succeeded, activity) = (after(self.succeeded), after(self.activity));
+        pack_fields!(to, &self.ready, &succeeded, &activity);
+    }
+
+    fn unpack(from: &mut Reader<'_>) -> Self {
+        unpack_fields!(from, ready, succeeded, activity);
+        let after = |since: i64| since.wrapping_add(ready);
+        Self {
+            ready,
+            succeeded: after(succeeded),
+            activity: after(activity),
+        }
+    }
+}
+
+impl Pack for Text {
+    fn empty() -> Self {
+        Self::Rendered(None)
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Rendered(None))
+    }
+
+    fn pack(&self, to: &mut Writer<'_>) {
+        let (detail, stored) = match self {
+            Self::Rendered(detail) => (detail.clone(), None),
+            Self::Stored {
+                messages,
+                has_detail,
+            } => (None, Some((messages, has_detail))),
+        };
+        let has_detail = stored.is_some_and(|(_, has_detail)| *has_detail);
+        let messages = stored.map(|(messages, _)| messages.clone());
+        pack_fields!(to, &detail, &messages, &has_detail);
+    }
+
+    fn unpack(from: &mut Reader<'_>) -> Self {
+        unpack_fields!(from, detail, messages, has_detail);
+        match messages {
+            Some(messages) => Self::Stored {
+                messages,
+                has_detail,
+            },
+            None => Self::Rendered(detail),
+        }
+    }
 }
 
 impl Snapshot {

@@ -5,9 +5,11 @@
 //! settled by the next version that the watch shows, or by one read.
 
 use crate::{
+    compact::Compact,
     config::Config,
     effects::{Precondition, WriteResult},
     evidence::Evidence,
+    pack::{Pack, Reader, Writer, pack_fields, unpack_fields},
     phase::Priority,
     status::{Snapshot, comes_from, looks_finished, same_owned_part, shown_end, unowned},
     version,
@@ -110,7 +112,7 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct Sync {
     /// The newest resource version known.
-    pub version: Arc<str>,
+    pub version: Compact,
     /// Whether the object of that version was seen. The reply to a write brings its version alone.
     is_seen: bool,
     remote: Remote,
@@ -138,10 +140,84 @@ struct Edits {
     repair_at: Duration,
 }
 
+/// What is at rest alone is packed: [`Sync::is_at_rest`].
+impl Pack for Sync {
+    fn empty() -> Self {
+        Self::new(Compact::Number(0))
+    }
+
+    fn is_empty(&self) -> bool {
+        false
+    }
+
+    fn pack(&self, to: &mut Writer<'_>) {
+        let Self {
+            version,
+            is_seen,
+            remote: _,
+            unowned: _,
+            unconfirmed: _,
+            stage: _,
+            consecutive_conflicts,
+            deletion_conflicts,
+            is_fresh,
+            consecutive_errors,
+            edits: _,
+        } = self;
+        let acknowledged = self.acknowledged().map(|snapshot| &**snapshot);
+        pack_fields!(
+            to,
+            version,
+            is_seen,
+            &acknowledged.cloned(),
+            consecutive_conflicts,
+            deletion_conflicts,
+            is_fresh,
+            consecutive_errors,
+        );
+    }
+
+    fn unpack(from: &mut Reader<'_>) -> Self {
+        unpack_fields!(
+            from,
+            version,
+            is_seen,
+            acknowledged,
+            consecutive_conflicts,
+            deletion_conflicts,
+            is_fresh,
+            consecutive_errors,
+        );
+        let acknowledged: Option<Snapshot> = acknowledged;
+        Self {
+            is_seen,
+            remote: match acknowledged {
+                Some(snapshot) => Remote::Acknowledged(Arc::new(snapshot)),
+                None => Remote::NotOurs(None),
+            },
+            consecutive_conflicts,
+            deletion_conflicts,
+            is_fresh,
+            consecutive_errors,
+            ..Self::new(version)
+        }
+    }
+}
+
 impl Sync {
+    /// Whether no change is under way, and the status, if there is one, is the acknowledged snapshot to the letter.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.stage, ChangeStage::Idle)
+            && matches!(self.remote, Remote::Acknowledged(_) | Remote::NotOurs(None))
+            && self.unowned.is_none()
+            && self.unconfirmed.is_empty()
+            && self.edits.is_none()
+    }
+
     /// An object as first seen, with its status still to be adopted.
     #[must_use]
-    pub fn new(version: Arc<str>) -> Self {
+    pub fn new(version: Compact) -> Self {
         Self {
             version,
             is_seen: true,
@@ -237,10 +313,15 @@ impl Sync {
         }
     }
 
+    /// How a version of the object compares with the newest known.
+    fn order(&self, version: &str) -> Option<Ordering> {
+        self.version.look(|known| version::compare(version, known))
+    }
+
     /// Applies a version of the object. Returns it if its content is to be applied now.
     pub fn apply_version(&mut self, object: Box<ImageExportJob>) -> Option<Box<ImageExportJob>> {
         let version = version_of(&object);
-        match version::compare(version, &self.version) {
+        match self.order(version) {
             Some(Ordering::Less) => return None,
             Some(Ordering::Equal) if self.is_seen => return None,
             _ => {}
@@ -254,7 +335,7 @@ impl Sync {
             }
             return None;
         }
-        let settles = *version != *self.version;
+        let settles = self.version != *version;
         if settles
             && matches!(
                 self.stage,
@@ -394,7 +475,7 @@ impl Sync {
     /// The resource version that the next deletion needs; `None`: whatever it is, as the object was just read.
     pub fn next_deletion(&mut self) -> Option<Arc<str>> {
         let is_fresh = std::mem::take(&mut self.is_fresh);
-        (!is_fresh).then(|| self.version.clone())
+        (!is_fresh).then(|| self.version.text())
     }
 
     /// The next write in full.
@@ -403,7 +484,7 @@ impl Sync {
         &mut self,
         config: &Config,
         desired: &Snapshot,
-        uid: &Arc<str>,
+        uid: &Compact,
         job: &str,
     ) -> (Precondition, ImageExportJobStatus) {
         self.is_fresh = false;
@@ -413,12 +494,12 @@ impl Sync {
             && self.consecutive_conflicts % 8 != 7;
         let precondition = if churning {
             Precondition::Tests {
-                uid: uid.clone(),
+                uid: uid.text(),
                 generation: desired.generation,
                 status: self.status(job),
             }
         } else {
-            Precondition::ResourceVersion(self.version.clone())
+            Precondition::ResourceVersion(self.version.text())
         };
         (precondition, desired.render(job, self.unowned()))
     }
@@ -546,7 +627,7 @@ impl Sync {
         let stage = std::mem::replace(&mut self.stage, ChangeStage::Idle);
         self.is_fresh = matches!(stage, ChangeStage::Rereading { .. });
         let version = version_of(object);
-        if version::compare(version, &self.version) == Some(Ordering::Less) {
+        if self.order(version) == Some(Ordering::Less) {
             // The watch has shown a newer one meanwhile.
             return false;
         }

@@ -45,3 +45,9 @@ pub enum Due {
     /// From this time on.
     Since(Duration),
 }
+
+/// A time in nanoseconds. It fits for some centuries after the Unix epoch, and ends there.
+#[must_use]
+pub fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

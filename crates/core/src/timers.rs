@@ -1,48 +1,57 @@
 //! One timer an object: when its decision may change without an input.
 
-use crate::keys::JobKey;
-use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+use crate::{keys::JobKey, time::nanos};
+use slotmap::{Key, KeyData};
+use std::{collections::BTreeSet, time::Duration};
 
-/// Timers of all objects. One that was replaced stays in the heap until it fires or until those outnumber
-/// the valid ones; the object knows which is valid.
+/// The timers of all objects, the next one first.
 #[derive(Debug, Default)]
-pub struct Timers(BinaryHeap<Reverse<(Duration, JobKey)>>);
+pub struct Timers(BTreeSet<Timer>);
+
+/// A time in nanoseconds on the steady clock, and below it the key of an object: one number, as that is fast to
+/// compare.
+type Timer = u128;
+
+fn timer(at: Duration, job: JobKey) -> Timer {
+    Timer::from(nanos(at)) << 64 | Timer::from(job.data().as_ffi())
+}
 
 impl Timers {
-    /// Sets a timer. `valid`: how many objects have one at most, and which are theirs.
-    pub fn set(
-        &mut self,
-        at: Duration,
-        job: JobKey,
-        objects: usize,
-        is_valid: impl Fn(Duration, JobKey) -> bool,
-    ) {
-        self.0.push(Reverse((at, job)));
-        self.shrink(objects, is_valid);
-    }
-
-    /// Drops replaced timers where they outnumber the objects.
-    pub fn shrink(&mut self, objects: usize, is_valid: impl Fn(Duration, JobKey) -> bool) {
-        if self.0.len() > 2 * objects {
-            self.0.retain(|Reverse((at, job))| is_valid(*at, *job));
+    /// Replaces the timer of an object, if it has one.
+    pub fn replace(&mut self, job: JobKey, before: Option<Duration>, after: Option<Duration>) {
+        if before == after {
+            return;
+        }
+        if let Some(before) = before {
+            self.0.remove(&timer(before, job));
+        }
+        if let Some(after) = after {
+            self.0.insert(timer(after, job));
         }
     }
 
     /// When the next one fires.
     #[must_use]
     pub fn next_wake(&self) -> Option<Duration> {
-        self.0.peek().map(|Reverse((at, _))| *at)
+        self.0.first().map(time_of)
     }
 
-    /// The next one that is due.
-    pub fn pop_due(&mut self, at: Duration) -> Option<(Duration, JobKey)> {
+    /// Takes out the next one that is due.
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is the key")]
+    pub fn pop_due(&mut self, at: Duration) -> Option<JobKey> {
         self.next_wake().filter(|due| *due <= at)?;
-        self.0.pop().map(|Reverse(timer)| timer)
+        let timer = self.0.pop_first()?;
+        Some(KeyData::from_ffi(timer as u64).into())
     }
 
-    /// How many there are, replaced ones included.
+    /// How many there are.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.0.len()
     }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the upper half is a u64")]
+fn time_of(timer: &Timer) -> Duration {
+    Duration::from_nanos((timer >> 64) as u64)
 }

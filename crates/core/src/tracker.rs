@@ -46,7 +46,8 @@ pub struct Census {
     pub polls_waiting: usize,
     /// Unfinished objects whose poll is overdue because it waits for its quota or is throttled.
     pub polls_overdue: usize,
-    /// The longest time since the cloud reported a job, of the unfinished objects that are not suspended.
+    /// The longest time since the cloud reported a job, of the unfinished objects that are not suspended, to an eighth
+    /// of a second.
     pub oldest_answer: Duration,
     /// Counters since the start.
     pub counters: Counters,
@@ -110,6 +111,9 @@ impl Tracker {
             output.transitions.append(transitions);
         }
         output.effects.append(&mut self.state.output.effects);
+        while let Some(key) = self.state.jobs.next_opened() {
+            self.state.close(now, key);
+        }
     }
 
     fn apply(&mut self, now: Moment, input: Input) {
@@ -137,7 +141,7 @@ impl Tracker {
             Input::Stopping => {
                 state.stopping = true;
                 // Takes deletions out of the queue.
-                state.dirty.extend(state.jobs.iter().map(|(key, _)| key));
+                state.dirty.extend(state.jobs.keys(None));
             }
             Input::Tick => {}
         }
@@ -156,28 +160,14 @@ impl Tracker {
             state.secrets.apply_new_leadership();
             state.output.events.append(&mut state.jobs.take_reports());
             state.secrets.forget_priors();
-            for (key, job) in state.jobs.iter_mut() {
-                state
-                    .secrets
-                    .apply_prior(job.secret, job.prior_acceptance());
-                job.apply_gap(now);
-                job.limits.was_late = false;
-                state.dirty.push(key);
-                let Some(phase) = job.phase() else {
-                    continue;
-                };
-                if matches!(phase.row().detail, Detail::Configuration(_)) && job.is_active() {
-                    state.secrets.request_read(job.secret);
+            for key in state.jobs.keys(None) {
+                begin_to_follow(state, now, key);
+                if state.jobs.get_mut(key).is_some_and(|job| job.is_active()) {
+                    state.set_interval(now, key, false);
                 }
-                job.polling
-                    .wanted
-                    .take_if(|due| matches!(due, Due::Since(_)));
-                job.polling.plan = match schedule::first_poll(&state.config, now, job, None) {
-                    Some(at) => Plan::At(at),
-                    None => Plan::Paced(now.at),
-                };
+                state.dirty.push(key);
+                state.close(now, key);
             }
-            self.state.set_intervals(now, None);
         }
     }
 
@@ -208,29 +198,19 @@ impl Tracker {
         (0..sources).all(|source| self.state.jobs.has_listed(Source(source)))
     }
 
-    /// Whether any status is still to be written, or its write to be confirmed. Costs a pass over the
-    /// objects.
+    /// Whether any status is still to be written, or its write to be confirmed.
     #[must_use]
     pub fn has_unwritten(&self) -> bool {
-        let mut jobs = self.state.jobs.iter();
-        jobs.any(|(_, job)| {
-            !matches!(
-                job.sync.stage,
-                ChangeStage::Idle
-                    | ChangeStage::Rejected { .. }
-                    | ChangeStage::Rereading { .. }
-                    | ChangeStage::Deleting { .. }
-                    | ChangeStage::Queued(Priority::Expiry)
-            )
-        })
+        self.state.totals.unwritten > 0
     }
 
-    /// Counts the objects. Costs a pass over them.
+    /// How many objects there are of each kind, as of the latest input.
     #[must_use]
     pub fn census(&self, now: Now) -> Census {
         let now = self.moment(now);
         let state = &self.state;
         let mut census = Census {
+            objects: state.totals.by_reason(),
             credentials: state.secrets.census(),
             paused_buckets: state.quotas.paused(now.at),
             throttled_buckets: state.quotas.throttled(&state.config, now.at),
@@ -239,42 +219,13 @@ impl Tracker {
             counters: state.counters,
             ..Census::default()
         };
-        for (_, job) in state.jobs.iter() {
-            let shown = job.sync.acknowledged();
-            let reason = shown.map_or("", |shown| shown.phase.row().reason);
-            *census.objects.entry(reason).or_default() += 1;
-            // What a standby has not polled is not overdue.
-            if !state.leading {
-                continue;
-            }
-            let lateness = self.lateness(job, now.at);
-            census.polls_waiting += usize::from(lateness.is_some());
-            if job.is_active() {
-                let overdue_at = job.overdue_at(&state.config);
-                let is_overdue = overdue_at.is_some_and(|at| at <= now.at);
-                census.polls_overdue += usize::from(is_overdue);
-                let answer = now.at.saturating_sub(job.answered_at);
-                census.oldest_answer = census.oldest_answer.max(answer);
-            }
+        // What a standby has not polled is not overdue.
+        if state.leading {
+            census.polls_waiting = state.totals.waiting;
+            census.polls_overdue = state.totals.overdue;
+            census.oldest_answer = state.totals.oldest_answer(now.at);
         }
         census
-    }
-
-    /// How long the poll of an object waits for its quota or for a read of its Secret.
-    fn lateness(&self, job: &Job, at: Duration) -> Option<Duration> {
-        let state = &self.state;
-        let due = match job.polling.stage {
-            PollStage::Queued(due) => due,
-            PollStage::AwaitingSecret => match state.secrets.state(job.secret) {
-                SecretState::Misconfigured(_) => return None,
-                SecretState::Unread | SecretState::Usable(_) => {
-                    schedule::next_poll(&state.config, job, job.phase(), at)?
-                }
-            },
-            PollStage::Off | PollStage::Scheduled(_) | PollStage::InFlight(_) => return None,
-        };
-        let since = state.leading_since;
-        Some(schedule::lateness(&state.config, job, due, since, at))
     }
 
     /// Marks the objects whose timer fires, and queues the reads of Secrets that are due.
@@ -285,24 +236,19 @@ impl Tracker {
         self.handled_at = now.at;
         let state = &mut self.state;
         if has_slept {
-            for (key, job) in state.jobs.iter_mut() {
-                job.apply_sleep(now);
+            for key in state.jobs.keys(None) {
+                if let Some(job) = state.jobs.get_mut(key) {
+                    job.apply_sleep(now);
+                }
                 state.dirty.push(key);
+                state.close(now, key);
             }
         }
-        while let Some((due, key)) = state.timers.pop_due(now.at) {
-            let Some(job) = state.jobs.get_mut(key).filter(|job| job.timer == Some(due)) else {
-                continue;
-            };
-            job.timer = None;
+        while let Some(key) = state.timers.pop_due(now.at) {
             state.dirty.push(key);
         }
         while let Some(key) = state.secrets.next_due(now.at) {
-            let is_polled = |member: &JobKey| {
-                let job = state.jobs.get(*member);
-                job.is_some_and(|job| job.polling.stage != PollStage::Off)
-            };
-            if state.secrets.members(key).iter().any(is_polled) {
+            if state.secrets.is_polled(key) {
                 state.secrets.request_read(key);
             } else {
                 state.secrets.set_unneeded(key);
@@ -335,6 +281,8 @@ impl Tracker {
                 }
                 let decision = decide(&state.config, job, now);
                 self.enact(now, key, decision);
+                // At once: all of them may be too many to be unpacked.
+                self.state.close(now, key);
             }
         }
     }
@@ -369,9 +317,7 @@ impl Tracker {
             (stage @ ChangeStage::Queued(_), None) => *stage = ChangeStage::Idle,
             _ => {}
         }
-        if let Some(at) = decision.wake {
-            state.set_timer(key, at);
-        }
+        state.set_timer(now, key, decision.wake);
     }
 
     fn enact_poll(&mut self, now: Moment, key: JobKey, decision: &Decision) {
@@ -455,9 +401,8 @@ impl Tracker {
         let state = &mut self.state;
         let mut waiting = std::mem::take(&mut state.waiting);
         for key in waiting.drain(..) {
-            let job = state.jobs.get(key);
             let is_sent = |job: &Job| matches!(job.polling.stage, PollStage::InFlight(_));
-            if job.is_some_and(|job| !is_sent(job)) {
+            if !state.jobs.get_unpacked(key).is_some_and(is_sent) {
                 state.dirty.push(key);
             }
         }
@@ -476,6 +421,31 @@ impl Tracker {
             send_change(&mut self.state, now, key);
         }
     }
+}
+
+/// A new leader begins to follow the job of an object, which it has not observed.
+fn begin_to_follow(state: &mut State, now: Moment, key: JobKey) {
+    let Some(job) = state.jobs.get_mut(key) else {
+        return;
+    };
+    state
+        .secrets
+        .apply_prior(job.secret, job.prior_acceptance());
+    job.apply_gap(now);
+    job.limits.was_late = false;
+    let Some(phase) = job.phase() else {
+        return;
+    };
+    if matches!(phase.row().detail, Detail::Configuration(_)) && job.is_active() {
+        state.secrets.request_read(job.secret);
+    }
+    job.polling
+        .wanted
+        .take_if(|due| matches!(due, Due::Since(_)));
+    job.polling.plan = match schedule::first_poll(&state.config, now, job, None) {
+        Some(at) => Plan::At(at),
+        None => Plan::Paced(now.at),
+    };
 }
 
 /// Polls for an object, and for those of its group that wait for the same job.
@@ -560,7 +530,7 @@ fn send_change(state: &mut State, now: Moment, key: JobKey) {
                 Effect::Delete(Box::new(Deletion {
                     ticket,
                     key: job.key.clone(),
-                    uid: job.uid.clone(),
+                    uid: job.uid.text(),
                     version: job.sync.next_deletion(),
                 }))
             }

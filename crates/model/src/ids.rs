@@ -24,12 +24,7 @@ macro_rules! validated_string {
             type Error = InvalidString;
 
             fn try_from(value: String) -> Result<Self, InvalidString> {
-                let valid: fn(&str) -> bool = $valid;
-                if (1..=$max).contains(&value.len()) && valid(&value) {
-                    Ok(Self(value.into()))
-                } else {
-                    Err(InvalidString { kind: stringify!($name), pattern: $pattern, max: $max })
-                }
+                value.parse()
             }
         }
 
@@ -37,7 +32,12 @@ macro_rules! validated_string {
             type Err = InvalidString;
 
             fn from_str(value: &str) -> Result<Self, InvalidString> {
-                value.to_owned().try_into()
+                let valid: fn(&str) -> bool = $valid;
+                if (1..=$max).contains(&value.len()) && valid(value) {
+                    Ok(Self(value.into()))
+                } else {
+                    Err(InvalidString { kind: stringify!($name), pattern: $pattern, max: $max })
+                }
             }
         }
 

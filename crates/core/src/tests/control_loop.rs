@@ -284,8 +284,8 @@ fn a_late_event_of_a_replaced_object_is_ignored() {
             .state
             .jobs
             .find(&key("x"))
-            .map(|(_, x)| &*x.uid),
-        Some("uid-2")
+            .map(|(_, x)| x.uid.text()),
+        Some("uid-2".into())
     );
 }
 

@@ -2,19 +2,25 @@
 
 use super::world::World;
 use crate::{
-    Effect, Output, StatusWrite, Transition,
+    Census, Effect, Output, StatusWrite, Transition,
     decide::decide,
     job::PollStage,
+    keys::{JobKey, SecretKey},
     phase::{Phase, Priority},
+    secrets::SecretState,
     status::{Snapshot, unowned},
     sync::ChangeStage,
     time::Due,
+    totals::Tally,
 };
 use image_export_api::{
     ImageExportJob, ImageExportJobStatus,
     conditions::{CONDITIONS_MAX, Condition, types},
 };
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
 
 /// What the checks remember of earlier steps.
 #[derive(Default)]
@@ -284,7 +290,7 @@ pub fn check_decisions(world: &World) {
     let now = world.tracker.moment(world.present());
     let leading = world.tracker.state.leading;
     for (_, job) in world.tracker.state.jobs.iter() {
-        let decision = decide(&world.config, job, now);
+        let decision = decide(&world.config, &job, now);
         if job.is_active() {
             let is_off = job.polling.stage == PollStage::Off;
             assert!(!is_off, "no poll is planned: {job:?}");
@@ -321,6 +327,59 @@ pub fn check_decisions(world: &World) {
             let timer = job.timer.expect("a timer");
             assert!(timer <= wake, "wakes too late: {job:?}");
         }
+    }
+}
+
+/// Checks after each step that what is counted as objects change is what a pass over them finds.
+pub fn check_totals(world: &World) {
+    let (now, state) = (world.tracker.moment(world.present()), &world.tracker.state);
+    let mut expected = Census {
+        oldest_answer: Duration::ZERO,
+        ..world.census()
+    };
+    expected.objects.clear();
+    (expected.polls_waiting, expected.polls_overdue) = (0, 0);
+    let mut is_unwritten = false;
+    let mut users: BTreeMap<SecretKey, Vec<(JobKey, Tally)>> = BTreeMap::new();
+    for (key, job) in state.jobs.iter() {
+        let shown = job.sync.acknowledged();
+        let reason = shown.map_or("", |shown| shown.phase.row().reason);
+        *expected.objects.entry(reason).or_default() += 1;
+        is_unwritten |= match job.sync.stage {
+            ChangeStage::Queued(priority) => priority != Priority::Expiry,
+            ChangeStage::Writing { .. }
+            | ChangeStage::Unconfirmed { .. }
+            | ChangeStage::Fetching { .. } => true,
+            ChangeStage::Idle
+            | ChangeStage::Rejected { .. }
+            | ChangeStage::Rereading { .. }
+            | ChangeStage::Deleting { .. } => false,
+        };
+        let secret = state.secrets.state(job.secret);
+        if state.leading {
+            let is_waiting = match job.polling.stage {
+                PollStage::Queued(_) => true,
+                PollStage::AwaitingSecret => !matches!(secret, SecretState::Misconfigured(_)),
+                _ => false,
+            };
+            expected.polls_waiting += usize::from(is_waiting);
+            expected.polls_overdue += usize::from(job.is_overdue(&world.config, now.at));
+            if job.is_active() {
+                let age = now.at.saturating_sub(job.answered_at);
+                expected.oldest_answer = expected.oldest_answer.max(age);
+            }
+        }
+        let tally = Tally::of(&world.config, now.at, &job, secret);
+        users.entry(job.secret).or_default().push((key, tally));
+    }
+    let census = world.census();
+    let rounded = expected.oldest_answer.saturating_sub(census.oldest_answer);
+    assert!(rounded < Duration::from_millis(125), "{rounded:?}");
+    expected.oldest_answer = census.oldest_answer.min(expected.oldest_answer);
+    assert_eq!(census, expected);
+    assert_eq!(world.tracker.has_unwritten(), is_unwritten);
+    for (secret, users) in users {
+        state.secrets.check_users(secret, &users);
     }
 }
 

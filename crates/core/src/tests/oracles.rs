@@ -8,6 +8,7 @@ use crate::{
     job::{Job, PollStage},
     keys::GroupKey,
     phase::Phase,
+    registry::View,
     time::Due,
 };
 use image_export_api::{ImageExportJobStatus, conditions::types};
@@ -79,7 +80,7 @@ pub struct Oracles {
     events: [HashMap<String, (&'static str, usize)>; 2],
 }
 
-fn jobs(tracker: &Tracker) -> impl Iterator<Item = &Job> {
+fn jobs(tracker: &Tracker) -> impl Iterator<Item = View<'_>> {
     tracker.state.jobs.iter().map(|(_, job)| job)
 }
 
@@ -146,13 +147,13 @@ impl Oracles {
             }
             Input::Wrote(ticket, WriteResult::Conflict) => {
                 let job = tracker.state.jobs.get(ticket.job);
-                memory.unread.extend(job.map(|job| job.uid.clone()));
+                memory.unread.extend(job.map(|job| job.uid.text()));
             }
             Input::Fetched(ticket, FetchResult::Found(_)) => {
                 let job = tracker.state.jobs.get(ticket.job);
                 memory
                     .unread
-                    .retain(|uid| job.is_none_or(|job| job.uid != *uid));
+                    .retain(|uid| job.as_ref().is_none_or(|job| job.uid != **uid));
             }
             Input::Polled(ticket, seen) => memory.answered(now, config, tracker, ticket, seen),
             _ => {}
@@ -182,7 +183,7 @@ impl Oracles {
             }
         }
         for job in jobs(tracker) {
-            memory.note(now, config, job, leading && was_leading);
+            memory.note(now, config, &job, leading && was_leading);
         }
         // What was published without leadership would be published late, at its beginning.
         let has_begun = leading && !was_leading;
@@ -259,7 +260,7 @@ impl Oracles {
         let job = tracker.state.jobs.get(poll.ticket.job);
         let job = job.expect("effects name live objects");
         assert!(!job.is_being_deleted, "polled though deleted: {job:?}");
-        self.processes[process].poll_sent(now, config, tracker, job, poll, host);
+        self.processes[process].poll_sent(now, config, tracker, &job, poll, host);
     }
 
     /// A status is sent by a process.
@@ -281,7 +282,7 @@ impl Oracles {
         let objects = state.jobs.len();
         assert!(state.writes.len() <= 2 * objects && state.timers.len() <= 4 * objects);
         let memory = &self.processes[process];
-        for job in jobs(tracker).filter(|job| memory.requests.contains(&job.uid)) {
+        for job in jobs(tracker).filter(|job| memory.requests.contains(&job.uid.text())) {
             let is_in_flight = matches!(job.polling.stage, PollStage::InFlight(_));
             let is_wanted = job.polling.wanted == Some(Due::Requested);
             assert!(is_in_flight || is_wanted, "request lost: {job:?}");
@@ -315,7 +316,7 @@ impl Memory {
         let Some(job) = job else {
             return;
         };
-        let credential = credential(tracker, job);
+        let credential = credential(tracker, &job);
         if let Some(pause) = asked_pause(config, seen) {
             let until = now + pause;
             let queried = seen.queried.as_ref();
@@ -374,7 +375,7 @@ impl Memory {
     fn forget_unused(&mut self, tracker: &Tracker) {
         let groups: HashSet<_> = jobs(tracker).map(|job| job.group).collect();
         self.accepted.retain(|_, (_, group)| groups.contains(group));
-        let uids: HashSet<_> = jobs(tracker).map(|job| job.uid.clone()).collect();
+        let uids: HashSet<_> = jobs(tracker).map(|job| job.uid.text()).collect();
         let is_gone = |uid: &Arc<str>| !uids.contains(uid);
         self.requests.retain(|uid| !is_gone(uid));
         self.observed.retain(|uid, _| !is_gone(uid));
@@ -385,7 +386,7 @@ impl Memory {
     }
 
     fn note(&mut self, now: Duration, config: &Config, job: &Job, leading: bool) {
-        let uid = &job.uid;
+        let uid = &job.uid.text();
         // A gap in what is observed ends what was consecutive.
         let is_known = self.observed.contains_key(uid);
         let observed = self.observed.entry(uid.clone());
@@ -442,7 +443,7 @@ impl Memory {
         poll: &PollRequest,
         host: &Arc<str>,
     ) {
-        self.requests.remove(&job.uid);
+        self.requests.remove(&job.uid.text());
         // No poll comes before a `Retry-After`, whatever is deleted, re-created or changed meanwhile.
         let (secret, project) = credential(tracker, job);
         // What accepted credentials are asked for holds for the others of their namespaces as well.
@@ -480,7 +481,7 @@ impl Memory {
         }
         if job.phase() == Some(Phase::ImageIdPending) {
             let epoch = tracker.state.epoch;
-            let before = self.attempts.insert(job.uid.clone(), (now, epoch));
+            let before = self.attempts.insert(job.uid.text(), (now, epoch));
             if let Some((at, _)) = before.filter(|(_, of)| *of == epoch) {
                 assert!(
                     now - at >= config.image_id_period,

@@ -386,7 +386,7 @@ impl Scenario {
         });
         // Only an object that was received before can arrive again.
         let tracked = self.world.tracker.state.jobs.find(&name);
-        let uid = tracked.map(|(_, job)| job.uid.clone());
+        let uid = tracked.map(|(_, job)| job.uid.text());
         if let (Some(old), Some(uid)) = (old, uid)
             && old.metadata.uid.as_deref() == Some(&*uid)
         {

@@ -230,6 +230,8 @@ impl World {
     pub fn feed(&mut self, input: Input) {
         let mut output = std::mem::take(&mut self.output);
         let step = self.oracles_before(&input);
+        let jobs = &mut self.tracker.state.jobs;
+        (jobs.few, jobs.live_max, jobs.checks_packing) = (0, 0, self.check_decisions);
         self.tracker.handle(self.present(), input, &mut output);
         if !self.tracker.state.leading {
             invariants::check_standby(&output);
@@ -260,6 +262,7 @@ impl World {
         );
         if self.check_decisions {
             invariants::check_decisions(self);
+            invariants::check_totals(self);
         }
     }
 
@@ -376,7 +379,7 @@ impl World {
                         .jobs
                         .get(key)
                         .expect("effects name live objects");
-                    (job.uid.clone(), job.id.clone())
+                    (job.uid.text(), job.id.clone())
                 };
                 self.invariants.write_sent(&uid, job.as_str(), &write);
                 if self.check_decisions {
