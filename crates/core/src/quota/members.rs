@@ -255,6 +255,8 @@ impl Quotas {
         }
         bucket.groups += 1;
         bucket.proven.insert(namespace.clone());
+        // Those of its namespace that have yet to be proven obey what the others here were asked for.
+        let paused_until = paused_until.max(bucket.paused_until);
         self.pause_bucket(at, shared, paused_until);
         self.release(at, own);
         self.offer(shared, &namespace);

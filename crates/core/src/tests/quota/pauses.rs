@@ -454,3 +454,30 @@ fn rotated_credentials_pause_no_other_before_they_are_accepted() {
     world.run(300);
     assert_eq!(world.polls_of("b").len(), polls + 10);
 }
+
+/// The first Secret of a namespace that comes to share a paused quota makes the others there obey the pause.
+#[test]
+fn a_namespace_obeys_the_pause_of_the_quota_that_it_comes_to_share() {
+    let mut world = World::new();
+    world.create(object_of("strangers/x", "otc", "project"));
+    world.run(10);
+    world.reports("strangers/x", throttled(Some(secs(300))));
+    let polls = world.polls.len();
+    while world.polls.len() == polls {
+        world.run(1);
+    }
+    world.run(1);
+    let until = world.polls[polls].at + secs(300);
+    let secrets = ["one", "two", "three", "four"];
+    for secret in secrets {
+        world.create(object_of(&format!("team/{secret}"), secret, "project"));
+    }
+    world.run_until(until);
+    let times = secrets.map(|secret| world.polls_of(&format!("team/{secret}")));
+    let mut early: Vec<Duration> = times.into_iter().flatten().collect();
+    early.sort_unstable();
+    // Until the first of them is answered, nobody knows that they belong there.
+    let known = *early.first().expect("one is polled") + world.poll_time;
+    assert!(early.iter().all(|at| *at <= known), "{early:?}");
+    assert!(early.len() < secrets.len(), "{early:?}");
+}
