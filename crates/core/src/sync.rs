@@ -4,12 +4,13 @@
 //! own echo, so it is held until the reply. A change whose end is unknown (conflict, lost reply) is
 //! settled by the next version that the watch shows, or by one read.
 
+mod packing;
+
 use crate::{
     compact::Compact,
     config::Config,
     effects::{Precondition, WriteResult},
     evidence::Evidence,
-    pack::{Pack, Reader, Writer, pack_fields, unpack_fields},
     phase::Priority,
     status::{Snapshot, comes_from, looks_finished, same_owned_part, shown_end, unowned},
     version,
@@ -138,70 +139,6 @@ struct Edits {
     count: u8,
     /// The repair of the latest is not sent before.
     repair_at: Duration,
-}
-
-/// What is at rest alone is packed: [`Sync::is_at_rest`].
-impl Pack for Sync {
-    fn empty() -> Self {
-        Self::new(Compact::Number(0))
-    }
-
-    fn is_empty(&self) -> bool {
-        false
-    }
-
-    fn pack(&self, to: &mut Writer<'_>) {
-        let Self {
-            version,
-            is_seen,
-            remote: _,
-            unowned: _,
-            unconfirmed: _,
-            stage: _,
-            consecutive_conflicts,
-            deletion_conflicts,
-            is_fresh,
-            consecutive_errors,
-            edits: _,
-        } = self;
-        let acknowledged = self.acknowledged().map(|snapshot| &**snapshot);
-        pack_fields!(
-            to,
-            version,
-            is_seen,
-            &acknowledged.cloned(),
-            consecutive_conflicts,
-            deletion_conflicts,
-            is_fresh,
-            consecutive_errors,
-        );
-    }
-
-    fn unpack(from: &mut Reader<'_>) -> Self {
-        unpack_fields!(
-            from,
-            version,
-            is_seen,
-            acknowledged,
-            consecutive_conflicts,
-            deletion_conflicts,
-            is_fresh,
-            consecutive_errors,
-        );
-        let acknowledged: Option<Snapshot> = acknowledged;
-        Self {
-            is_seen,
-            remote: match acknowledged {
-                Some(snapshot) => Remote::Acknowledged(Arc::new(snapshot)),
-                None => Remote::NotOurs(None),
-            },
-            consecutive_conflicts,
-            deletion_conflicts,
-            is_fresh,
-            consecutive_errors,
-            ..Self::new(version)
-        }
-    }
 }
 
 impl Sync {

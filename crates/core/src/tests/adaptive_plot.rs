@@ -100,7 +100,7 @@ fn curve(svg: &mut String, name: &str, colour: &str, measured: &[Measured]) {
 }
 
 #[test]
-#[ignore = "draws docs/images/polling.svg anew, for documentation"]
+#[ignore = "writes docs/images/polling.svg: run by hand after a change of the cadence; tests::adaptive asserts it"]
 fn the_plot_of_polls_and_delays() {
     let lives = mixture(1200);
     let mut svg = axes();
