@@ -31,6 +31,7 @@ mod races;
 mod recorded_run;
 mod repair;
 mod repository;
+mod rights;
 mod spec;
 mod tool_verdicts;
 mod upgrade;
