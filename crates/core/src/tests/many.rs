@@ -1,7 +1,7 @@
 //! What very many objects cost: how many bytes each of them, and how much work each event.
 
 use super::{
-    samples::{NAMESPACE, beginning, object, object_of, running, secs, success},
+    samples::{NAMESPACE, beginning, object, object_of, running, secs, success, unlimited},
     world::World,
 };
 use crate::{
@@ -36,16 +36,8 @@ impl Many {
         world.reports("x", report.clone());
         world.run(100);
         let config = Config {
-            quota_rate: 1e9,
-            quota_burst: 1e9,
-            host_rate: 1e9,
-            host_burst: 1e9,
-            unproven_rate: 1e9,
-            unproven_burst: 1e9,
-            quota_in_flight: 1_000_000,
-            polls_in_flight: 1_000_000,
             poll_mode: PollMode::Fixed,
-            ..Config::default()
+            ..unlimited()
         };
         let mut many = Self {
             tracker: Tracker::new(config, now(world.now)),

@@ -1,5 +1,5 @@
 //! Sample objects and sample answers for the tests.
-use crate::{CredentialError, ObjectKey};
+use crate::{Config, CredentialError, ObjectKey};
 use image_export_api::{
     CloudCredentialsRef, ImageExportJob, ImageExportJobSpec, ImageExportJobStatus,
 };
@@ -199,4 +199,19 @@ pub fn secret_missing() -> CredentialError {
 
 pub fn secret_unreadable_now() -> CredentialError {
     CredentialError::Unavailable(failure(FailureKind::Network, Stage::Login))
+}
+
+/// No quota and no number of polls in flight holds back a poll.
+pub fn unlimited() -> Config {
+    Config {
+        quota_rate: 1e9,
+        quota_burst: 1e9,
+        host_rate: 1e9,
+        host_burst: 1e9,
+        unproven_rate: 1e9,
+        unproven_burst: 1e9,
+        quota_in_flight: 1_000_000,
+        polls_in_flight: 1_000_000,
+        ..Config::default()
+    }
 }

@@ -1,7 +1,7 @@
 //! The whole lifecycles of many jobs, with the exact number of polls and writes.
 
 use super::{
-    samples::{fail, init, millis, object, running, secs, success, unavailable},
+    samples::{fail, init, millis, object, running, secs, success, unavailable, unlimited},
     world::World,
 };
 use crate::{Config, cadence};
@@ -117,16 +117,8 @@ fn one_hundred_thousand_jobs_cost_exactly_the_polls_and_writes_of_their_lifecycl
     const JOBS: u64 = 100_000;
     let began = Instant::now();
     let mut world = World::with(Config {
-        quota_rate: 1e9,
-        quota_burst: 1e9,
-        host_rate: 1e9,
-        host_burst: 1e9,
-        unproven_rate: 1e9,
-        unproven_burst: 1e9,
-        quota_in_flight: 1_000_000,
-        polls_in_flight: 1_000_000,
         poll_failed_writes: 1e6,
-        ..Config::default()
+        ..unlimited()
     });
     world.check_decisions = false;
     world.keep_log = false;
