@@ -4,6 +4,8 @@
 slotmap::new_key_type! {
     /// Names one object.
     pub struct JobKey;
+    /// Names one namespace while it has objects.
+    pub struct NamespaceKey;
     /// Names one credential reference while objects use it.
     pub struct SecretKey;
     /// Names one quota group while objects are in it.

@@ -47,6 +47,7 @@ mod job;
 mod keys;
 pub mod lease;
 mod message;
+mod namespaces;
 mod outcomes;
 mod pack;
 mod packed;

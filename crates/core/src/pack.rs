@@ -11,7 +11,6 @@ use crate::{
     facts::Facts,
     keys::{GroupKey, HostKey, SecretKey},
     phase::Phase,
-    time::nanos,
 };
 use slotmap::{Key, KeyData};
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
@@ -70,6 +69,10 @@ pub struct Writer<'a> {
     words: &'a mut Words,
     /// The facts that were packed last: those of the evidence and the snapshot are mostly the same.
     facts: Option<Arc<Facts>>,
+    /// The last time that was packed, from which the next one is told.
+    time: Duration,
+    /// The last second since the epoch, likewise.
+    second: i64,
 }
 
 /// Where values are unpacked from.
@@ -78,6 +81,8 @@ pub struct Reader<'a> {
     bytes: &'a [u8],
     words: &'a Words,
     facts: Option<Arc<Facts>>,
+    time: Duration,
+    second: i64,
 }
 
 /// Packs several values as the fields of a struct.
@@ -175,6 +180,8 @@ impl<'a> Writer<'a> {
             bytes,
             words,
             facts: None,
+            time: Duration::ZERO,
+            second: 0,
         }
     }
 
@@ -193,6 +200,18 @@ impl<'a> Writer<'a> {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Appends a number and a flag. Small numbers, below zero too, take one byte.
+    fn put_flagged(&mut self, number: i64, flag: bool) {
+        // Of small numbers below zero the first bits are set.
+        let number = (number << 1 ^ number >> 63).cast_unsigned();
+        let rest = number >> 6;
+        let more = u8::from(rest > 0) << 7;
+        self.put(more | (number.to_le_bytes()[0] & 0x3f) << 1 | u8::from(flag));
+        if rest > 0 {
+            rest.pack(self);
+        }
+    }
+
     /// Appends a text: its length and its bytes.
     pub fn put_text(&mut self, text: &str) {
         (text.len() as u64).pack(self);
@@ -207,6 +226,8 @@ impl<'a> Reader<'a> {
             bytes,
             words,
             facts: None,
+            time: Duration::ZERO,
+            second: 0,
         }
     }
 
@@ -221,6 +242,14 @@ impl<'a> Reader<'a> {
         let byte = self.bytes[0];
         self.bytes = &self.bytes[1..];
         byte
+    }
+
+    fn next_flagged(&mut self) -> (i64, bool) {
+        let byte = self.next();
+        let rest = if byte < 0x80 { 0 } else { u64::unpack(self) };
+        let number = u64::from(byte >> 1 & 0x3f) | rest << 6;
+        let number = (number >> 1).cast_signed() ^ -(number & 1).cast_signed();
+        (number, byte & 1 == 1)
     }
 
     fn next_bytes(&mut self, count: usize) -> &'a [u8] {
@@ -302,9 +331,6 @@ macro_rules! pack_as {
 pack_as! {
     u8, as u64, empty: 0, |n| (*n).into(), |n| n.to_le_bytes()[0];
     u32, as u64, empty: 0, |n| (*n).into(), |n| u32::try_from(n).unwrap_or(u32::MAX);
-    // Of small numbers below zero the first bits are set.
-    i64, as u64, empty: 0, |n| (n << 1 ^ n >> 63).cast_unsigned(),
-        |n| (n >> 1).cast_signed() ^ -(n & 1).cast_signed();
     NonZeroU32, as u32, empty: Self::MIN, |n| n.get(), |n| Self::new(n).unwrap_or(Self::MIN);
     SecretKey, as KeyData, empty: Self::null(), |key| key.data(), |key| key.into();
     GroupKey, as KeyData, empty: Self::null(), |key| key.data(), |key| key.into();
@@ -390,7 +416,37 @@ impl Pack for f32 {
     }
 }
 
-/// In nanoseconds.
+/// Seconds since the epoch as those since the ones before, other numbers as they are: whichever is less.
+impl Pack for i64 {
+    fn empty() -> Self {
+        0
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == 0
+    }
+
+    fn pack(&self, to: &mut Writer<'_>) {
+        let since = self.wrapping_sub(to.second);
+        let is_second = since.unsigned_abs() < self.unsigned_abs();
+        to.put_flagged(if is_second { since } else { *self }, is_second);
+        if is_second {
+            to.second = *self;
+        }
+    }
+
+    fn unpack(from: &mut Reader<'_>) -> Self {
+        let (number, is_second) = from.next_flagged();
+        if !is_second {
+            return number;
+        }
+        from.second = from.second.wrapping_add(number);
+        from.second
+    }
+}
+
+/// The seconds since the one before, and the nanoseconds where they differ from its: the times of an object are mostly
+/// whole seconds apart.
 impl Pack for Duration {
     fn empty() -> Self {
         Self::ZERO
@@ -401,11 +457,25 @@ impl Pack for Duration {
     }
 
     fn pack(&self, to: &mut Writer<'_>) {
-        to.put_bytes(&nanos(*self).to_le_bytes());
+        let before = std::mem::replace(&mut to.time, *self);
+        let seconds = self.as_secs().wrapping_sub(before.as_secs());
+        let differs = self.subsec_nanos() != before.subsec_nanos();
+        to.put_flagged(seconds.cast_signed(), differs);
+        if differs {
+            to.put_bytes(&self.subsec_nanos().to_le_bytes());
+        }
     }
 
     fn unpack(from: &mut Reader<'_>) -> Self {
-        Self::from_nanos(u64::from_le_bytes(from.next_array()))
+        let (seconds, differs) = from.next_flagged();
+        let seconds = seconds.cast_unsigned();
+        let nanos = if differs {
+            u32::from_le_bytes(from.next_array())
+        } else {
+            from.time.subsec_nanos()
+        };
+        from.time = Self::new(from.time.as_secs().wrapping_add(seconds), nanos);
+        from.time
     }
 }
 

@@ -1,6 +1,7 @@
 //! Objects packed into bytes (`pack.rs`): all that a [`Job`] holds while nothing is under way for it.
 
 use crate::{
+    cadence,
     compact::Compact,
     effects::ObjectKey,
     facts::{Cause, Facts},
@@ -59,7 +60,7 @@ impl Packed {
         let Job {
             key: ObjectKey { namespace: _, name },
             uid,
-            seed,
+            seed: _,
             generation,
             id,
             period_seconds,
@@ -80,7 +81,6 @@ impl Packed {
         } = job;
         to.put(u8::try_from(name.len()).ok()?);
         to.put_bytes(name.as_bytes());
-        to.put_bytes(&seed.to_le_bytes());
         uid.pack(to);
         Compact::from(id.as_str()).pack(to);
         pack_fields!(
@@ -110,7 +110,6 @@ impl Packed {
     pub fn unpack(&self, words: &Words, namespace: &Arc<str>) -> Job {
         let name = self.name();
         let from = &mut Reader::new(&self.0[1 + name.len()..], words);
-        let seed = u64::from_le_bytes(from.next_array());
         let uid = Compact::unpack(from);
         let id = Compact::unpack(from).look(str::parse::<JobId>);
         unpack_fields!(
@@ -137,7 +136,7 @@ impl Packed {
                 namespace: namespace.clone(),
                 name: name.into(),
             },
-            seed,
+            seed: uid.look(cadence::seed),
             uid,
             generation,
             id: id.expect("the id was valid"),

@@ -7,7 +7,8 @@
 use crate::{
     effects::{ObjectEvent, ObjectKey, Source},
     job::{Job, PollStage},
-    keys::JobKey,
+    keys::{JobKey, NamespaceKey},
+    namespaces::Namespaces,
     pack::Words,
     packed::Packed,
 };
@@ -41,6 +42,7 @@ const SPARE: usize = 64;
 #[derive(Debug)]
 pub struct Registry {
     objects: SlotMap<JobKey, Object>,
+    namespaces: Namespaces,
     /// Keys by name. The names themselves are in the objects alone.
     names: HashTable<JobKey>,
     hasher: RandomState,
@@ -70,9 +72,8 @@ pub struct Registry {
 
 #[derive(Debug)]
 struct Object {
-    /// Shared by all objects of the Secret.
-    namespace: Arc<str>,
     body: Body,
+    namespace: NamespaceKey,
     /// The list of its watch that showed it last.
     mark: u32,
     /// The watch that shows it.
@@ -95,7 +96,7 @@ impl Object {
     }
 
     fn hash(&self, hasher: &RandomState) -> u64 {
-        hasher.hash_one((&*self.namespace, self.name()))
+        hasher.hash_one((self.namespace, self.name()))
     }
 }
 
@@ -133,6 +134,7 @@ impl Default for Registry {
     fn default() -> Self {
         Self {
             objects: SlotMap::with_key(),
+            namespaces: Namespaces::default(),
             names: HashTable::new(),
             hasher: RandomState::default(),
             opened: Vec::new(),
@@ -165,6 +167,17 @@ impl Registry {
         let mark = listing.mark;
         self.undecodable
             .retain(|_, object| object.source != source || object.mark == mark);
+        // Those that were closed while there were few.
+        let is_closed = |object: &Object| matches!(object.body, Body::Live(_)) && !object.is_open;
+        let are_few = self.objects.len() <= self.few;
+        for (key, object) in self
+            .objects
+            .iter_mut()
+            .filter(|(_, o)| !are_few && is_closed(o))
+        {
+            object.is_open = true;
+            self.opened.push(key);
+        }
         self.objects
             .iter()
             .filter(|(_, object)| object.source == source && object.mark != mark)
@@ -233,10 +246,11 @@ impl Registry {
     /// The key of the object of this name.
     #[must_use]
     pub fn key_of(&self, name: &ObjectKey) -> Option<JobKey> {
-        let hash = self.hasher.hash_one((&*name.namespace, &*name.name));
+        let namespace = self.namespaces.key_of(&name.namespace)?;
+        let hash = self.hasher.hash_one((namespace, &*name.name));
         let is_named = |key: &JobKey| {
             let object = &self.objects[*key];
-            object.namespace == name.namespace && *object.name() == *name.name
+            object.namespace == namespace && *object.name() == *name.name
         };
         self.names.find(hash, is_named).copied()
     }
@@ -249,7 +263,7 @@ impl Registry {
         Some(match &object.body {
             Body::Live(job) => View::Held(job),
             Body::Packed(packed) => {
-                let job = packed.unpack(&self.words, &object.namespace);
+                let job = packed.unpack(&self.words, &self.namespaces[object.namespace]);
                 View::Unpacked(Box::new(job))
             }
         })
@@ -284,7 +298,7 @@ impl Registry {
             object.is_open = true;
             self.opened.push(key);
             if let Body::Packed(packed) = &object.body {
-                let job = packed.unpack(&self.words, &object.namespace);
+                let job = packed.unpack(&self.words, &self.namespaces[object.namespace]);
                 let job = match self.spare.pop() {
                     Some(mut spare) => {
                         *spare = job;
@@ -331,7 +345,7 @@ impl Registry {
         self.live -= 1;
         #[cfg(test)]
         if self.checks_packing {
-            let unpacked = packed.unpack(&self.words, &object.namespace);
+            let unpacked = packed.unpack(&self.words, &self.namespaces[object.namespace]);
             assert_eq!(format!("{unpacked:?}"), format!("{job:?}"));
         }
         if let Body::Live(job) = std::mem::replace(&mut object.body, Body::Packed(packed))
@@ -344,7 +358,7 @@ impl Registry {
     /// Adds an object that this watch shows, and opens it.
     pub fn insert(&mut self, source: Source, job: Job) -> JobKey {
         let object = Object {
-            namespace: job.key.namespace.clone(),
+            namespace: self.namespaces.join(&job.key.namespace),
             body: Body::Live(Box::new(job)),
             mark: self.mark_of(source),
             source,
@@ -367,13 +381,15 @@ impl Registry {
         if let Ok(entry) = self.names.find_entry(hash, |other| *other == key) {
             entry.remove();
         }
-        Some(match object.body {
+        let job = match object.body {
             Body::Live(job) => {
                 self.live -= 1;
                 *job
             }
-            Body::Packed(packed) => packed.unpack(&self.words, &object.namespace),
-        })
+            Body::Packed(packed) => packed.unpack(&self.words, &self.namespaces[object.namespace]),
+        };
+        self.namespaces.leave(object.namespace);
+        Some(job)
     }
 
     /// How many there are.
@@ -433,9 +449,10 @@ impl Registry {
     }
 
     /// Names and sizes of what is held of objects.
-    pub fn sizes(&self) -> [(&'static str, usize); 4] {
+    pub fn sizes(&self) -> [(&'static str, usize); 5] {
         [
             ("objects", self.objects.len()),
+            ("namespaces", self.namespaces.len()),
             ("names", self.names.len()),
             ("opened objects", self.opened.len()),
             ("undecodable objects", self.undecodable.len()),
