@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
+use std::borrow::Cow;
 
 const ALGORITHM: &str = "SDK-HMAC-SHA256";
 /// All but the unreserved characters of RFC 3986.
@@ -61,14 +61,19 @@ fn authorization(
     body: &[u8],
     date: &str,
 ) -> String {
-    let (canonical_headers, signed) = canonical_headers(headers);
-    let request = format!(
-        "{method}\n{}\n{}\n{canonical_headers}\n{signed}\n{}",
-        canonical_path(uri),
-        canonical_query(uri),
-        hex(&Sha256::digest(body)),
-    );
-    let to_sign = format!("{ALGORITHM}\n{date}\n{}", hex(&Sha256::digest(request)));
+    let mut request = String::with_capacity(512);
+    request.push_str(method.as_str());
+    request.push('\n');
+    push_path(&mut request, uri);
+    request.push('\n');
+    push_query(&mut request, uri);
+    request.push('\n');
+    let signed = push_headers(&mut request, headers);
+    request.push('\n');
+    request.push_str(&signed);
+    request.push('\n');
+    request.push_str(&hex(&Sha256::digest(body)));
+    let to_sign = [ALGORITHM, date, &hex(&Sha256::digest(request))].join("\n");
     let mut mac = Hmac::<Sha256>::new_from_slice(keys.secret.expose_secret().as_bytes())
         .expect("HMAC takes keys of any length");
     mac.update(to_sign.as_bytes());
@@ -77,35 +82,39 @@ fn authorization(
     format!("{ALGORITHM} Access={access}, SignedHeaders={signed}, Signature={signature}")
 }
 
-/// One line a header, sorted by name, and the names joined by semicolons.
-fn canonical_headers(headers: &HeaderMap) -> (String, String) {
+/// One line a header, sorted by name. Returns the names, joined by semicolons.
+fn push_headers(to: &mut String, headers: &HeaderMap) -> String {
     let mut sorted: Vec<_> = headers
         .iter()
         .filter(|(name, _)| !name.as_str().contains('_'))
         .map(|(name, value)| (name.as_str(), value.as_bytes().trim_ascii()))
         .collect();
     sorted.sort_unstable();
-    let mut lines = String::new();
     for (name, value) in &sorted {
-        let value = String::from_utf8_lossy(value);
-        writeln!(lines, "{name}:{value}").expect("a String takes everything");
+        to.push_str(name);
+        to.push(':');
+        to.push_str(&String::from_utf8_lossy(value));
+        to.push('\n');
     }
     let names: Vec<_> = sorted.iter().map(|(name, _)| *name).collect();
-    (lines, names.join(";"))
+    names.join(";")
 }
 
 /// Each segment encoded anew, with a slash at the end, which the URI itself need not have.
-fn canonical_path(uri: &Uri) -> String {
-    let segments: Vec<_> = uri.path().split('/').map(canonical).collect();
-    let mut path = segments.join("/");
-    if !path.ends_with('/') {
-        path.push('/');
+fn push_path(to: &mut String, uri: &Uri) {
+    for (n, segment) in uri.path().split('/').enumerate() {
+        if n > 0 {
+            to.push('/');
+        }
+        push_canonical(to, segment);
     }
-    path
+    if !to.ends_with('/') {
+        to.push('/');
+    }
 }
 
 /// `key=value` pairs encoded anew and sorted, as encoded, by key, then value.
-fn canonical_query(uri: &Uri) -> String {
+fn push_query(to: &mut String, uri: &Uri) {
     let mut pairs: Vec<_> = uri
         .query()
         .unwrap_or_default()
@@ -114,30 +123,30 @@ fn canonical_query(uri: &Uri) -> String {
         .map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             // In a query, servers read a plus sign as a space.
-            let again = |text: &str| canonical(&text.replace('+', " "));
-            (again(key), again(value))
+            [key, value].map(|text| {
+                let mut again = String::new();
+                push_canonical(&mut again, &text.replace('+', " "));
+                again
+            })
         })
         .collect();
     pairs.sort_unstable();
-    let pairs: Vec<_> = pairs
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    pairs.join("&")
+    let pairs: Vec<_> = pairs.iter().map(|pair| pair.join("=")).collect();
+    to.push_str(&pairs.join("&"));
 }
 
 /// Decodes and percent-encodes anew, so that equal texts are spelt equally.
-fn canonical(text: &str) -> String {
-    let decoded: Vec<u8> = percent_decode_str(text).collect();
-    percent_encode(&decoded, &RESERVED).to_string()
+fn push_canonical(to: &mut String, text: &str) {
+    let decoded = Cow::from(percent_decode_str(text));
+    to.extend(percent_encode(&decoded, &RESERVED));
 }
 
 fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    let digits = digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]));
-    let mut text = String::with_capacity(2 * bytes.len());
+    let digits = digits.map(|digit| b"0123456789abcdef"[usize::from(digit)]);
+    let mut text = Vec::with_capacity(2 * bytes.len());
     text.extend(digits);
-    text
+    String::from_utf8(text).expect("ASCII")
 }
 
 #[cfg(test)]
@@ -249,8 +258,9 @@ mod tests {
         headers.insert("x_skipped", "1".parse().unwrap());
         headers.insert("b", " two  words ".parse().unwrap());
         headers.insert("a", "1".parse().unwrap());
-        let expected = ("a:1\nb:two  words\n".to_owned(), "a;b".to_owned());
-        assert_eq!(canonical_headers(&headers), expected);
+        let mut lines = String::new();
+        assert_eq!(push_headers(&mut lines, &headers), "a;b");
+        assert_eq!(lines, "a:1\nb:two  words\n");
     }
 
     proptest! {

@@ -279,20 +279,22 @@ impl Endpoint {
     /// Where jobs are queried. Ids have no character that needs an encoding.
     pub(crate) fn job_uri(&self, path: JobPath, project_id: &ProjectId, job_id: &JobId) -> Uri {
         match path {
-            JobPath::V1Jobs => self.uri(format_args!("/v1/{project_id}/jobs/{job_id}")),
-            JobPath::Cloudimages => self.uri(format_args!("/v1/cloudimages/job/{job_id}")),
+            JobPath::V1Jobs => self.uri(&["/v1/", project_id.as_str(), "/jobs/", job_id.as_str()]),
+            JobPath::Cloudimages => self.uri(&["/v1/cloudimages/job/", job_id.as_str()]),
         }
     }
 
     /// `{auth_url}/auth/tokens`, with `?nocatalog` where no catalog is needed.
     pub(crate) fn tokens_uri(&self, with_catalog: bool) -> Uri {
         let query = if with_catalog { "" } else { "?nocatalog" };
-        self.uri(format_args!("/auth/tokens{query}"))
+        self.uri(&["/auth/tokens", query])
     }
 
-    fn uri(&self, below: fmt::Arguments<'_>) -> Uri {
+    fn uri(&self, below: &[&str]) -> Uri {
         let path = self.url.path();
-        let path = format!("{}{below}", path.strip_suffix('/').unwrap_or(path));
+        let mut path = path.strip_suffix('/').unwrap_or(path).to_owned();
+        path.reserve(below.iter().map(|part| part.len()).sum());
+        path.extend(below.iter().copied());
         let path = PathAndQuery::from_maybe_shared(Bytes::from(path));
         let mut parts = self.origin.clone().into_parts();
         parts.path_and_query = Some(path.expect("the path of a URL is one of a URI"));

@@ -23,7 +23,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tower::{BoxError, Service, timeout::Timeout, util::BoxCloneSyncService};
+use tower::{BoxError, Service, ServiceExt, timeout::Timeout};
 use url::Url;
 
 /// How long a connection is silent before the system asks whether the other end is still there, how long between two
@@ -37,8 +37,25 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 type Way = MaybeHttpsStream<TokioIo<Connection>>;
 /// [`Way`], with TLS to the server where the URL asks for it.
 pub(super) type Stream = MaybeHttpsStream<Way>;
-/// Its errors hold [`tower::timeout::error::Elapsed`] where it took too long.
-pub(super) type Connector = BoxCloneSyncService<Uri, Stream, BoxError>;
+
+/// Connects. Its errors hold [`tower::timeout::error::Elapsed`] where it took too long.
+#[derive(Clone)]
+pub(super) struct Connector(Arc<Timeout<HttpsConnector<Ways>>>);
+
+impl Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Stream, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Copies what is needed to connect: each request copies this service, and few connect.
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(Timeout::clone(&self.0).oneshot(uri))
+    }
+}
 
 /// Connects within the time-out of `options`. `tls` is for servers and proxies; servers may choose HTTP/2.
 pub(super) fn connector(options: &CloudOptions, tls: ClientConfig, open: Connections) -> Connector {
@@ -65,7 +82,7 @@ pub(super) fn connector(options: &CloudOptions, tls: ClientConfig, open: Connect
         proxy_tls: Arc::new(proxy_tls),
     };
     let connector = HttpsConnector::from((ways, tls));
-    BoxCloneSyncService::new(Timeout::new(connector, options.connect_timeout))
+    Connector(Arc::new(Timeout::new(connector, options.connect_timeout)))
 }
 
 /// Connects to a host.

@@ -17,7 +17,7 @@ use image_export_model::{JobAnswer, JobId, JobState, TYPES_WITHOUT_IMAGE};
 use jiff::Timestamp;
 use parts::{DataImages, Parts};
 use serde::de::MapAccess;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Bounds of texts that reach a status.
 const MAX_FAIL_REASON_BYTES: usize = 1024;
@@ -256,7 +256,12 @@ fn documented_state(status: &str) -> Option<JobState> {
 
 /// Recognised and shown as a status is.
 fn job_type(raw: &str, redactor: &Redactor) -> Option<Arc<str>> {
+    static EXPORT: LazyLock<Arc<str>> = LazyLock::new(|| "imsNativeExportImageJob".into());
     let raw = raw.trim();
+    // Nearly all polls: shared, and as well known as those below.
+    if *raw == **EXPORT {
+        return Some(EXPORT.clone());
+    }
     if TYPES_WITHOUT_IMAGE.contains(&raw) {
         return Some(raw.into());
     }
