@@ -25,7 +25,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use register::{
-    Histograms, Labels, Seconds, add, add_by, add_requests, add_seconds, add_seconds_by, gauge,
+    Labels, Seconds, Series, add, add_by, add_requests, add_seconds, add_seconds_by, gauge,
 };
 use std::{
     iter::once,
@@ -45,25 +45,25 @@ const JOB_DURATIONS: [f64; 12] = [
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    outcomes: Family<Labels<1>, Counter>,
+    outcomes: Series<1, Counter>,
     poll_requests: Counter,
     poll_duration: Histogram,
     poll_lag: Histogram,
     polls_overdue: Gauge,
     oldest_answer: Seconds,
-    jobs_ended: Family<Labels<1>, Counter>,
-    job_duration: Histograms,
-    requests: Family<Labels<2>, Counter>,
-    request_duration: Histograms,
+    jobs_ended: Series<1, Counter>,
+    job_duration: Series<1, Histogram>,
+    requests: Series<2, Counter>,
+    request_duration: Series<1, Histogram>,
     credentials: Family<Labels<1>, Gauge>,
     breakers_open: Gauge,
     paused_buckets: Gauge,
     throttled_buckets: Gauge,
-    secret_reads: Family<Labels<1>, Counter>,
-    writes: Family<Labels<1>, Counter>,
-    deletions: Family<Labels<1>, Counter>,
-    events: Family<Labels<1>, Counter>,
-    watch_errors: Family<Labels<1>, Counter>,
+    secret_reads: Series<1, Counter>,
+    writes: Series<1, Counter>,
+    deletions: Series<1, Counter>,
+    events: Series<1, Counter>,
+    watch_errors: Series<1, Counter>,
     panics: Counter,
     objects: Family<Labels<1>, Gauge>,
     polls_in_flight: Gauge,
@@ -275,9 +275,8 @@ impl Metrics {
         label: &'static str,
         requests: u32,
     ) -> Duration {
-        debug_assert!(OUTCOMES.contains(&label), "{label}");
         let took = self.polls.end(run, outcome);
-        self.outcomes.get_or_create(&[("outcome", label)]).inc();
+        self.outcomes.inc([label]);
         self.poll_requests.inc_by(requests.into());
         self.poll_duration.observe(took.as_secs_f64());
         took
@@ -291,14 +290,12 @@ impl Metrics {
     /// An object came to show a phase, which is counted if it is an end. `took`: from the begin of its job to its
     /// end.
     pub fn shown(&self, phase: Phase, took: Option<Duration>) {
-        let labels = [("reason", phase.row().reason)];
+        let reason = [phase.row().reason];
         if ENDS.contains(&phase) {
-            self.jobs_ended.get_or_create(&labels).inc();
+            self.jobs_ended.inc(reason);
         }
         if let Some(took) = took.filter(|_| TIMED_ENDS.contains(&phase)) {
-            self.job_duration
-                .get_or_create(&labels)
-                .observe(took.as_secs_f64());
+            self.job_duration.observe(reason, took.as_secs_f64());
         }
     }
 
@@ -322,38 +319,27 @@ impl Metrics {
 
     /// A Secret was read.
     pub fn secret_read(&self, result: &'static str) {
-        debug_assert!(SECRET_READS.contains(&result), "{result}");
-        self.secret_reads.get_or_create(&[("result", result)]).inc();
+        self.secret_reads.inc([result]);
     }
 
     /// A status write ended.
     pub fn wrote(&self, result: &'static str) {
-        debug_assert!(
-            result == WRITTEN || NO_CHANGES.contains(&result),
-            "{result}"
-        );
-        self.writes.get_or_create(&[("result", result)]).inc();
+        self.writes.inc([result]);
     }
 
     /// A deletion ended.
     pub fn deleted(&self, result: &'static str) {
-        debug_assert!(
-            result == DELETED || NO_CHANGES.contains(&result),
-            "{result}"
-        );
-        self.deletions.get_or_create(&[("result", result)]).inc();
+        self.deletions.inc([result]);
     }
 
     /// An Event was posted, failed or dropped.
     pub fn event(&self, result: &'static str) {
-        debug_assert!(EVENTS.contains(&result), "{result}");
-        self.events.get_or_create(&[("result", result)]).inc();
+        self.events.inc([result]);
     }
 
     /// A watch failed.
     pub fn watch_failed(&self, kind: &'static str) {
-        debug_assert!(WATCH_ERRORS.contains(&kind), "{kind}");
-        self.watch_errors.get_or_create(&[("kind", kind)]).inc();
+        self.watch_errors.inc([kind]);
     }
 
     /// A task panicked.
@@ -442,13 +428,9 @@ impl Drop for RunningPoll {
 
 impl Observer for Metrics {
     fn request(&self, operation: Operation, class: &'static str, took: Duration) {
-        debug_assert!(CLASSES.contains(&class), "{class}");
         let operation = operation.label();
-        self.requests
-            .get_or_create(&[("operation", operation), ("class", class)])
-            .inc();
+        self.requests.inc([operation, class]);
         self.request_duration
-            .get_or_create(&[("operation", operation)])
-            .observe(took.as_secs_f64());
+            .observe([operation], took.as_secs_f64());
     }
 }

@@ -1,7 +1,7 @@
 //! The polls under the names that dashboards of controller-runtime know. Here a reconcile is a poll, and the
 //! work queue holds the polls that are due.
 
-use super::register::{Labels, add, add_by, add_seconds, gauge};
+use super::register::{Series, add, add_by, add_seconds, gauge};
 use image_export_core::Census;
 use image_export_model::{JobState, Outcome};
 use prometheus_client::{
@@ -9,7 +9,6 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{
         counter::Counter,
-        family::Family,
         gauge::{ConstGauge, Gauge},
         histogram::Histogram,
     },
@@ -39,7 +38,7 @@ pub(super) const LAGS: [f64; 13] = [
 
 #[derive(Debug)]
 pub(super) struct Polls {
-    reconciles: Family<Labels<1>, Counter>,
+    reconciles: Series<1, Counter>,
     errors: Counter,
     time: Histogram,
     active: Gauge,
@@ -148,7 +147,7 @@ impl Polls {
             Some(Outcome::Throttled | Outcome::Deferred(_)) => "requeue",
             Some(Outcome::Misconfigured(_) | Outcome::Failed(_)) | None => "error",
         };
-        self.reconciles.get_or_create(&[("result", result)]).inc();
+        self.reconciles.inc([result]);
         self.errors.inc_by(u64::from(result == "error"));
         let is_misconfigured = matches!(outcome, Some(Outcome::Misconfigured(_)));
         let is_repeated = matches!(result, "requeue" | "error") && !is_misconfigured;

@@ -11,8 +11,36 @@ use std::sync::atomic::AtomicU64;
 /// `N` labels, each a name and a value.
 pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
 
-/// Histograms with one label.
-pub(super) type Histograms = Family<Labels<1>, Histogram, fn() -> Histogram>;
+/// The metrics of a family, all of them known from the start, by the values of their labels.
+#[derive(Debug)]
+pub(super) struct Series<const N: usize, M>(Vec<([&'static str; N], M)>);
+
+impl<const N: usize, M> Series<N, M> {
+    fn of(&self, values: [&'static str; N]) -> Option<&M> {
+        let mut series = self.0.iter();
+        let found = series.find(|(known, _)| *known == values);
+        debug_assert!(found.is_some(), "{values:?}");
+        found.map(|(_, metric)| metric)
+    }
+}
+
+impl<const N: usize> Series<N, Counter> {
+    /// Counts one more.
+    pub(super) fn inc(&self, values: [&'static str; N]) {
+        if let Some(counter) = self.of(values) {
+            counter.inc();
+        }
+    }
+}
+
+impl<const N: usize> Series<N, Histogram> {
+    /// Adds an observation.
+    pub(super) fn observe(&self, values: [&'static str; N], value: f64) {
+        if let Some(histogram) = self.of(values) {
+            histogram.observe(value);
+        }
+    }
+}
 
 /// A gauge of seconds.
 pub(super) type Seconds = Gauge<f64, AtomicU64>;
@@ -42,12 +70,10 @@ pub(super) fn add_by(
     help: &str,
     label: &'static str,
     values: impl IntoIterator<Item = &'static str>,
-) -> Family<Labels<1>, Counter> {
+) -> Series<1, Counter> {
     let family: Family<Labels<1>, Counter> = add(r, name, help);
-    for value in values {
-        drop(family.get_or_create(&[(label, value)]));
-    }
-    family
+    let series = |value| ([value], family.get_or_create_owned(&[(label, value)]));
+    Series(values.into_iter().map(series).collect())
 }
 
 /// The same for a histogram of seconds with one label.
@@ -58,12 +84,12 @@ pub(super) fn add_seconds_by(
     label: &'static str,
     values: impl IntoIterator<Item = &'static str>,
     histogram: fn() -> Histogram,
-) -> Histograms {
-    let family = add_seconds(r, name, help, Family::new_with_constructor(histogram));
-    for value in values {
-        drop(family.get_or_create(&[(label, value)]));
-    }
-    family
+) -> Series<1, Histogram> {
+    let family: Family<Labels<1>, Histogram, fn() -> Histogram> =
+        Family::new_with_constructor(histogram);
+    let family = add_seconds(r, name, help, family);
+    let series = |value| ([value], family.get_or_create_owned(&[(label, value)]));
+    Series(values.into_iter().map(series).collect())
 }
 
 /// The counter of requests to clouds.
@@ -72,15 +98,17 @@ pub(super) fn add_requests(
     name: &str,
     help: &str,
     classes: &[&'static str],
-) -> Family<Labels<2>, Counter> {
+) -> Series<2, Counter> {
     let family: Family<Labels<2>, Counter> = add(r, name, help);
-    for operation in [Operation::Login, Operation::JobQuery] {
-        for class in classes {
-            let labels = [("operation", operation.label()), ("class", *class)];
-            drop(family.get_or_create(&labels));
-        }
-    }
-    family
+    let operations = [Operation::Login, Operation::JobQuery].map(Operation::label);
+    let values = operations
+        .into_iter()
+        .flat_map(|operation| classes.iter().map(move |class| [operation, *class]));
+    let series = |[operation, class]: [&'static str; 2]| {
+        let labels = [("operation", operation), ("class", class)];
+        ([operation, class], family.get_or_create_owned(&labels))
+    };
+    Series(values.map(series).collect())
 }
 
 pub(super) fn gauge(count: usize) -> i64 {
