@@ -167,16 +167,14 @@ impl Registry {
         let mark = listing.mark;
         self.undecodable
             .retain(|_, object| object.source != source || object.mark == mark);
-        // Those that were closed while there were few.
-        let is_closed = |object: &Object| matches!(object.body, Body::Live(_)) && !object.is_open;
-        let are_few = self.objects.len() <= self.few;
-        for (key, object) in self
-            .objects
-            .iter_mut()
-            .filter(|(_, o)| !are_few && is_closed(o))
-        {
-            object.is_open = true;
-            self.opened.push(key);
+        if self.objects.len() > self.few {
+            // Those that were closed while there were few.
+            for (key, object) in &mut self.objects {
+                if matches!(object.body, Body::Live(_)) && !object.is_open {
+                    object.is_open = true;
+                    self.opened.push(key);
+                }
+            }
         }
         self.objects
             .iter()

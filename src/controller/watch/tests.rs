@@ -165,7 +165,7 @@ async fn what_the_api_server_shows_becomes_inputs() {
     };
     assert_eq!(
         seen.lines(),
-        [format!("GET {PATH}?&limit=500"), watched(10), watched(14)]
+        [format!("GET {PATH}?&limit=100"), watched(10), watched(14)]
     );
     assert_eq!(ready(&seen.health), "ImageExportJobs are being listed");
 }

@@ -200,8 +200,8 @@ fn an_object_takes_the_bytes_that_the_documentation_names() {
     assert_eq!(many.polls, 100_000);
     let ended = bytes_of_one("objects that ended here", many);
     assert!((230..=260).contains(&unfinished), "{unfinished}");
-    assert!((190..=215).contains(&finished), "{finished}");
-    assert!((205..=230).contains(&ended), "{ended}");
+    assert!((190..=208).contains(&finished), "{finished}");
+    assert!((205..=225).contains(&ended), "{ended}");
 }
 
 #[test]
