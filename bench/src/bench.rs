@@ -106,13 +106,12 @@ impl Bench {
     }
 
     pub fn start(&self, subject: Subject, launch: &Launch) -> anyhow::Result<Running> {
-        if subject.is_operator() {
-            let kubeconfig = self.objects.operator_kubeconfig()?;
-            self.starter.start(subject, launch, &kubeconfig)
+        let kubeconfig = if subject.is_operator() {
+            self.objects.operator_kubeconfig()?
         } else {
-            let kubeconfig = self.objects.admin_kubeconfig();
-            self.starter.start(subject, launch, kubeconfig)
-        }
+            self.objects.peer_kubeconfig()?
+        };
+        self.starter.start(subject, launch, &kubeconfig)
     }
 
     /// Waits until the cloud has answered so many requests more.

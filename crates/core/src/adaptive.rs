@@ -107,7 +107,8 @@ impl Bounds {
         let period = config.poll_period.div_duration_f64(config.second);
         Self {
             period,
-            longest: LONGEST * period.max(equal),
+            // Intervals are whole seconds: what is polled no longer than this apart must be counted so.
+            longest: (LONGEST * period.max(equal)).floor(),
         }
     }
 
@@ -266,7 +267,7 @@ impl Adaptive {
 fn rounded(interval: f64, longest: f64) -> u32 {
     let step = (4.0 * interval.log2()).round();
     let rounded = (step / 4.0).exp2().round();
-    rounded.min(longest.floor()).max(1.0) as u32
+    rounded.min(longest).max(1.0) as u32
 }
 
 /// How scarce polls are for a namespace in a quota bucket: by so much longer than wanted are the intervals of its

@@ -152,6 +152,16 @@ fn ends_of_short_and_long_jobs_are_known_in_half_the_time_for_no_more_polls() {
     assert!(adaptive.p99 <= 1.25 * 60.0 + 1.0, "{adaptive:?}");
 }
 
+/// Where intervals are so short that their whole seconds matter.
+#[test]
+fn a_short_period_costs_no_more_polls_than_in_the_fixed_mode() {
+    let lives = mixture(600);
+    let [fixed, adaptive] =
+        [PollMode::Fixed, PollMode::Adaptive].map(|mode| measure(mode, 15, &lives));
+    assert!(adaptive.polls <= fixed.polls, "{adaptive:?} {fixed:?}");
+    assert!(adaptive.ratio() <= 0.6, "{adaptive:?}");
+}
+
 #[test]
 fn at_a_constant_hazard_the_adaptive_mode_costs_next_to_nothing() {
     let lives = exponential(2000);
