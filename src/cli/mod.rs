@@ -15,6 +15,7 @@ use clap::{Command as Clap, CommandFactory, FromArgMatches};
 use image_export_api::crd;
 use std::{
     ffi::{OsStr, OsString},
+    io::{self, ErrorKind, Write},
     process::ExitCode,
     time::Duration,
 };
@@ -36,7 +37,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exi
         .unwrap_or_else(|error| error.format(&mut command).exit());
     match cli.command {
         Some(Command::Crd) => {
-            print!("{}", crd::yaml());
+            match io::stdout().write_all(crd::yaml().as_bytes()) {
+                // Whoever reads it has read enough.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                written => written?,
+            }
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Query(arguments)) => query::query(*arguments),

@@ -151,6 +151,15 @@ fn crd_prints_the_committed_crd() {
     assert_eq!(crd, std::fs::read_to_string(file).expect("the CRD"));
 }
 
+/// As with `image-export-operator crd | head -1`.
+#[test]
+fn a_reader_of_the_crd_may_have_read_enough() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let (code, _, errors) = run(operator().arg("crd").stdout(writer));
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+}
+
 #[test]
 fn an_invalid_value_ends_with_code_2_and_the_flags_name() {
     for (flag, variable, values) in FLAGS {

@@ -18,8 +18,8 @@ use std::{sync::Arc, time::Duration};
 
 const KIB: usize = 1024;
 /// Allocations of a poll: those of a present build and a tenth.
-const MOST_WITH_TOKEN: u64 = 32;
-const MOST_WITH_KEYS: u64 = 89;
+const MOST_WITH_TOKEN: u64 = 20;
+const MOST_WITH_KEYS: u64 = 47;
 const LARGEST_POLL: usize = 4096;
 
 fn otc(lines: &str) -> String {
