@@ -4,7 +4,7 @@ use crate::{
     cloud::{Cloud, Counts},
     cluster::{Layout, Objects},
     peers::{Launch, Program, Starter, Subject},
-    process::{Cost, Running},
+    process::{Costs, Running},
     results::{Results, Run},
     server::Server,
 };
@@ -15,6 +15,8 @@ use tokio::time::sleep;
 
 /// What kopf is tried with: at more, starting takes it longer than a row lasts.
 const MOST_OF_KOPF: u32 = 10_000;
+/// Statuses of all objects take less.
+const LONGEST: Duration = Duration::from_mins(30);
 /// With more of a processor, the cloud may have shaped what it should measure.
 const MOST_OF_CLOUD: f64 = 0.7;
 
@@ -75,6 +77,7 @@ impl Bench {
         let progress = format!("{}/{}", number + 1, self.runs);
         eprintln!("{row}, {case}, {progress}, {subject}: {figures}{shown}");
         self.results.add(&Run {
+            session: String::new(),
             row: row.to_owned(),
             case: case.to_owned(),
             subject: subject.to_owned(),
@@ -96,8 +99,10 @@ impl Bench {
     pub async fn ensure_known(&mut self, layout: Layout) -> anyhow::Result<()> {
         self.objects.ensure(layout).await?;
         let running = self.start(Subject::OPERATOR, &Launch::every(600))?;
+        let started = Instant::now();
         while self.objects.with_a_status().await? < layout.count {
             running.check()?;
+            ensure!(started.elapsed() < LONGEST, "no first status of all");
             sleep(Duration::from_secs(5)).await;
         }
         self.no_writes(&running, Duration::from_mins(5)).await
@@ -160,7 +165,7 @@ impl Bench {
             server,
             counts: self.cloud.counts(),
             cloud_cpu: Cloud::cpu()?,
-            cost: running.cost()?,
+            costs: running.costs()?,
             started: Instant::now(),
         })
     }
@@ -169,7 +174,7 @@ impl Bench {
     pub async fn end(&self, running: &Running, measure: &Measure) -> anyhow::Result<Measured> {
         let seconds = measure.started.elapsed().as_secs_f64();
         running.check()?;
-        let cost = running.cost()? - measure.cost;
+        let cost = running.costs()?.since(&measure.costs);
         let counts = self.cloud.counts();
         let cloud_cpu = Cloud::cpu()?.saturating_sub(measure.cloud_cpu);
         let polls = counts.requests - measure.counts.requests;
@@ -191,7 +196,7 @@ pub struct Measure {
     server: Server,
     counts: Counts,
     cloud_cpu: Duration,
-    cost: Cost,
+    costs: Costs,
     started: Instant,
 }
 

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, bail, ensure};
 use std::{
+    collections::HashMap,
     env, fs,
-    ops::Sub,
-    path::Path,
+    path::PathBuf,
     process::{self, Command},
     time::Duration,
 };
@@ -13,22 +13,27 @@ use testbed::process::{Output, Supervised, last_lines};
 /// A running operator; ends when dropped.
 pub struct Running(Supervised);
 
-/// What a process has used since its start.
-#[derive(Clone, Copy)]
+/// What threads have used.
+#[derive(Clone, Copy, Default)]
 pub struct Cost {
     pub cpu: Duration,
-    /// Context switches of all threads.
+    /// Context switches.
     pub switches: u64,
 }
 
-impl Sub for Cost {
-    type Output = Self;
+/// What the threads that live have used since they began.
+pub struct Costs(HashMap<PathBuf, Cost>);
 
-    fn sub(self, other: Self) -> Self {
-        Self {
-            cpu: self.cpu.saturating_sub(other.cpu),
-            switches: self.switches.saturating_sub(other.switches),
+impl Costs {
+    /// What has been used since an earlier time, but for the threads that ended meanwhile.
+    pub fn since(&self, earlier: &Self) -> Cost {
+        let mut all = Cost::default();
+        for (thread, cost) in &self.0 {
+            let before = earlier.0.get(thread).copied().unwrap_or_default();
+            all.cpu += cost.cpu.saturating_sub(before.cpu);
+            all.switches += cost.switches.saturating_sub(before.switches);
         }
+        all
     }
 }
 
@@ -58,8 +63,8 @@ impl Running {
         Ok(())
     }
 
-    pub fn cost(&self) -> anyhow::Result<Cost> {
-        cost(&self.0.pid().to_string(), None)
+    pub fn costs(&self) -> anyhow::Result<Costs> {
+        costs(&self.0.pid().to_string(), None)
     }
 
     pub fn memory(&self) -> anyhow::Result<Memory> {
@@ -77,7 +82,8 @@ impl Running {
 
 /// The CPU time of the threads of this process that have this name.
 pub fn own_thread_cpu(name: &str) -> anyhow::Result<Duration> {
-    Ok(cost("self", Some(name))?.cpu)
+    let costs = costs("self", Some(name))?;
+    Ok(costs.0.values().map(|cost| cost.cpu).sum())
 }
 
 /// Keeps this process on these processors.
@@ -91,14 +97,11 @@ pub fn pin_self(processors: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Of the threads that live: in nanoseconds, where `stat` has hundredths of a second.
-fn cost(process: &str, thread_name: Option<&str>) -> anyhow::Result<Cost> {
-    let mut cost = Cost {
-        cpu: Duration::ZERO,
-        switches: 0,
-    };
+/// In nanoseconds, where `stat` has hundredths of a second.
+fn costs(process: &str, thread_name: Option<&str>) -> anyhow::Result<Costs> {
+    let mut costs = HashMap::new();
     for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-        let thread: &Path = &thread?.path();
+        let thread = thread?.path();
         if let Some(name) = thread_name {
             let found = fs::read_to_string(thread.join("comm")).unwrap_or_default();
             if found.trim() != name {
@@ -110,14 +113,15 @@ fn cost(process: &str, thread_name: Option<&str>) -> anyhow::Result<Cost> {
             continue;
         };
         let ran = schedule.split_whitespace().next().context("schedstat")?;
-        cost.cpu += Duration::from_nanos(ran.parse()?);
+        let cpu = Duration::from_nanos(ran.parse()?);
         let status = fs::read_to_string(thread.join("status")).unwrap_or_default();
         let switches = status.lines().filter_map(|line| {
             let (name, count) = line.split_once(':')?;
             name.ends_with("ctxt_switches")
                 .then(|| count.trim().parse::<u64>().ok())?
         });
-        cost.switches += switches.sum::<u64>();
+        let switches = switches.sum();
+        costs.insert(thread, Cost { cpu, switches });
     }
-    Ok(cost)
+    Ok(Costs(costs))
 }

@@ -159,7 +159,9 @@ impl Case<'_> {
             return "–".to_owned();
         };
         let ratios = own.iter().filter_map(|run| {
-            let base = base.iter().find(|base| base.number == run.number)?;
+            let is_same_turn =
+                |base: &&&Run| (&base.session, base.number) == (&run.session, run.number);
+            let base = base.iter().find(is_same_turn)?;
             let (own, base) = (value(run, key)?, value(base, key)?);
             (base > 0.0).then_some(own / base)
         });
@@ -275,6 +277,7 @@ mod tests {
 
     fn run(subject: &str, number: u64, cpu: f64) -> Run {
         Run {
+            session: String::new(),
             row: "polls".to_owned(),
             case: "case".to_owned(),
             subject: subject.to_owned(),

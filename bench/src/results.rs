@@ -23,6 +23,8 @@ type Key = (String, String, String);
 /// A run as the file has it.
 #[derive(Clone, Debug)]
 pub struct Run {
+    /// Set when it is added.
+    pub session: String,
     pub row: String,
     pub case: String,
     pub subject: String,
@@ -81,6 +83,7 @@ impl Results {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let run = |line: &Value| {
             Some(Run {
+                session: text(&line["session"])?,
                 row: text(&line["row"])?,
                 case: text(&line["case"])?,
                 subject: text(&line["subject"])?,
@@ -134,6 +137,7 @@ mod tests {
 
     fn run(row: &str, subject: &str, number: u64) -> Run {
         Run {
+            session: String::new(),
             row: row.to_owned(),
             case: "case".to_owned(),
             subject: subject.to_owned(),

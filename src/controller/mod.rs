@@ -223,8 +223,7 @@ impl ControlLoop {
         self.runner.begin_term(term);
     }
 
-    /// Updates gauges, drops unused credentials, and logs that the API server rejects every call. Costs a
-    /// pass over all objects.
+    /// Updates gauges, drops unused credentials, and logs that the API server rejects every call.
     fn report(&mut self) {
         self.reported = Instant::now();
         if let Some(problem) = self.health.rejection()

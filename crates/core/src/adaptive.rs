@@ -53,22 +53,21 @@ fn bin(age: f64) -> usize {
 /// How long jobs of one type last: by bin, how many ended there, and for how many seconds jobs were followed there.
 #[derive(Clone, Debug, Default)]
 struct Lifetimes {
-    ended: [f32; BINS],
-    followed: [f32; BINS],
+    ended: [f64; BINS],
+    followed: [f64; BINS],
     /// How many were followed.
-    jobs: f32,
+    jobs: f64,
 }
 
 impl Lifetimes {
     /// A job was followed from one age to another; there it ended, or did not.
-    #[allow(clippy::cast_possible_truncation, reason = "statistics")]
     fn learn(&mut self, from: f64, to: f64, ended: bool) {
         for bin in bin(from)..=bin(to) {
             let time = to.min(beginning(bin + 1)) - from.max(beginning(bin));
-            self.followed[bin] += time.max(0.0) as f32;
+            self.followed[bin] += time.max(0.0);
         }
-        self.jobs += f32::from(from <= 0.0);
-        self.ended[bin(to)] += f32::from(ended);
+        self.jobs += f64::from(from <= 0.0);
+        self.ended[bin(to)] += f64::from(ended);
     }
 
     fn hazard(&self, bin: usize) -> f64 {
@@ -77,8 +76,7 @@ impl Lifetimes {
         } else {
             beginning(bin) * STEP.sqrt()
         };
-        (f64::from(self.ended[bin]) + PRIOR_ENDS)
-            / (f64::from(self.followed[bin]) + PRIOR_ENDS * middle / PRIOR)
+        (self.ended[bin] + PRIOR_ENDS) / (self.followed[bin] + PRIOR_ENDS * middle / PRIOR)
     }
 
     /// For each bin: the hazard, and the time that a job spends there on average.
@@ -121,7 +119,6 @@ impl Bounds {
 /// What was learned of the jobs of one namespace.
 #[derive(Debug, Default)]
 struct Namespace {
-    objects: usize,
     types: HashMap<Arc<str>, Lifetimes>,
     /// Of jobs whose type is not known, or one too many.
     others: Lifetimes,
@@ -151,10 +148,8 @@ impl Namespace {
         let known = lifetimes.filter(|lifetimes| lifetimes.jobs > 0.0);
         let mut spent: Vec<(f64, f64)> = known
             .flat_map(|lifetimes| {
-                let jobs = f64::from(lifetimes.jobs);
-                lifetimes
-                    .spent()
-                    .map(|(hazard, time)| (hazard, jobs * time))
+                let spent = lifetimes.spent();
+                spent.map(|(hazard, time)| (hazard, lifetimes.jobs * time))
             })
             .collect();
         if spent.is_empty() {
@@ -183,22 +178,12 @@ impl Namespace {
 pub struct Adaptive(HashMap<Arc<str>, Namespace>);
 
 impl Adaptive {
-    /// One more object.
-    pub fn join(&mut self, namespace: &Arc<str>) {
-        self.0.entry(namespace.clone()).or_default().objects += 1;
+    /// A namespace has no objects any more.
+    pub fn forget(&mut self, namespace: &str) {
+        self.0.remove(namespace);
     }
 
-    /// One object less. With the last one, what was learned is forgotten.
-    pub fn leave(&mut self, namespace: &str) {
-        if let Some(known) = self.0.get_mut(namespace) {
-            known.objects -= 1;
-            if known.objects == 0 {
-                self.0.remove(namespace);
-            }
-        }
-    }
-
-    /// How many namespaces have objects.
+    /// Of how many namespaces something is known.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -207,14 +192,12 @@ impl Adaptive {
     /// A job of this type was followed from one age to another, and ended there, or did not.
     pub fn learn(
         &mut self,
-        namespace: &str,
+        namespace: &Arc<str>,
         job_type: Option<&Arc<str>>,
         (from, to): (f64, f64),
         ended: bool,
     ) {
-        let Some(known) = self.0.get_mut(namespace) else {
-            return;
-        };
+        let known = self.0.entry(namespace.clone()).or_default();
         let types = known.types.len();
         let job_type = job_type.filter(|name| types < TYPES || known.types.contains_key(*name));
         let lifetimes = match job_type {
@@ -231,13 +214,11 @@ impl Adaptive {
         &mut self,
         config: &Config,
         at: Duration,
-        namespace: &str,
+        namespace: &Arc<str>,
         (job_type, age): (Option<&str>, f64),
         (scarcity, equal): (f64, f64),
     ) -> u32 {
-        let Some(known) = self.0.get_mut(namespace) else {
-            return 0;
-        };
+        let known = self.0.entry(namespace.clone()).or_default();
         known.renew(config, at);
         let (lifetimes, factor) = (known.lifetimes(job_type), known.factor * scarcity);
         let bounds = Bounds::of(config, equal);
@@ -298,5 +279,19 @@ impl Scarcity {
             self.renewed = at;
         }
         self.value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_poll_counts_after_years_of_polls() {
+        let mut lifetimes = Lifetimes::default();
+        let (age, years) = (20_000.0, 1e12);
+        lifetimes.followed[bin(age)] = years;
+        lifetimes.learn(age, age + 5.0, false);
+        assert!((lifetimes.followed[bin(age)] - years - 5.0).abs() < 0.1);
     }
 }

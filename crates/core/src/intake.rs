@@ -85,11 +85,7 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
     let config = &state.config;
     let key = state.jobs.insert(source, {
         let mut job = Job {
-            key: ObjectKey {
-                // Shared by all objects of the Secret.
-                namespace: state.secrets.reference(secret).namespace.clone(),
-                name: name.name,
-            },
+            key: name,
             seed: cadence::seed(uid),
             uid: uid.into(),
             generation: meta.generation.unwrap_or_default(),
@@ -139,7 +135,6 @@ fn add(state: &mut State, now: Moment, source: Source, name: ObjectKey, object: 
     state.secrets.join(secret);
     if let Some(job) = state.jobs.get(key) {
         state.secrets.apply_prior(secret, job.prior_acceptance());
-        state.adaptive.join(&job.key.namespace);
     }
     state.learn(key, None);
     state.set_interval(now, key, false);

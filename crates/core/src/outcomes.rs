@@ -156,6 +156,7 @@ fn end_outages(state: &mut State, now: Moment, seen: &Observation) {
                 job.end_backoff(&state.config, now);
                 state.dirty.push(key);
             }
+            state.close(now, key);
         }
     }
 }

@@ -177,11 +177,12 @@ impl Quotas {
 
     /// Names and sizes of what is held of groups, buckets and pools.
     #[cfg(test)]
-    pub fn sizes(&self) -> [(&'static str, usize); 9] {
+    pub fn sizes(&self) -> [(&'static str, usize); 10] {
         [
             ("groups", self.groups.len()),
             ("owners of groups", self.by_secret.len()),
             ("buckets", self.buckets.len()),
+            ("proven namespaces", self.proven()),
             ("projects", self.by_project.len()),
             ("pools", self.pools.len()),
             ("owners of pools", self.by_owner.len()),
@@ -189,6 +190,13 @@ impl Quotas {
             ("wakes of buckets", self.wakes.len()),
             ("waiting polls", self.waiting.len()),
         ]
+    }
+
+    /// How many namespaces are known to belong to buckets, all told.
+    #[cfg(test)]
+    pub fn proven(&self) -> usize {
+        let buckets = self.buckets.values();
+        buckets.map(|bucket| bucket.proven.len()).sum()
     }
 
     /// How many buckets wait because the cloud demands it.
@@ -502,7 +510,7 @@ impl Quotas {
         let Some(project) = self.by_project.get(&bucket.project) else {
             return;
         };
-        let proven = bucket.proven.iter();
+        let proven = bucket.proven.keys();
         let private = proven.filter_map(|namespace| project.private.get(namespace));
         let keys: Vec<BucketKey> = private.flat_map(HashMap::values).copied().collect();
         for key in keys {

@@ -354,9 +354,11 @@ impl Registry {
     }
 
     /// Adds an object that this watch shows, and opens it.
-    pub fn insert(&mut self, source: Source, job: Job) -> JobKey {
+    pub fn insert(&mut self, source: Source, mut job: Job) -> JobKey {
+        let namespace = self.namespaces.join(&job.key.namespace);
+        job.key.namespace = self.namespaces[namespace].clone();
         let object = Object {
-            namespace: self.namespaces.join(&job.key.namespace),
+            namespace,
             body: Body::Live(Box::new(job)),
             mark: self.mark_of(source),
             source,
@@ -388,6 +390,12 @@ impl Registry {
         };
         self.namespaces.leave(object.namespace);
         Some(job)
+    }
+
+    /// Whether a namespace has objects.
+    #[must_use]
+    pub fn has_namespace(&self, name: &str) -> bool {
+        self.namespaces.key_of(name).is_some()
     }
 
     /// How many there are.

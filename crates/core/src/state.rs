@@ -128,7 +128,9 @@ impl State {
             if let Some(waiting) = job.waiting(key) {
                 self.quotas.remove(&waiting, &job.id);
             }
-            self.adaptive.leave(&job.key.namespace);
+            if !self.jobs.has_namespace(&job.key.namespace) {
+                self.adaptive.forget(&job.key.namespace);
+            }
             let polling = &job.polling;
             self.quotas
                 .change_interval(now.at, job.group, polling.counted, 0);
@@ -241,7 +243,7 @@ impl State {
             ("totals", self.totals.len()),
             ("queued changes", self.writes.len()),
             ("namespaces in trouble", self.writes.troubled()),
-            ("namespaces with objects", self.adaptive.len()),
+            ("namespaces that were learned from", self.adaptive.len()),
             ("dirty objects", self.dirty.len()),
             ("waiting objects", self.waiting.len()),
             ("polls for several objects", self.alike.len()),

@@ -134,7 +134,7 @@ pub struct Sync {
 }
 
 /// Edits of what is ours that followed one another.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Edits {
     count: u8,
     /// The repair of the latest is not sent before.
@@ -149,7 +149,6 @@ impl Sync {
             && matches!(self.remote, Remote::Acknowledged(_) | Remote::NotOurs(None))
             && self.unowned.is_none()
             && self.unconfirmed.is_empty()
-            && self.edits.is_none()
     }
 
     /// An object as first seen, with its status still to be adopted.

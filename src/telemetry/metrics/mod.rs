@@ -15,7 +15,7 @@ use super::{
 };
 pub use api_server::ApiCalls;
 use api_server::{Calls, Watches};
-use image_export_cloud::{Observer, Operation};
+use image_export_cloud::{Observer, Operation, POLL_TIMEOUT};
 use image_export_core::{Census, Counters, Source, phase::Phase};
 use image_export_model::Outcome;
 use polls::{LAGS, Polls, Run};
@@ -418,8 +418,11 @@ impl Drop for RunningPoll {
         if let Some(run) = self.run.take() {
             let label = if std::thread::panicking() {
                 "internal"
-            } else {
+            } else if run.took() >= POLL_TIMEOUT {
                 "timeout"
+            } else {
+                // This process leads no longer: nobody waits for the outcome.
+                return self.metrics.polls.abandon(&run);
             };
             self.metrics.poll_ended(&run, None, label, 0);
         }

@@ -152,12 +152,17 @@ impl Polls {
         let is_misconfigured = matches!(outcome, Some(Outcome::Misconfigured(_)));
         let is_repeated = matches!(result, "requeue" | "error") && !is_misconfigured;
         self.retries.inc_by(u64::from(is_repeated));
-        let took = run.started.elapsed();
+        let took = run.took();
         self.time.observe(took.as_secs_f64());
         self.work_duration.observe(took.as_secs_f64());
+        self.abandon(run);
+        took
+    }
+
+    /// A poll runs no longer, and is not counted.
+    pub(super) fn abandon(&self, run: &Run) {
         self.active.dec();
         self.running.starts().remove(&run.number);
-        took
     }
 }
 
@@ -166,6 +171,12 @@ impl Polls {
 pub(super) struct Run {
     number: u64,
     started: Instant,
+}
+
+impl Run {
+    pub(super) fn took(&self) -> Duration {
+        self.started.elapsed()
+    }
 }
 
 /// When the running polls started, read with each scrape.

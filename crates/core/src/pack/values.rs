@@ -156,7 +156,8 @@ impl Pack for f32 {
     }
 }
 
-/// Seconds since the epoch as those since the ones before, other numbers as they are: whichever is less.
+/// Seconds since the epoch as those since the ones before, other numbers as they are: whichever is less. The first has
+/// none before.
 impl Pack for i64 {
     fn empty() -> Self {
         0
@@ -168,7 +169,7 @@ impl Pack for i64 {
 
     fn pack(&self, to: &mut Writer<'_>) {
         let since = self.wrapping_sub(to.second);
-        let is_second = since.unsigned_abs() < self.unsigned_abs();
+        let is_second = since.unsigned_abs() <= self.unsigned_abs();
         to.put_flagged(if is_second { since } else { *self }, is_second);
         if is_second {
             to.second = *self;

@@ -10,11 +10,7 @@ use crate::{
     token_bucket::TokenBucket,
 };
 use image_export_model::ProjectId;
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// Polls that objects want.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,8 +75,11 @@ pub(super) struct Bucket {
     pub(super) paused_until: Duration,
     /// Groups that use this bucket.
     pub(super) groups: u32,
-    /// Namespaces that were proven to belong here; their credentials that have yet to be proven obey its pauses.
-    pub(super) proven: HashSet<Namespace>,
+    /// Namespaces that were proven to belong here, with the number of their groups; their credentials that have yet to
+    /// be proven obey its pauses.
+    pub(super) proven: HashMap<Namespace, u32>,
+    /// Some of them have no group any more: they are forgotten after the pause.
+    pub(super) has_leavers: bool,
     pub(super) queue: FairQueue<Namespace, Waiting>,
     /// Namespaces for which it is in the queue of its pool, with its place there.
     pub(super) offers: HashMap<Namespace, u64>,
@@ -101,6 +100,24 @@ pub(super) enum Blocked {
 impl Bucket {
     pub(super) fn is_unused(&self) -> bool {
         self.groups == 0 && self.in_flight == 0
+    }
+
+    /// So many groups of this namespace were proven to belong here.
+    pub(super) fn prove(&mut self, namespace: Namespace, groups: u32) {
+        *self.proven.entry(namespace).or_default() += groups;
+    }
+
+    /// A group of this namespace uses it no longer.
+    pub(super) fn leave(&mut self, at: Duration, namespace: &Namespace) {
+        self.groups -= 1;
+        if let Some(groups) = self.proven.get_mut(namespace) {
+            *groups -= 1;
+            self.has_leavers |= *groups == 0;
+        }
+        if self.has_leavers && at >= self.paused_until {
+            self.has_leavers = false;
+            self.proven.retain(|_, groups| *groups > 0);
+        }
     }
 
     pub(super) fn is_shared(&self) -> bool {

@@ -2,7 +2,7 @@
 //! proven anew.
 
 use super::{
-    Group, Quotas, Waiting,
+    Group, Namespace, Quotas, Waiting,
     bucket::{Bucket, Demand, Owner, Pool, PoolOwner},
     throttle::Throttle,
 };
@@ -14,11 +14,7 @@ use crate::{
     token_bucket::TokenBucket,
 };
 use image_export_model::ProjectId;
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 impl Quotas {
     /// Adds an object to the group of its Secret and project.
@@ -58,16 +54,16 @@ impl Quotas {
         let group = &mut self.groups[key];
         group.members -= 1;
         if group.members == 0 {
-            let bucket = group.bucket;
-            if let Some(group) = self.groups.remove(key)
-                && let Some(groups) = self.by_secret.get_mut(&group.secret)
-            {
+            let Some(group) = self.groups.remove(key) else {
+                return;
+            };
+            if let Some(groups) = self.by_secret.get_mut(&group.secret) {
                 groups.remove(&group.project);
                 if groups.is_empty() {
                     self.by_secret.remove(&group.secret);
                 }
             }
-            self.release(at, bucket);
+            self.release(at, group.bucket, &group.namespace);
         }
     }
 
@@ -133,7 +129,8 @@ impl Quotas {
                 in_flight: 0,
                 paused_until: Duration::ZERO,
                 groups: 0,
-                proven: HashSet::new(),
+                proven: HashMap::new(),
+                has_leavers: false,
                 queue: FairQueue::default(),
                 offers: HashMap::new(),
                 wake: None,
@@ -145,7 +142,7 @@ impl Quotas {
         let buckets = self.by_project.get(project).into_iter();
         let shared = buckets.flat_map(|buckets| buckets.shared.values());
         let shared = shared.map(|shared| &self.buckets[*shared]);
-        let obeyed = shared.filter(|bucket| bucket.proven.contains(&reference.namespace));
+        let obeyed = shared.filter(|bucket| bucket.proven.contains_key(&reference.namespace));
         let paused_until = obeyed.map(|bucket| bucket.paused_until).max();
         let bucket = &mut self.buckets[key];
         bucket.groups += 1;
@@ -194,9 +191,9 @@ impl Quotas {
         }
     }
 
-    /// A group uses the bucket no longer.
-    pub(super) fn release(&mut self, at: Duration, key: BucketKey) {
-        self.buckets[key].groups -= 1;
+    /// A group of this namespace uses the bucket no longer.
+    pub(super) fn release(&mut self, at: Duration, key: BucketKey, namespace: &Namespace) {
+        self.buckets[key].leave(at, namespace);
         self.dispose_unused(at, key);
     }
 
@@ -242,7 +239,7 @@ impl Quotas {
             buckets.remove(&bucket.owner);
             buckets.insert(owner.clone(), own);
             (bucket.owner, bucket.pool) = (owner, pool);
-            bucket.proven.insert(namespace);
+            bucket.prove(namespace, bucket.groups);
             self.pause_bucket(at, own, paused_until);
             return self.offer_all(own);
         };
@@ -254,11 +251,11 @@ impl Quotas {
             bucket.queue.push(&namespace, waiting);
         }
         bucket.groups += 1;
-        bucket.proven.insert(namespace.clone());
+        bucket.prove(namespace.clone(), 1);
         // Those of its namespace that have yet to be proven obey what the others here were asked for.
         let paused_until = paused_until.max(bucket.paused_until);
         self.pause_bucket(at, shared, paused_until);
-        self.release(at, own);
+        self.release(at, own, &namespace);
         self.offer(shared, &namespace);
     }
 
@@ -319,7 +316,7 @@ impl Quotas {
         for waiting in moved {
             self.buckets[own].queue.push(&namespace, waiting);
         }
-        self.release(at, old);
+        self.release(at, old, &namespace);
         self.offer(own, &namespace);
     }
 }

@@ -1,9 +1,9 @@
 //! How what the API server holds of an object is packed, as a part of it.
 
-use super::{Remote, Sync};
+use super::{Edits, Remote, Sync};
 use crate::{
     compact::Compact,
-    pack::{Pack, Reader, Writer, pack_fields, unpack_fields},
+    pack::{Pack, Reader, Writer, pack_fields, pack_struct, unpack_fields},
     status::Snapshot,
 };
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Pack for Sync {
             deletion_conflicts,
             is_fresh,
             consecutive_errors,
-            edits: _,
+            edits,
         } = self;
         let acknowledged = self.acknowledged().map(|snapshot| &**snapshot);
         pack_fields!(
@@ -42,6 +42,7 @@ impl Pack for Sync {
             deletion_conflicts,
             is_fresh,
             consecutive_errors,
+            &edits.as_deref().copied(),
         );
     }
 
@@ -55,8 +56,10 @@ impl Pack for Sync {
             deletion_conflicts,
             is_fresh,
             consecutive_errors,
+            edits,
         );
         let acknowledged: Option<Snapshot> = acknowledged;
+        let edits: Option<Edits> = edits;
         Self {
             is_seen,
             remote: match acknowledged {
@@ -67,7 +70,10 @@ impl Pack for Sync {
             deletion_conflicts,
             is_fresh,
             consecutive_errors,
+            edits: edits.map(Box::new),
             ..Self::new(version)
         }
     }
 }
+
+pack_struct!(Edits { count, repair_at });

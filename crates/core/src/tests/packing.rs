@@ -97,6 +97,17 @@ fn objects_with_something_under_way_are_not_packed() {
 }
 
 #[test]
+fn objects_whose_status_was_repaired_are_packed() {
+    let mut world = World::new();
+    world.create(object("x"));
+    world.run(5);
+    world.edit("x", |status| status.status = None);
+    world.run(5);
+    assert_eq!(world.census().counters.repairs, 1);
+    assert!(is_packed(&world, "x"));
+}
+
+#[test]
 fn with_few_objects_nothing_is_packed() {
     let mut world = World::new();
     world.create(object("x"));

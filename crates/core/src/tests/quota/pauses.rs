@@ -364,6 +364,7 @@ fn a_bucket_is_dropped_when_its_pause_is_over() {
         let left = world.tracker.state.leftovers();
         let allowed = [
             "buckets",
+            "proven namespaces",
             "projects",
             "pools",
             "owners of pools",

@@ -526,6 +526,7 @@ impl Scenario {
     fn leftovers(&self, but_for_buckets: bool) -> Vec<(&'static str, usize)> {
         let buckets = [
             "buckets",
+            "proven namespaces",
             "projects",
             "pools",
             "owners of pools",
