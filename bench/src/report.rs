@@ -310,6 +310,18 @@ mod tests {
     }
 
     #[test]
+    fn runs_of_two_sessions_are_not_compared() {
+        let mut runs = [run("operator", 0, 0.2), run("kube-rs", 0, 0.4)];
+        runs[1].session = "a later one".to_owned();
+        let text = tables(&runs);
+        assert!(
+            text.lines()
+                .any(|line| line.ends_with("| 0.400 | – | – | – | – |")),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_void_run_does_not_count_and_is_said() {
         let mut runs = [run("operator", 0, 0.2), run("operator", 1, 9.0)];
         runs[1].void = Some("the cloud used 0.80 of a processor".to_owned());

@@ -58,6 +58,19 @@ pub(super) enum Owner {
     Host(Arc<str>),
 }
 
+/// A namespace that was proven to belong to a bucket.
+#[derive(Debug, Default)]
+pub(super) struct Proven {
+    /// Its groups that use the bucket.
+    groups: u32,
+    /// When the latest of them left.
+    left: Duration,
+}
+
+/// For so long, and while it is paused, a bucket remembers namespaces that have gone: polls take less, and each may
+/// still bring a pause.
+const MEMORY: Duration = Duration::from_mins(5);
+
 #[derive(Debug)]
 pub(super) struct Bucket {
     pub(super) owner: Owner,
@@ -75,11 +88,10 @@ pub(super) struct Bucket {
     pub(super) paused_until: Duration,
     /// Groups that use this bucket.
     pub(super) groups: u32,
-    /// Namespaces that were proven to belong here, with the number of their groups; their credentials that have yet to
-    /// be proven obey its pauses.
-    pub(super) proven: HashMap<Namespace, u32>,
-    /// Some of them have no group any more: they are forgotten after the pause.
-    pub(super) has_leavers: bool,
+    /// Namespaces that were proven to belong here; their credentials that have yet to be proven obey its pauses.
+    pub(super) proven: HashMap<Namespace, Proven>,
+    /// When those of them that have gone were forgotten.
+    pub(super) forgotten: Duration,
     pub(super) queue: FairQueue<Namespace, Waiting>,
     /// Namespaces for which it is in the queue of its pool, with its place there.
     pub(super) offers: HashMap<Namespace, u64>,
@@ -104,19 +116,20 @@ impl Bucket {
 
     /// So many groups of this namespace were proven to belong here.
     pub(super) fn prove(&mut self, namespace: Namespace, groups: u32) {
-        *self.proven.entry(namespace).or_default() += groups;
+        self.proven.entry(namespace).or_default().groups += groups;
     }
 
     /// A group of this namespace uses it no longer.
     pub(super) fn leave(&mut self, at: Duration, namespace: &Namespace) {
         self.groups -= 1;
-        if let Some(groups) = self.proven.get_mut(namespace) {
-            *groups -= 1;
-            self.has_leavers |= *groups == 0;
+        if let Some(proven) = self.proven.get_mut(namespace) {
+            proven.groups -= 1;
+            proven.left = at;
         }
-        if self.has_leavers && at >= self.paused_until {
-            self.has_leavers = false;
-            self.proven.retain(|_, groups| *groups > 0);
+        if at >= self.paused_until.max(self.forgotten + MEMORY) {
+            self.forgotten = at;
+            self.proven
+                .retain(|_, proven| proven.groups > 0 || at < proven.left + MEMORY);
         }
     }
 

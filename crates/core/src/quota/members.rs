@@ -130,7 +130,7 @@ impl Quotas {
                 paused_until: Duration::ZERO,
                 groups: 0,
                 proven: HashMap::new(),
-                has_leavers: false,
+                forgotten: Duration::ZERO,
                 queue: FairQueue::default(),
                 offers: HashMap::new(),
                 wake: None,

