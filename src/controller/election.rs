@@ -172,10 +172,13 @@ impl Candidate {
                         self.warn("leader election: the API server does not answer");
                         Reply::Failed
                     });
-                    if reply != Reply::Failed {
+                    let is_reply = reply != Reply::Failed;
+                    let at_reply = self.started.elapsed();
+                    self.elector.apply(at, at_reply, reply);
+                    // Where a write follows, that may be what is rejected.
+                    if is_reply && matches!(self.elector.next(at_reply), Request::Wait(_)) {
                         self.health.set_election_problem(None);
                     }
-                    self.elector.apply(at, self.started.elapsed(), reply);
                     self.publish("another process took the Lease");
                 }
             }
@@ -372,7 +375,7 @@ mod tests {
     use super::*;
     use crate::controller::fake::{Reply as Answer, Sent, api_server};
     use serde_json::{Value, json};
-    use std::sync::Mutex;
+    use std::sync::{Mutex, OnceLock};
 
     const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/ns/leases";
 
@@ -541,6 +544,30 @@ mod tests {
         );
         wait(32).await;
         assert_eq!(started.term(), Some(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_it_may_read_the_lease_but_not_write_it_is_never_ready() {
+        let health = Arc::new(OnceLock::<Arc<Health>>::new());
+        let was_ready = Arc::new(Mutex::new(Vec::new()));
+        let (seen, shown) = (health.clone(), was_ready.clone());
+        let started = Started::new(move |sent| {
+            if sent.line.starts_with("GET") {
+                return Answer::failure(404, &json!(null));
+            }
+            if let Some(health) = seen.get() {
+                shown.lock().unwrap().push(health.ready().is_ok());
+            }
+            Answer::failure(403, &json!(null))
+        });
+        wait(1).await;
+        health.set(started.health.clone()).unwrap();
+        wait(5).await;
+        let was_ready = was_ready.lock().unwrap().clone();
+        assert!(
+            was_ready.len() >= 3 && !was_ready.contains(&true),
+            "{was_ready:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

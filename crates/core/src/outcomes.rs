@@ -233,7 +233,7 @@ fn leave_other_host(state: &mut State, now: Moment, ticket: &PollTicket, seen: &
 pub fn apply_read(
     state: &mut State,
     now: Moment,
-    reference: &CredentialRef,
+    reference: &Arc<CredentialRef>,
     result: Result<u64, CredentialError>,
 ) {
     state.secrets.release(reference);

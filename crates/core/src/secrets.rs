@@ -151,10 +151,11 @@ impl Secrets {
         key
     }
 
-    /// The entry of a reference that objects still use.
+    /// The entry of this very reference, which objects still use; not one that was made anew for the same Secret.
     #[must_use]
-    pub fn find(&self, reference: &CredentialRef) -> Option<SecretKey> {
-        self.by_reference.get(reference).copied()
+    pub fn find(&self, reference: &Arc<CredentialRef>) -> Option<SecretKey> {
+        let (held, key) = self.by_reference.get_key_value(reference)?;
+        Arc::ptr_eq(held, reference).then_some(*key)
     }
 
     /// An object uses the Secret.
@@ -369,11 +370,18 @@ impl Secrets {
         }
     }
 
-    /// Nobody polls with the Secret: the next who does has it read anew.
+    /// Nobody polls with the Secret: the next who does has it read anew. Whoever keeps what was read under the
+    /// reference sees that the reference is dropped.
     pub fn set_unneeded(&mut self, key: SecretKey) {
         let secret = &mut self.entries[key];
         secret.state = SecretState::Unread;
         secret.retries = 0;
+        if !secret.is_reading {
+            let reference = Arc::new(CredentialRef::clone(&secret.reference));
+            self.by_reference.remove(&secret.reference);
+            self.by_reference.insert(reference.clone(), key);
+            secret.reference = reference;
+        }
     }
 
     fn plan(&mut self, key: SecretKey, at: Option<Duration>) {

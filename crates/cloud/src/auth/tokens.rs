@@ -325,7 +325,8 @@ impl RejectedJob {
 fn pause_after(pacing: &Pacing, error: &LoginError, consecutive: u32) -> Duration {
     let own = match error.circuit_open {
         Some(wait) => wait,
-        None if error.is_rejection() => pacing.login_rejected,
+        // A little less than the pace of polls after that, or each second one would come too early.
+        None if error.is_rejection() => pacing.login_rejected.mul_f64(0.98),
         None => pause(pacing, consecutive),
     };
     let wanted = error.retry_after.unwrap_or_default();

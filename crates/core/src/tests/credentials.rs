@@ -300,6 +300,53 @@ fn the_answer_for_a_secret_that_no_object_names_is_dropped() {
     assert!(world.reads.len() == 1 && world.polls.is_empty());
 }
 
+/// The read of an object that is deleted and created again ends while that of the new one waits for its turn.
+#[test]
+fn the_answer_for_an_object_that_was_created_again_ends_no_read_of_the_new_one() {
+    let mut world = World::with(Config {
+        credential_reads: 0.02,
+        ..Config::default()
+    });
+    world.held.reads = true;
+    world.create(object("x"));
+    world.run(60);
+    world.delete("x");
+    world.create(object("x"));
+    world.run(1);
+    let reference = world.open_reads.remove(0);
+    world
+        .secrets
+        .insert("otc".into(), Err(super::samples::secret_unreadable_now()));
+    world.finish_read(&reference);
+    world.run(20);
+    world.delete("x");
+    world.create(super::samples::object_of("y", "other", "project"));
+    world.run(100);
+    let secrets = world
+        .reads
+        .iter()
+        .map(|(_, reference)| reference.cloud.secret_name.as_str());
+    assert_eq!(secrets.collect::<Vec<_>>(), ["otc", "other"]);
+}
+
+/// So that it takes no memory while nobody polls with it.
+#[test]
+fn the_reference_of_a_secret_with_which_nobody_polls_is_dropped() {
+    let mut world = World::new();
+    world.create(object("x"));
+    world.reports("x", super::samples::success());
+    world.run(10);
+    let read = std::sync::Arc::downgrade(&world.reads.remove(0).1);
+    world.polls.clear();
+    assert!(read.upgrade().is_some());
+    world.run(600);
+    assert!(read.upgrade().is_none() && world.reads.is_empty());
+    let state = &world.tracker.state;
+    let (_, job) = state.jobs.find(&super::samples::key("x")).expect("tracked");
+    let reference = state.secrets.reference(job.secret);
+    assert_eq!(reference.cloud.secret_name.as_str(), "otc");
+}
+
 #[test]
 fn a_secret_that_cannot_be_read_is_read_again_with_backoff() {
     let mut world = World::new();

@@ -89,6 +89,8 @@ impl Keystone<'_> {
         scope: Option<Value>,
         with_catalog: bool,
     ) -> Result<Answer, LoginError> {
+        // What is not sent is no attempt.
+        self.check_delay()?;
         let request = body::request(&body::identity(&self.login.identity), scope);
         let attempt = self.attempt(purpose);
         let permit = attempt.map(|attempt| self.breakers.enter(attempt));
@@ -147,6 +149,17 @@ impl Keystone<'_> {
         Some(breakers.attempt(&identity, secrets, scope, self.caller, place, false))
     }
 
+    /// Whether the identity service permits a login now.
+    fn check_delay(&self) -> Result<(), LoginError> {
+        self.delay.left().map_or(Ok(()), |left| {
+            let text = format!("identity service {} permits no login for now", self.host());
+            Err(LoginError {
+                retry_after: Some(left),
+                ..outcome::failed(Stage::Login, FailureKind::Http, text).into()
+            })
+        })
+    }
+
     async fn post(
         self,
         with_catalog: bool,
@@ -157,13 +170,7 @@ impl Keystone<'_> {
         let uri = self.login.auth_url.tokens_uri(with_catalog);
         let caller = caller.and_then(|token| http::sensitive(token.expose_secret()));
         let host = self.host();
-        if let Some(left) = self.delay.left() {
-            let text = format!("identity service {host} permits no login for now");
-            return Err(LoginError {
-                retry_after: Some(left),
-                ..outcome::failed(Stage::Login, FailureKind::Http, text).into()
-            });
-        }
+        self.check_delay()?;
         let route = Route {
             uri: &uri,
             host: &host,

@@ -173,7 +173,7 @@ fn cloud() -> impl Strategy<Value = Op> {
         2 => proptest::option::of(0..FAULTS).prop_map(Op::Outage),
         3 => (secret(), 0..6usize).prop_map(|(secret, state)| Op::Secret(secret, state)),
         1 => (1..20_000u64).prop_map(Op::SlowAnswers),
-        1 => (1..5000u64).prop_map(Op::SlowReads),
+        1 => (1..15_000u64).prop_map(Op::SlowReads),
     ]
 }
 

@@ -45,6 +45,8 @@ impl Scenario {
     pub fn new(poll_mode: PollMode) -> Self {
         let mut world = World::adaptive(Config {
             poll_mode,
+            // Reads wait for one another.
+            credential_reads_in_flight: 1,
             ..Config::default()
         });
         let next_writes = Rc::new(Cell::new((Fate::Lands, 0u8)));
