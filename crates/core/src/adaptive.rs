@@ -16,6 +16,8 @@ const STEP: f64 = 1.25;
 const BINS: usize = 25;
 /// … from here: the first ends at 75 s, the last begins at 3.5 h.
 const FIRST: f64 = 60.0;
+/// A job that is found at a greater age was not followed from its beginning.
+pub const EARLY: f64 = FIRST * STEP;
 /// Without any knowledge, a job of age t ends within the next t with odds that suggest this hazard times t.
 const PRIOR: f64 = 0.7;
 /// The prior counts as much as so many ends.
@@ -60,13 +62,12 @@ struct Lifetimes {
 }
 
 impl Lifetimes {
-    /// A job was followed from one age to another; there it ended, or did not.
-    fn learn(&mut self, from: f64, to: f64, ended: bool) {
+    fn learn(&mut self, (from, to): (f64, f64), is_first: bool, ended: bool) {
         for bin in bin(from)..=bin(to) {
             let time = to.min(beginning(bin + 1)) - from.max(beginning(bin));
             self.followed[bin] += time.max(0.0);
         }
-        self.jobs += f64::from(from <= 0.0);
+        self.jobs += f64::from(is_first);
         self.ended[bin(to)] += f64::from(ended);
     }
 
@@ -189,12 +190,14 @@ impl Adaptive {
         self.0.len()
     }
 
-    /// A job of this type was followed from one age to another, and ended there, or did not.
+    /// A job of this type was followed from one age to another, and ended there, or did not. `is_first`: it is to be
+    /// counted.
     pub fn learn(
         &mut self,
         namespace: &Arc<str>,
         job_type: Option<&Arc<str>>,
         (from, to): (f64, f64),
+        is_first: bool,
         ended: bool,
     ) {
         let known = self.0.entry(namespace.clone()).or_default();
@@ -204,7 +207,7 @@ impl Adaptive {
             Some(name) => known.types.entry(name.clone()).or_default(),
             None => &mut known.others,
         };
-        lifetimes.learn(from.min(to), to, ended);
+        lifetimes.learn((from.min(to), to), is_first, ended);
         known.changed = true;
     }
 
@@ -291,7 +294,7 @@ mod tests {
         let mut lifetimes = Lifetimes::default();
         let (age, years) = (20_000.0, 1e12);
         lifetimes.followed[bin(age)] = years;
-        lifetimes.learn(age, age + 5.0, false);
+        lifetimes.learn((age, age + 5.0), false, false);
         assert!((lifetimes.followed[bin(age)] - years - 5.0).abs() < 0.1);
     }
 }

@@ -71,7 +71,8 @@ pub struct Polling {
     pub interval: Option<NonZeroU32>,
     /// The interval with which it counts in its quota group, likewise; 0: it does not.
     pub counted: u32,
-    /// The age in seconds until which lifetimes have learned of its job; infinite once that has ended.
+    /// The age in seconds until which lifetimes have learned of its job; negative where that was not followed from its
+    /// beginning, infinite once it has ended.
     pub followed: f32,
     /// The host at which the latest poll failed, if it did.
     pub failed_at: Option<HostKey>,

@@ -1,7 +1,7 @@
 //! Everything that the core holds, and the few steps that touch several parts of it.
 
 use crate::{
-    adaptive::Adaptive,
+    adaptive::{self, Adaptive},
     config::{Config, PollMode},
     effects::{CredentialRef, ObjectEvent, Output, Source, Transition},
     hosts::Hosts,
@@ -149,7 +149,8 @@ impl State {
     }
 
     /// Learns from a job how long those of its type last: from its end, or as it was `running` at this second. No time
-    /// counts twice.
+    /// counts twice, and none before a job that runs was found: those that ended meanwhile may be gone, so that long ones
+    /// would seem to be more than they are. For the same reason such a job is counted when it ends.
     #[allow(clippy::cast_possible_truncation, reason = "statistics")]
     pub fn learn(&mut self, key: JobKey, running: Option<i64>) {
         let Some(job) = self.jobs.get_mut(key) else {
@@ -161,13 +162,29 @@ impl State {
             return;
         };
         let age = in_seconds(&self.config, until.saturating_sub(start));
-        let from = f64::from(job.polling.followed);
+        let followed = job.polling.followed;
+        let from = f64::from(followed.abs());
         if self.config.poll_mode == PollMode::Fixed || from.is_infinite() || from >= age && !ended {
             return;
         }
-        job.polling.followed = if ended { f32::INFINITY } else { age as f32 };
+        if followed == 0.0 && !ended && age > adaptive::EARLY {
+            job.polling.followed = -(age as f32);
+            return;
+        }
+        let is_first = if followed < 0.0 {
+            ended
+        } else {
+            followed == 0.0
+        };
+        job.polling.followed = if ended {
+            f32::INFINITY
+        } else {
+            (age as f32).copysign(followed)
+        };
         let (namespace, job_type) = (&job.key.namespace, facts.job_type.as_ref());
-        self.adaptive.learn(namespace, job_type, (from, age), ended);
+        let ages = (from, age);
+        self.adaptive
+            .learn(namespace, job_type, ages, is_first, ended);
     }
 
     /// Sets how long a job waits for its next poll. `is_polled`: it has just been polled.

@@ -70,8 +70,8 @@ impl Measured {
     }
 }
 
-/// Follows jobs to their ends. The last quarter is measured, the others are what is learned from.
-pub fn measure(mode: PollMode, period: u64, lives: &[Life]) -> Measured {
+/// A world whose cloud reports these jobs, of which the object `x0` names the first.
+fn world_of(mode: PollMode, period: u64, lives: &[Life]) -> World {
     let mut world = World::adaptive(Config {
         poll_mode: mode,
         poll_period: secs(period),
@@ -79,11 +79,10 @@ pub fn measure(mode: PollMode, period: u64, lives: &[Life]) -> Measured {
     });
     world.check_decisions = false;
     world.keep_log = false;
-    let name = |n: usize| format!("x{n}");
     let of_job: HashMap<String, Life> = lives
         .iter()
         .enumerate()
-        .map(|(n, life)| (job_of(&name(n)), life.clone()))
+        .map(|(n, life)| (job_of(&format!("x{n}")), life.clone()))
         .collect();
     let wall = |at: Duration| beginning() + SignedDuration::try_from(at).expect("short");
     world.cloud_by_default = Box::new(move |job, at| {
@@ -101,6 +100,13 @@ pub fn measure(mode: PollMode, period: u64, lives: &[Life]) -> Measured {
             answer.end_time = (at >= end).then(|| wall(end));
         })
     });
+    world
+}
+
+/// Follows jobs to their ends. The last quarter is measured, the others are what is learned from.
+pub fn measure(mode: PollMode, period: u64, lives: &[Life]) -> Measured {
+    let mut world = world_of(mode, period, lives);
+    let name = |n: usize| format!("x{n}");
     for (n, life) in lives.iter().enumerate() {
         world.run_until(life.begin);
         world.create(object_of(&name(n), "otc", "project"));
@@ -150,6 +156,46 @@ fn ends_of_short_and_long_jobs_are_known_in_half_the_time_for_no_more_polls() {
     );
     // No end is known much later than with the fixed interval.
     assert!(adaptive.p99 <= 1.25 * 60.0 + 1.0, "{adaptive:?}");
+}
+
+/// Of the jobs that are found to run at a start, most are long ones: as many end of each type.
+#[test]
+fn a_start_among_jobs_that_run_costs_no_more_polls_than_in_the_fixed_mode() {
+    let lives: Vec<Life> = mixture(3100)
+        .into_iter()
+        .map(|life| Life {
+            begin: life.begin / 3,
+            ..life
+        })
+        .collect();
+    let polls = [PollMode::Fixed, PollMode::Adaptive].map(|mode| {
+        let start = secs(60_000);
+        let mut world = world_of(mode, 60, &lives);
+        world.now = start;
+        let end = |life: &Life| life.begin + life.lasts;
+        let begun = lives.iter().filter(|life| life.begin <= start).count();
+        let (running, mut ended): (Vec<_>, Vec<_>) =
+            (0..begun).partition(|n| end(&lives[*n]) > start);
+        ended.sort_by_key(|n| end(&lives[*n]));
+        for n in running.iter().chain(&ended[ended.len() - 180..]) {
+            world.create(object_of(&format!("x{n}"), "otc", "project"));
+        }
+        for (n, life) in lives.iter().enumerate().skip(begun) {
+            if life.begin > start + secs(1500) {
+                break;
+            }
+            world.run_until(life.begin);
+            world.create(object_of(&format!("x{n}"), "otc", "project"));
+        }
+        let later = world
+            .polls
+            .iter()
+            .filter(|poll| poll.at > start + secs(300));
+        later.count()
+    });
+    let [fixed, adaptive] = polls;
+    println!("{fixed} polls, {adaptive} adaptive");
+    assert!(adaptive * 100 <= fixed * 102, "{fixed} {adaptive}");
 }
 
 /// Where intervals are so short that their whole seconds matter.

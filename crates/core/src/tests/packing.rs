@@ -205,7 +205,7 @@ fn polling() -> impl Strategy<Value = Polling> {
         (time(), time()).prop_map(|(at, earliest)| Plan::Retry { at, earliest }),
     ];
     let numbers = any::<(Option<NonZeroU32>, u32, Option<u64>, bool)>();
-    let followed = prop_oneof![Just(0.0), Just(f32::INFINITY), 0.0f32..1e9];
+    let followed = prop_oneof![Just(0.0), Just(f32::INFINITY), -1e9f32..1e9];
     let wanted = proptest::option::of(due());
     let waits = proptest::option::of(time());
     (
