@@ -144,7 +144,8 @@ pub const TABLES: [Table; 10] = [
     Table {
         row: "saturation",
         title: "Most polls of one processor",
-        text: "More polls are wanted than one processor can send.",
+        text: "More polls are wanted than one processor can send. The operator wants fewer than its peers: it polls a late \
+               object at its next instant. So compare the polls for each second of CPU.",
         columns: &[
             column("polls_per_second", "polls/s", 0),
             column("polls_per_cpu_second", "polls for each second of CPU", 0),
