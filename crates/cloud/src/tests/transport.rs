@@ -73,35 +73,45 @@ async fn write_running(connection: &mut TcpStream) {
         .unwrap();
 }
 
+/// How many connections 300 polls open that are due at once, of a server that answers after so many milliseconds; and how
+/// long they take.
+async fn burst(answers_after: u64) -> (usize, Duration) {
+    let opened = Arc::new(AtomicUsize::new(0));
+    let counted = opened.clone();
+    let url = raw_server(move |_, mut connection| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            loop {
+                read_request(&mut connection).await;
+                tokio::time::sleep(Duration::from_millis(answers_after)).await;
+                write_running(&mut connection).await;
+            }
+        }
+    });
+    let (client, credential) = (client(), given(&url.await));
+    let started = Instant::now();
+    let polls = (0..300).map(|_| query(&client, &credential));
+    for poll in join_all(polls).await {
+        assert!(matches!(poll.outcome, Outcome::Answered(_)), "{poll:?}");
+    }
+    (opened.load(Ordering::Relaxed), started.elapsed())
+}
+
 /// Polls that are due at once share connections; where answers take long, they do not wait for one another.
 #[tokio::test]
 async fn a_burst_of_polls_opens_few_connections_where_answers_come_soon() {
-    // Some 40; more on a machine that stops for a while.
-    for (answers_after, most) in [(1, 200), (700, 300)] {
-        let opened = Arc::new(AtomicUsize::new(0));
-        let counted = opened.clone();
-        let url = raw_server(move |_, mut connection| {
-            counted.fetch_add(1, Ordering::Relaxed);
-            async move {
-                loop {
-                    read_request(&mut connection).await;
-                    tokio::time::sleep(Duration::from_millis(answers_after)).await;
-                    write_running(&mut connection).await;
-                }
-            }
-        });
-        let (client, credential) = (client(), given(&url.await));
-        let started = Instant::now();
-        let polls = (0..300).map(|_| query(&client, &credential));
-        for poll in join_all(polls).await {
-            assert!(matches!(poll.outcome, Outcome::Answered(_)), "{poll:?}");
-        }
-        let opened = opened.load(Ordering::Relaxed);
-        assert!(opened <= most, "{opened} connections");
-        if answers_after > 100 {
-            assert!(opened >= 200 && started.elapsed() < Duration::from_secs(6));
+    let mut fewest = usize::MAX;
+    // A machine that stops for a while has answers take long.
+    for _ in 0..5 {
+        fewest = fewest.min(burst(1).await.0);
+        if fewest <= 40 {
+            break;
         }
     }
+    assert!(fewest <= 40, "{fewest} connections");
+    let (opened, took) = burst(700).await;
+    assert!((200..=300).contains(&opened), "{opened} connections");
+    assert!(took < Duration::from_secs(6), "{took:?}");
 }
 
 #[tokio::test]
