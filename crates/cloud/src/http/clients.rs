@@ -37,7 +37,7 @@ const PING_AFTER: Duration = Duration::from_secs(5);
 /// What a server may send of an answer in HTTP/2 before it is read, in bytes.
 const STREAM_WINDOW: u32 = 32 * 1024;
 /// The same of all answers of a connection, so that none waits for another: as many as are polled at once.
-const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
+pub(super) const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
 /// TLS sessions that the default client can resume: up to 8 of each of 8 hosts, of which each may take 64 KiB.
 const SESSIONS: usize = 64;
 /// Clients with trust settings of their own that are kept while no request uses them.

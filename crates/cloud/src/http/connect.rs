@@ -18,7 +18,7 @@ use hyper_util::{
 };
 use rustls::ClientConfig;
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -53,7 +53,24 @@ impl Service<Uri> for Connector {
 
     /// Copies what is needed to connect: each request copies this service, and few connect.
     fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(Timeout::clone(&self.0).oneshot(uri))
+        let connecting = Timeout::clone(&self.0).oneshot(uri);
+        Box::pin(async move {
+            let mut stream = connecting.await?;
+            if let MaybeHttpsStream::Https(tls) = &mut stream {
+                let (way, session) = tls.inner_mut().get_mut();
+                if session.alpn_protocol() == Some(b"h2") {
+                    connection_of(way.inner_mut()).carry_many();
+                }
+            }
+            Ok(stream)
+        })
+    }
+}
+
+fn connection_of(way: &mut Way) -> &mut Connection {
+    match way {
+        MaybeHttpsStream::Http(tcp) => tcp.inner_mut(),
+        MaybeHttpsStream::Https(tls) => tls.inner_mut().get_mut().0.inner_mut().inner_mut(),
     }
 }
 
@@ -159,38 +176,43 @@ impl Ways {
     }
 
     async fn through_socks(self, proxy: &Proxy, uri: Uri) -> Result<Way, BoxError> {
-        let uri = if proxy.resolves_names() {
-            uri
-        } else {
-            self.resolved(uri).await?
-        };
-        let mut socks = SocksV5::new(proxy.uri().clone(), self.tcp);
+        let mut socks = SocksV5::new(proxy.uri().clone(), self.tcp.clone());
         if let Some((user, password)) = proxy.raw_auth() {
             socks = socks.with_auth(user, password);
         }
-        Ok(MaybeHttpsStream::Http(socks.call(uri).await?))
+        let mut failure = None;
+        for place in self.places(proxy, &uri).await? {
+            match socks.call(place).await {
+                Ok(tcp) => return Ok(MaybeHttpsStream::Http(tcp)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.map_or_else(|| "its name has no address".into(), Into::into))
     }
 
-    /// The same place by its address.
-    async fn resolved(&self, uri: Uri) -> Result<Uri, BoxError> {
+    /// Where the proxy is to connect to, with a port: without one it takes that of https. By their addresses, of which
+    /// the proxy may reach only some, where it does not resolve names.
+    async fn places(&self, proxy: &Proxy, uri: &Uri) -> Result<Vec<Uri>, BoxError> {
         let host = uri.host().unwrap_or_default();
-        if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
-            return Ok(uri);
-        }
-        let mut found = self.resolver.addresses(host.to_owned()).await?;
-        let Some(address) = found.next() else {
-            return Ok(uri);
+        let is_plain = uri.scheme() == Some(&::http::uri::Scheme::HTTP);
+        let port = uri.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
+        let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        let hosts = if is_address || proxy.resolves_names() {
+            vec![host.to_owned()]
+        } else {
+            let found = self.resolver.addresses(host.to_owned()).await?;
+            let host = |address: SocketAddr| match address.ip() {
+                IpAddr::V4(ip) => ip.to_string(),
+                IpAddr::V6(ip) => format!("[{ip}]"),
+            };
+            found.map(host).collect()
         };
-        let port = uri
-            .port_u16()
-            .map_or_else(String::new, |port| format!(":{port}"));
-        let authority = match address.ip() {
-            IpAddr::V4(ip) => format!("{ip}{port}"),
-            IpAddr::V6(ip) => format!("[{ip}]{port}"),
+        let place = |host| {
+            let mut parts = uri.clone().into_parts();
+            parts.authority = Some(format!("{host}:{port}").parse()?);
+            Ok(Uri::from_parts(parts)?)
         };
-        let mut parts = uri.into_parts();
-        parts.authority = Some(authority.parse()?);
-        Ok(Uri::from_parts(parts)?)
+        hosts.into_iter().map(place).collect()
     }
 }
 

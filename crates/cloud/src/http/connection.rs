@@ -21,6 +21,8 @@ use tokio::{
 /// Bytes that a server may send after it was last sent anything: more than the longest answer with headers and
 /// certificates. Interim answers (1xx) have no end of their own.
 const UNASKED: usize = 384 * 1024;
+/// The same of a connection that carries many requests, HTTP/2: as much as its window.
+const UNASKED_OF_MANY: usize = super::clients::CONNECTION_WINDOW as usize;
 /// Bytes that are read within a [`WINDOW`]; what is more waits at the server. Frames of HTTP/2 that have to be answered
 /// have no other bound.
 const IN_WINDOW: usize = 256 * 1024;
@@ -30,14 +32,15 @@ const MOST: usize = 384;
 
 /// A server sends more than any answer has.
 #[derive(Debug, thiserror::Error)]
-#[error("more than {} KiB without an answer", UNASKED >> 10)]
-pub(super) struct Flood;
+#[error("more than {} KiB without an answer", .0 >> 10)]
+pub(super) struct Flood(usize);
 
 /// A TCP connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
     is_proxied: bool,
+    may_send: usize,
     unasked: usize,
     window: Instant,
     in_window: usize,
@@ -97,6 +100,7 @@ impl Connections {
         Connection {
             stream,
             is_proxied,
+            may_send: UNASKED,
             unasked: 0,
             window: now,
             in_window: 0,
@@ -131,12 +135,18 @@ impl Place {
 }
 
 impl Connection {
+    /// It carries many requests at once, whose answers may all come after the last of them was sent.
+    pub(super) fn carry_many(&mut self) {
+        self.may_send = UNASKED_OF_MANY;
+    }
+
     fn count_read(&mut self, bytes: usize) -> io::Result<()> {
         let now = Instant::now();
         self.place.note_use(self.all.millis(now), false);
         self.unasked += bytes;
-        if self.unasked > UNASKED {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, Flood));
+        if self.unasked > self.may_send {
+            let flood = Flood(self.may_send);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, flood));
         }
         if now >= self.window + WINDOW {
             (self.window, self.in_window) = (now, 0);

@@ -41,12 +41,24 @@ pub(crate) enum InvalidJob {
     NoStatus,
 }
 
-/// Reads the body of a 200 to a query for `job_id`.
+/// Bytes of a body up to which it is read also where it is not all UTF-8. It takes three times as many.
+const REPAIRED: usize = 32 * 1024;
+
+/// Reads the body of a 200 to a query for `job_id`. A text that was cut within a character does not hide an end.
 pub(crate) fn parse(
     body: &[u8],
     job_id: &JobId,
     redactor: &Redactor,
 ) -> Result<JobAnswer, InvalidJob> {
+    match parse_text(body, job_id, redactor) {
+        Err(InvalidJob::NotJson) if body.len() <= REPAIRED && str::from_utf8(body).is_err() => {
+            parse_text(String::from_utf8_lossy(body).as_bytes(), job_id, redactor)
+        }
+        result => result,
+    }
+}
+
+fn parse_text(body: &[u8], job_id: &JobId, redactor: &Redactor) -> Result<JobAnswer, InvalidJob> {
     let mut job = Body::new(job_id, redactor);
     if !json::parse(body, Object(&mut job)).ok_or(InvalidJob::NotJson)? {
         return Err(InvalidJob::NotAnObject);

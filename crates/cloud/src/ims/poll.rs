@@ -160,7 +160,8 @@ impl<'a> Poll<'a> {
         };
         let identity = LoginIdentity::of_keys(keys, endpoint.host());
         let secrets = keys.secrets();
-        let attempt = breakers.attempt(&identity, secrets, "", self.caller, &described, true);
+        let scope = self.project_id.as_str();
+        let attempt = breakers.attempt(&identity, secrets, scope, self.caller, &described, true);
         let permit = breakers.enter(attempt).map_err(|stopped| match stopped {
             Stopped::Deferred(after) => Outcome::Deferred(after),
             Stopped::Open(open) => circuit_open(&open),
@@ -174,7 +175,8 @@ impl<'a> Poll<'a> {
             request.headers_mut().extend(signed.unwrap_or_default());
         };
         let answer = self.query(endpoint, &host, &entry.redactor, sign).await?;
-        let accepted = answer.is_accepted() && answer.is_by_ims();
+        let is_by_ims = answer.is_by_ims();
+        let accepted = answer.is_accepted() && is_by_ims;
         match answer.result {
             Ok(outcome) => {
                 if accepted {
@@ -182,6 +184,13 @@ impl<'a> Poll<'a> {
                 }
                 Ok(outcome)
             }
+            // The gateway, which checks signatures, has let it through: what does not fit is the project.
+            Err(rejection) if is_by_ims => Err(misconfigured(
+                CredentialsInvalid,
+                format!(
+                    "{host} rejects {described} for this project ({rejection}); check projectID"
+                ),
+            )),
             Err(rejection) => Err(match permit.rejected(rejection.to_string()) {
                 Some(open) => circuit_open(&open),
                 None => rejected(&rejection.to_string()),
@@ -244,12 +253,14 @@ impl<'a> Poll<'a> {
             delay: &self.credential.tokens.delay,
             caller: self.caller,
         };
-        let logged_in = &mut self.logged_in;
+        let mut has_token = false;
+        let (logged_in, answered) = (&mut self.logged_in, &mut has_token);
         let (tokens, namespace) = (&self.credential.tokens, &self.caller.namespace);
         let log_in = || async move {
             // Polls are moved about, and few log in.
             let result = Box::pin(keystone.log_in(project_id)).await;
             *logged_in = !matches!(&result, Err(error) if error.is_deferred());
+            *answered = result.is_ok();
             let count = |grant| tokens.count(&shared.tokens, namespace, grant);
             result.map(count)
         };
@@ -261,7 +272,8 @@ impl<'a> Poll<'a> {
             Err(NoToken::LoginUnderWay) => true,
             Err(NoToken::NotReplaced) | Ok(_) => false,
         };
-        if self.logged_in || session.is_err() && !is_deferred {
+        // Where a login failed and the old token goes on, this poll shows nothing of the identity service.
+        if has_token || session.is_err() && !is_deferred {
             self.identity = Some(login.auth_url.key().clone());
         }
         match session {

@@ -251,7 +251,7 @@ fn bodies_that_are_no_json_object() {
     }
     assert_eq!(
         read(b"{\"job_id\":\"\xff\xfe\"}", JOB),
-        Err(InvalidJob::NotJson)
+        Err(InvalidJob::OtherJob)
     );
     for body in ["null", "[]", "\"SUCCESS\"", "5"] {
         assert_eq!(
@@ -267,6 +267,20 @@ fn a_byte_order_mark_and_duplicate_keys_are_tolerated() {
     let body =
         format!("\u{feff}{{\"job_id\":\"{JOB}\",\"status\":\"INIT\",\"status\":\"RUNNING\"}}");
     assert_eq!(read(body.as_bytes(), JOB).unwrap().state, JobState::Running);
+}
+
+#[test]
+fn a_text_that_was_cut_within_a_character_does_not_hide_an_end() {
+    let head =
+        format!("{{\"job_id\":\"{JOB}\",\"status\":\"FAIL\",\"fail_reason\":\"disk full \u{e9}");
+    let mut body = head.into_bytes();
+    body.pop();
+    body.extend(b"\"}");
+    let answer = read(&body, JOB).unwrap();
+    assert_eq!(answer.state, JobState::Fail);
+    assert_eq!(answer.fail_reason.as_deref(), Some("disk full \u{fffd}"));
+    body.pop();
+    assert_eq!(read(&body, JOB), Err(InvalidJob::NotJson));
 }
 
 #[test]

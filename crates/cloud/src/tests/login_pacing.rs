@@ -424,6 +424,58 @@ async fn an_expired_token_is_replaced_and_a_failed_login_not_repeated_at_once() 
     }
 }
 
+/// The core takes a login that succeeds for the end of an outage.
+#[tokio::test]
+async fn a_token_that_outlives_a_failed_login_shows_nothing_of_the_identity_service() {
+    let login = |n| match n {
+        1 => granted(n, PROJECT, Duration::from_secs(30), &Value::Null),
+        _ => respond(503, ""),
+    };
+    let cloud = Cloud::start(login, |_| running()).await;
+    let (client, credential) = (client(), cloud.overridden());
+    let first = query(&client, &credential).await;
+    assert!(first.signed_in && first.identity.is_some(), "{first:?}");
+    tokio::time::sleep(Duration::from_millis(15_100)).await;
+    let later = query(&client, &credential).await;
+    assert_eq!(later.outcome.category(), "answered", "{later:?}");
+    assert_eq!((later.signed_in, later.identity), (true, None));
+    assert_eq!(cloud.logins().len(), 2);
+}
+
+/// The gateway has checked the signature before the image service looks at the project.
+#[tokio::test]
+async fn projects_that_a_key_has_no_right_to_do_not_stop_it_in_its_own() {
+    let answer = |query: &super::fake_cloud::Seen| match query.uri.path().split('/').nth(2) {
+        Some(PROJECT) => running(),
+        Some("unknown") => respond(401, r#"{"error_code":"APIGW.0301"}"#),
+        _ => respond(400, r#"{"error":{"code":"IMG.0030","message":"x"}}"#),
+    };
+    let cloud = Cloud::start(accept, answer).await;
+    let url = &cloud.url;
+    let keys = format!("clouds: {{otc: {{ak: AK, sk: s, image_endpoint_override: '{url}'}}}}");
+    let (client, keys) = (client(), credential(&keys).unwrap());
+    for _ in 0..3 {
+        let own = query(&client, &keys).await;
+        assert_eq!(own.outcome.category(), "answered", "{own:?}");
+        for project in ["p1", "p2", "unknown", "p3", "unknown"] {
+            let wrong = query_in(&client, &keys, project).await;
+            let message = error_of(&wrong).message.to_string();
+            let remedy = if project == "unknown" {
+                "check ak, sk and security_token"
+            } else {
+                "(400 IMG.0030: project id and token do not match); check projectID"
+            };
+            assert!(message.ends_with(remedy), "{message}");
+        }
+    }
+    assert_eq!(client.open_breakers(), 0);
+    let unknown = cloud.queries();
+    let unknown = unknown
+        .iter()
+        .filter(|query| query.uri.path().contains("/unknown/"));
+    assert_eq!(unknown.count(), 1, "not repeated within the pause");
+}
+
 #[tokio::test]
 async fn a_throttled_login_is_transient_whatever_its_status() {
     for status in [400, 401, 403, 429] {

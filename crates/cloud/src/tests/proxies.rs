@@ -2,7 +2,7 @@
 
 use super::{
     CANARY, credential,
-    fake_cloud::{JOB, PROJECT, client_with, query},
+    fake_cloud::{Cloud, JOB, PROJECT, accept, client_with, query, running},
     lab, tls,
 };
 use crate::{CloudClient, CloudOptions, Proxies};
@@ -227,6 +227,27 @@ async fn a_poll_goes_through_a_socks_proxy_which_gets_the_name_or_the_address() 
         assert_eq!(poll.outcome.category(), "answered", "{poll:?}");
         assert_eq!(proxy.await.unwrap(), expected, "{scheme}");
     }
+}
+
+/// The library would ask for port 443 whatever the scheme.
+#[tokio::test]
+async fn a_socks_proxy_is_asked_for_the_port_of_plain_http() {
+    let cloud = Cloud::start(accept, |_| running()).await;
+    let (address, proxy) =
+        socks_proxy(cloud.url.rsplit(':').next().unwrap().parse().unwrap()).await;
+    let url = format!("socks5://{address}");
+    let variable = |name: &str| (name == "HTTP_PROXY").then(|| url.clone());
+    let client = client_with(CloudOptions {
+        proxies: Arc::new(Proxies::read(variable).unwrap()),
+        ..lab()
+    });
+    let entry = "auth_type: token, auth: {token: t}, image_endpoint_override: 'http://10.1.2.3'";
+    let credential = credential(&format!("clouds: {{otc: {{{entry}}}}}")).unwrap();
+    let poll = query(&client, &credential).await;
+    assert_eq!(poll.outcome.category(), "answered", "{poll:?}");
+    drop((client, poll));
+    let expected = [5, 1, 0, 1, 10, 1, 2, 3, 0, 80];
+    assert_eq!(proxy.await.unwrap(), expected);
 }
 
 /// Without TLS the proxy itself gets the request, with its user.

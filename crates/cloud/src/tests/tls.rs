@@ -228,6 +228,8 @@ async fn a_server_that_speaks_no_tls_is_a_failure_of_the_handshake() {
 #[derive(Clone, Copy, PartialEq)]
 enum Does {
     Answer,
+    /// Answers with 8 KiB, and from the second request on not before so many wait.
+    AnswerTogether(usize),
     /// Answers and says that this connection takes no more.
     GoAway,
     Reset(Reason),
@@ -252,9 +254,17 @@ async fn http2(authority: &Authority, does: Does) -> (u16, Arc<Count>) {
             let Ok(mut connection) = h2::server::handshake(stream).await else {
                 return;
             };
+            let mut waiting = Vec::new();
             while let Some(Ok((_, respond))) = connection.accept().await {
                 count.requests.fetch_add(1, Ordering::Relaxed);
-                serve_stream(respond, does);
+                waiting.push(respond);
+                let is_first = count.requests.load(Ordering::Relaxed) == 1;
+                if matches!(does, Does::AnswerTogether(all) if !is_first && waiting.len() < all) {
+                    continue;
+                }
+                for respond in waiting.drain(..) {
+                    serve_stream(respond, does);
+                }
                 if does == Does::GoAway {
                     connection.graceful_shutdown();
                 }
@@ -268,9 +278,15 @@ async fn http2(authority: &Authority, does: Does) -> (u16, Arc<Count>) {
 fn serve_stream(mut respond: SendResponse<axum::body::Bytes>, does: Does) {
     match does {
         Does::Reset(reason) => respond.send_reset(reason),
-        Does::Answer | Does::GoAway => {
+        Does::Answer | Does::GoAway | Does::AnswerTogether(_) => {
+            let length = if matches!(does, Does::AnswerTogether(_)) {
+                8 * 1024
+            } else {
+                0
+            };
+            let answer = format!("{:length$}", running());
             let mut body = respond.send_response(Response::new(()), false).unwrap();
-            body.send_data(running().into(), true).unwrap();
+            body.send_data(answer.into(), true).unwrap();
         }
     }
 }
@@ -290,6 +306,24 @@ async fn many_polls_share_one_http2_connection_where_it_is_offered() {
     let polls = (0..50).map(|_| query(&client, &credential));
     for poll in futures::future::join_all(polls).await {
         assert_eq!(poll.outcome.category(), "answered");
+    }
+    assert_eq!(count.connections.load(Ordering::Relaxed), 1);
+}
+
+/// Nothing is sent while they arrive, so all of them together are what a server may send without being asked.
+#[tokio::test]
+async fn many_long_answers_on_one_http2_connection_are_no_flood() {
+    let authority = Authority::new();
+    let (port, count) = http2(&authority, Does::AnswerTogether(100)).await;
+    let (client, credential) = (
+        client(),
+        credential("127.0.0.1", port, Some(&authority.pem()), ""),
+    );
+    query(&client, &credential).await;
+    let polls = (0..100).map(|_| query(&client, &credential));
+    for poll in futures::future::join_all(polls).await {
+        assert_eq!(poll.outcome.category(), "answered", "{poll:?}");
+        assert_eq!(poll.requests, 1);
     }
     assert_eq!(count.connections.load(Ordering::Relaxed), 1);
 }
