@@ -9,7 +9,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Client, Resource, api::GetParams, client::Body, core::Request};
 use serde::Deserialize;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     panic::resume_unwind,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -25,21 +25,45 @@ const OF_NAMESPACE: usize = 4 << 20;
 /// Where all have more than this, a namespace may have an equal share of it.
 const OF_ALL: usize = 16 << 20;
 
-type Credentials = HashMap<Arc<CredentialRef>, Arc<Credential>>;
-
 /// The credentials in use.
+///
+/// Each is that of the very `Arc` by which the tracker refers to it, and not of an equal one: of an object that was
+/// created anew the read for the former one may still be under way, and it replaces nothing.
 #[derive(Default)]
 pub(super) struct CredentialStore(Mutex<Credentials>);
 
+#[derive(Default)]
+struct Credentials {
+    namespaces: HashMap<Arc<str>, OfNamespace>,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct OfNamespace {
+    /// By the address of the reference.
+    credentials: HashMap<usize, (Arc<CredentialRef>, Arc<Credential>)>,
+    bytes: usize,
+}
+
 impl CredentialStore {
     pub(super) fn get(&self, reference: &Arc<CredentialRef>) -> Option<Arc<Credential>> {
-        self.lock().get(reference).cloned()
+        let credentials = self.lock();
+        let own = credentials.namespaces.get(&reference.namespace)?;
+        let (_, credential) = own.credentials.get(&address(reference))?;
+        Some(credential.clone())
+    }
+
+    /// One of that content, if it has been read before, for this reference or an equal one.
+    fn known(&self, reference: &CredentialRef, version: u64) -> Option<Arc<Credential>> {
+        let credentials = self.lock();
+        let own = credentials.namespaces.get(&reference.namespace)?;
+        let mut all = own.credentials.values();
+        let known = all
+            .find(|(of, credential)| credential.version() == version && of.as_ref() == reference);
+        known.map(|(_, credential)| credential.clone())
     }
 
     /// Keeps a credential, unless its namespace has too many; then it is dropped.
-    ///
-    /// It is kept under this very `Arc`, of which the tracker holds a clone: [`Self::purge`] would drop an equal
-    /// key that the tracker does not hold.
     fn put(
         &self,
         reference: Arc<CredentialRef>,
@@ -47,9 +71,12 @@ impl CredentialStore {
     ) -> Result<(), ConfigurationError> {
         let mut credentials = self.lock();
         credentials.remove(&reference);
-        let own = credential.bytes();
-        if is_within_budget(&credentials, &reference.namespace, own) {
-            credentials.insert(reference, credential);
+        let bytes = credential.bytes();
+        if !credentials.has_room(&reference.namespace, bytes) {
+            credentials.purge();
+        }
+        if credentials.has_room(&reference.namespace, bytes) {
+            credentials.insert(reference, credential, bytes);
             return Ok(());
         }
         let message = format!(
@@ -65,8 +92,7 @@ impl CredentialStore {
 
     /// Drops those that the tracker has dropped.
     pub(super) fn purge(&self) {
-        self.lock()
-            .retain(|reference, _| Arc::strong_count(reference) > 1);
+        self.lock().purge();
     }
 
     fn lock(&self) -> MutexGuard<'_, Credentials> {
@@ -75,26 +101,60 @@ impl CredentialStore {
     }
 }
 
-/// Whether a namespace may have so many more bytes of credentials. Each is asked again whenever its Secret is
-/// read again: so those above their share make room for others within 5 min.
-fn is_within_budget(credentials: &Credentials, namespace: &Arc<str>, more: usize) -> bool {
-    let (mut own, mut all) = (more, more);
-    let mut namespaces = HashSet::from([namespace]);
-    for (reference, credential) in credentials {
-        let bytes = credential.bytes();
-        all += bytes;
-        if reference.namespace == *namespace {
-            own += bytes;
+impl Credentials {
+    /// Whether a namespace may have so many more bytes of credentials. Each is asked again whenever its Secret is
+    /// read again: so those above their share make room for others within 5 min.
+    fn has_room(&self, namespace: &str, more: usize) -> bool {
+        let own = self.namespaces.get(namespace);
+        let namespaces = self.namespaces.len() + usize::from(own.is_none());
+        let share = if self.bytes + more > OF_ALL {
+            OF_ALL / namespaces
         } else {
-            namespaces.insert(&reference.namespace);
+            OF_NAMESPACE
+        };
+        own.map_or(0, |own| own.bytes) + more <= share.min(OF_NAMESPACE)
+    }
+
+    fn insert(&mut self, reference: Arc<CredentialRef>, credential: Arc<Credential>, bytes: usize) {
+        let namespace = reference.namespace.clone();
+        let own = self.namespaces.entry(namespace).or_default();
+        let address = address(&reference);
+        own.credentials.insert(address, (reference, credential));
+        own.bytes += bytes;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, reference: &Arc<CredentialRef>) {
+        let Some(own) = self.namespaces.get_mut(&reference.namespace) else {
+            return;
+        };
+        if let Some((_, credential)) = own.credentials.remove(&address(reference)) {
+            own.bytes -= credential.bytes();
+            self.bytes -= credential.bytes();
+        }
+        if own.credentials.is_empty() {
+            self.namespaces.remove(&reference.namespace);
         }
     }
-    let share = if all > OF_ALL {
-        OF_ALL / namespaces.len()
-    } else {
-        OF_NAMESPACE
-    };
-    own <= share.min(OF_NAMESPACE)
+
+    fn purge(&mut self) {
+        self.namespaces.retain(|_, own| {
+            own.credentials.retain(|_, (reference, credential)| {
+                let is_used = Arc::strong_count(reference) > 1;
+                if !is_used {
+                    own.bytes -= credential.bytes();
+                    self.bytes -= credential.bytes();
+                }
+                is_used
+            });
+            !own.credentials.is_empty()
+        });
+    }
+}
+
+/// Whose it is while the reference is kept beside it.
+fn address(reference: &Arc<CredentialRef>) -> usize {
+    Arc::as_ptr(reference).addr()
 }
 
 /// Reads a Secret and keeps its credential; returns the version of its content. Unchanged content keeps
@@ -139,17 +199,16 @@ fn keep(
         cacert: keys.cacert.as_ref().map(|value| value.0.as_slice()),
     };
     let version = file.version(cloud);
-    let credential = match store.get(&reference) {
-        Some(known) if known.version() == version => known,
-        _ => {
-            let credential = cloud_client.credential(&file, cloud);
-            let credential = credential.map_err(CredentialError::Misconfigured)?;
-            let ignored = credential.ignored_keys();
-            if !ignored.is_empty() {
-                tracing::debug!(secret = %place, cloud, ?ignored, "keys that are not read");
-            }
-            Arc::new(credential)
+    let credential = if let Some(known) = store.known(&reference, version) {
+        known
+    } else {
+        let credential = cloud_client.credential(&file, cloud);
+        let credential = credential.map_err(CredentialError::Misconfigured)?;
+        let ignored = credential.ignored_keys();
+        if !ignored.is_empty() {
+            tracing::debug!(secret = %place, cloud, ?ignored, "keys that are not read");
         }
+        Arc::new(credential)
     };
     let kept = store.put(reference, credential);
     kept.map_err(CredentialError::Misconfigured)?;
@@ -239,7 +298,6 @@ fn failed(kind: FailureKind, message: String) -> CredentialError {
     })
 }
 
-/// Keeps the credential in a `clouds.yaml`.
 /// A credential in logs: where it is, never its content.
 pub(super) fn name(reference: &CredentialRef) -> String {
     let (secret, cloud) = (&reference.cloud.secret_name, &reference.cloud.cloud_name);
@@ -320,9 +378,8 @@ mod tests {
         .into_iter();
         let (client, sent) = api_server(move |_| replies.next().unwrap());
         let (store, metrics) = (Arc::<CredentialStore>::default(), Arc::<Metrics>::default());
-        let cloud = cloud();
+        let (cloud, reference) = (cloud(), reference());
         let read = async || {
-            let reference = reference();
             let (store, metrics) = (store.clone(), metrics.clone());
             let version = read(
                 client.clone(),
@@ -420,32 +477,56 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_that_is_read_again_under_a_new_key_survives_the_old_one() {
-        let credential = credential();
+    fn a_read_for_a_former_object_that_answers_late_does_not_replace_what_was_read_since() {
         let store = CredentialStore::default();
-        store.put(reference(), credential.clone()).unwrap();
-        let held = reference();
-        store.put(held.clone(), credential).unwrap();
+        let (former, present) = (reference(), reference());
+        let (late, recent) = (credential(), credential());
+        store.put(present.clone(), recent.clone()).unwrap();
+        store.put(former.clone(), late).unwrap();
+        drop(former);
+        let kept = |reference| store.get(reference).unwrap();
+        assert!(Arc::ptr_eq(&kept(&present), &recent));
         store.purge();
-        assert!(
-            store.get(&held).is_some(),
-            "the tracker still holds its key"
-        );
-        drop(held);
-        store.purge();
+        assert!(Arc::ptr_eq(&kept(&present), &recent));
         assert!(store.get(&reference()).is_none());
+        drop(present);
+        store.purge();
+        let empty = store.lock();
+        assert_eq!((empty.namespaces.len(), empty.bytes), (0, 0));
     }
 
-    /// How many credentials of a namespace are kept, of so many that are read.
-    fn kept(store: &CredentialStore, namespace: &str, reads: usize) -> usize {
+    #[test]
+    fn an_equal_reference_finds_what_was_read_before() {
+        let store = CredentialStore::default();
+        let (former, credential) = (reference(), credential());
+        store.put(former, credential.clone()).unwrap();
+        let version = credential.version();
+        let known = store.known(&reference(), version).unwrap();
+        assert!(Arc::ptr_eq(&known, &credential));
+        assert!(store.known(&reference(), version + 1).is_none());
+        assert!(store.known(&reference_in("ns", "other"), version).is_none());
+        assert!(
+            store
+                .known(&reference_in("other", "otc"), version)
+                .is_none()
+        );
+    }
+
+    fn references(namespace: &str, count: usize) -> Vec<Arc<CredentialRef>> {
+        let reference = |number| reference_in(namespace, &format!("s-{number}"));
+        (0..count).map(reference).collect()
+    }
+
+    /// How many credentials are kept of those that are read.
+    fn kept(store: &CredentialStore, read: &[Arc<CredentialRef>]) -> usize {
         let credential = credential();
-        let kept = (0..reads).filter(|number| {
-            let reference = reference_in(namespace, &format!("s-{number}"));
-            let result = store.put(reference.clone(), credential.clone());
-            assert_eq!(result.is_ok(), store.get(&reference).is_some());
+        let kept = read.iter().filter(|reference| {
+            let result = store.put(Arc::clone(reference), credential.clone());
+            assert_eq!(result.is_ok(), store.get(reference).is_some());
             if let Err(error) = &result {
                 assert_eq!(error.reason, ConfigurationReason::CredentialsInvalid);
-                assert!(error.message.contains(&format!("namespace {namespace} ")));
+                let namespace = format!("namespace {} ", reference.namespace);
+                assert!(error.message.contains(&namespace), "{}", error.message);
             }
             result.is_ok()
         });
@@ -457,10 +538,15 @@ mod tests {
         let store = CredentialStore::default();
         let each = credential().bytes();
         let most = OF_NAMESPACE / each;
-        assert_eq!(kept(&store, "greedy", most + 100), most);
-        assert_eq!(kept(&store, "other", 5), 5);
+        let mut greedy = references("greedy", most + 100);
+        assert_eq!(kept(&store, &greedy), most);
+        let other = references("other", 5);
+        assert_eq!(kept(&store, &other), 5);
         // Those that are kept stay so when they are read again.
-        assert_eq!(kept(&store, "greedy", most), most);
+        assert_eq!(kept(&store, &greedy[..most]), most);
+        // What the tracker drops makes room.
+        greedy.drain(..100);
+        assert_eq!(kept(&store, &greedy), most);
     }
 
     #[test]
@@ -468,13 +554,16 @@ mod tests {
         let store = CredentialStore::default();
         let each = credential().bytes();
         let (most, full) = (OF_NAMESPACE / each, OF_ALL / OF_NAMESPACE);
-        for number in 0..full {
-            assert_eq!(kept(&store, &format!("greedy-{number}"), most), most);
+        let greedy = |number| references(&format!("greedy-{number}"), most);
+        let greedy: Vec<_> = (0..full).map(greedy).collect();
+        for references in &greedy {
+            assert_eq!(kept(&store, references), most);
         }
         let share = OF_ALL / (full + 1) / each;
-        assert_eq!(kept(&store, "late", share + 10), share);
+        let late = references("late", share + 10);
+        assert_eq!(kept(&store, &late), share);
         // The next reads of the others make room.
-        assert!(kept(&store, "greedy-0", most) < most);
-        assert_eq!(kept(&store, "late", share), share);
+        assert!(kept(&store, &greedy[0]) < most);
+        assert_eq!(kept(&store, &late[..share]), share);
     }
 }

@@ -295,18 +295,26 @@ impl Candidate {
 
     fn report(&mut self, error: &kube::Error) {
         let LeaseName { namespace, name } = &self.lease;
-        let code = match error {
-            kube::Error::Api(status) => status.code,
-            _ => 0,
-        };
-        let problem = match code {
-            403 => "the operator may not read and write it: apply the Role in deploy/".to_owned(),
-            404 => "there is no such namespace: see --leader-elect-namespace".to_owned(),
-            0 => format!("the API server does not answer: {error}"),
-            code => format!("the API server answered {code}"),
+        let (needs_action, problem) = match error {
+            kube::Error::Api(status) => match status.code {
+                403 => (
+                    true,
+                    "the operator may not read and write it: apply the Role in deploy/".to_owned(),
+                ),
+                404 => (
+                    true,
+                    "there is no such namespace: see --leader-elect-namespace".to_owned(),
+                ),
+                code => (false, format!("the API server answered {code}")),
+            },
+            // A time beyond the year 9999, for example, which somebody has written into it.
+            kube::Error::SerdeError(error) => {
+                (true, format!("it is not readable, delete it: {error}"))
+            }
+            error => (false, format!("the API server does not answer: {error}")),
         };
         let problem = format!("leader election by Lease {namespace}/{name}: {problem}");
-        if matches!(code, 403 | 404) && self.elector.term().is_none() {
+        if needs_action && self.elector.term().is_none() {
             self.health.set_election_problem(Some(problem.clone()));
         }
         self.warn(&problem);

@@ -118,13 +118,15 @@ impl Poster {
         let mut busy: Vec<Arc<str>> = Vec::new();
         let mut next_post = Instant::now();
         loop {
-            if posts.len() < IN_FLIGHT && Instant::now() >= next_post {
+            // Read once: between two reads the time to post could pass unseen.
+            let now = Instant::now();
+            if posts.len() < IN_FLIGHT && now >= next_post {
                 let may = |namespace: &Arc<str>| {
                     busy.iter().filter(|busy| *busy == namespace).count() < IN_FLIGHT / 2
                 };
                 let event = self.shared.waiting().pop(may);
                 if let Some(event) = event {
-                    next_post = Instant::now() + GAP;
+                    next_post = now + GAP;
                     busy.push(event.key.namespace.clone());
                     posts.push(self.post(event));
                 }
@@ -137,7 +139,7 @@ impl Poster {
                         busy.swap_remove(index);
                     }
                 }
-                () = sleep_until(next_post), if Instant::now() < next_post => {}
+                () = sleep_until(next_post), if now < next_post => {}
                 () = self.shared.queued.notified() => {}
             }
         }

@@ -167,8 +167,11 @@ mod tests {
             "clouds: {{otc: {{auth_type: token, auth: {{token: t}}, image_endpoint_override: \"{}\"}}}}",
             sim.url()
         );
-        let (store, metrics, gate) = (Arc::default(), Arc::<Metrics>::default(), Arc::default());
-        credentials::put_for_test(&store, &request().credential, &credentials);
+        let (store, metrics, gate) = (
+            Arc::<CredentialStore>::default(),
+            Arc::<Metrics>::default(),
+            Arc::default(),
+        );
         let key = JobKey::new("p", "j");
         let answers = [
             Answer::ims_error(429, "IMG.0060", "slow down").header("X-Request-Id", "one"),
@@ -182,8 +185,10 @@ mod tests {
         let mut categories = Vec::new();
         for answer in answers {
             sim.script(key.clone(), [answer]);
+            let request = request();
+            credentials::put_for_test(&store, &request.credential, &credentials);
             let (store, metrics, gate) = (Arc::clone(&store), metrics.clone(), Arc::clone(&gate));
-            let observation = poll(fake::cloud(), store, metrics, gate, request()).await;
+            let observation = poll(fake::cloud(), store, metrics, gate, request).await;
             categories.push(observation.outcome.category());
         }
         assert_eq!(

@@ -347,9 +347,19 @@ impl Job {
         let after = after.clamp(config.min_poll_gap / 10, config.pause_max);
         self.polling.earliest = at + after;
         self.polling.image_id_at = at + after;
-        self.want_poll(Due::Since(at));
+        self.want_poll(self.due_again(at));
         if self.evidence.pending {
             self.evidence.apply_wait(Wait::Login);
+        }
+    }
+
+    /// When a poll that brought no answer is due again: of a finished job, only where somebody requests it.
+    #[must_use]
+    pub fn due_again(&self, at: Duration) -> Due {
+        if self.is_active() {
+            Due::Since(at)
+        } else {
+            Due::Requested
         }
     }
 
@@ -378,6 +388,7 @@ impl Job {
         if !matches!(outcome, Outcome::Throttled | Outcome::Deferred(_)) {
             self.polling.waits_since = None;
         }
+        let due_again = self.due_again(now.at);
         let (next, contradicts) = self.apply_evidence(config, now, outcome, is_stale);
         let earliest = now.at + self.least_gap(config);
         let polling = &mut self.polling;
@@ -386,7 +397,7 @@ impl Job {
             Next::Pace => {}
             // The bucket's pause holds it; afterwards it is among the first.
             Next::AfterPause => {
-                polling.wanted.get_or_insert(Due::Since(now.at));
+                polling.wanted.get_or_insert(due_again);
             }
             Next::Backoff(failures) => {
                 let asked = retry_after.unwrap_or_default().min(config.pause_max);

@@ -27,7 +27,9 @@ pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Ob
     // login, which is a request as well.
     let is_deferred = matches!(seen.outcome, Outcome::Deferred(_));
     let requests = seen.requests.max(u32::from(is_deferred || seen.signed_in));
-    state.quotas.apply_end(now.at, &ticket.charge, requests);
+    state
+        .quotas
+        .apply_end(now.at, &ticket.charge, requests, !is_deferred);
     let alike = state.alike.remove(&ticket.sequence);
     for key in std::iter::once(ticket.job).chain(alike.into_iter().flatten()) {
         apply_poll_to(state, now, key, ticket, seen);
@@ -64,10 +66,8 @@ fn apply_poll_to(
     if ticket.epoch != state.epoch || !credential_is_current && answer.is_none() {
         // Sent under another leadership, or about credentials that are no longer used: polled anew.
         state.counters.dropped_answers += 1;
-        if job.is_active() {
-            job.want_poll(Due::Since(now.at));
-        } else if job.accepts_request() {
-            job.want_poll(Due::Requested);
+        if job.is_active() || job.accepts_request() {
+            job.want_poll(job.due_again(now.at));
         }
         return;
     }
@@ -137,12 +137,12 @@ fn failed_at(seen: &Observation) -> Option<(Stage, &Arc<str>)> {
 fn end_outages(state: &mut State, now: Moment, seen: &Observation) {
     let is_answered = matches!(seen.outcome, Outcome::Answered(_) | Outcome::JobNotFound);
     let login = seen.identity.as_ref();
+    let has_failed =
+        |stage| matches!(&seen.outcome, Outcome::Failed(failure) if failure.stage == stage);
+    let logged_in = seen.signed_in && seen.queried.is_some() && !has_failed(Stage::Login);
     let works = [
         (Stage::Query, seen.queried.as_ref().filter(|_| is_answered)),
-        (
-            Stage::Login,
-            login.filter(|_| seen.signed_in && seen.queried.is_some()),
-        ),
+        (Stage::Login, login.filter(|_| logged_in)),
     ];
     for (stage, host) in works {
         let Some(host) = host else {

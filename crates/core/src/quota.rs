@@ -450,8 +450,9 @@ impl Quotas {
         }
     }
 
-    /// Applies the end of a poll that took so many requests; one token was taken beforehand.
-    pub fn apply_end(&mut self, at: Duration, charge: &Charge, requests: u32) {
+    /// Applies the end of a poll that took so many requests; one token was taken beforehand. `was_sent`: the cloud
+    /// was asked for something.
+    pub fn apply_end(&mut self, at: Duration, charge: &Charge, requests: u32, was_sent: bool) {
         self.slots.release(&charge.namespace);
         self.pool_slots.release(&charge.pool);
         let (refund, more) = (1.0 - f64::from(requests), requests.saturating_sub(1));
@@ -462,7 +463,7 @@ impl Quotas {
         if let Some(bucket) = self.buckets.get_mut(charge.bucket) {
             bucket.in_flight = bucket.in_flight.saturating_sub(1);
             if charge.is_trial {
-                bucket.throttle.end_trial(requests > 0);
+                bucket.throttle.end_trial(was_sent);
             }
             bucket.tokens.adjust(at, refund);
             bucket.queue.charge(&charge.namespace, more);

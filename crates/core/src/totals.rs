@@ -23,7 +23,7 @@ const STEP: u64 = 125_000_000;
 pub struct Tally {
     /// The phase that its status shows.
     pub shown: Option<Phase>,
-    /// When the cloud last reported the job, in steps rounded up, while the object is followed.
+    /// When the cloud last reported the job, in steps rounded up, while a report is expected.
     pub answered: Option<u64>,
     /// Its poll is due and waits for its quota or for a read of its Secret.
     pub is_waiting: bool,
@@ -49,10 +49,11 @@ impl Tally {
         let is_readable = !matches!(secret, SecretState::Misconfigured(_));
         let is_polled = stage != PollStage::Off;
         let is_active = job.is_active();
+        let is_expected = is_active && !job.phase().is_some_and(Phase::needs_action);
         let evidence = &job.evidence;
         Self {
             shown: job.sync.acknowledged().map(|shown| shown.phase),
-            answered: is_active.then(|| nanos(job.answered_at).div_ceil(STEP)),
+            answered: is_expected.then(|| nanos(job.answered_at).div_ceil(STEP)),
             is_waiting: match stage {
                 PollStage::Queued(_) => true,
                 PollStage::AwaitingSecret => is_readable,
@@ -122,7 +123,8 @@ impl Totals {
         reasons
     }
 
-    /// The longest time since the cloud reported a job that is followed, an eighth of a second less at most.
+    /// The longest time since the cloud reported a job of which it is to report, an eighth of a second less
+    /// at most.
     #[must_use]
     pub fn oldest_answer(&self, at: Duration) -> Duration {
         let oldest = self.answered.keys().next();

@@ -198,10 +198,10 @@ impl Tracker {
         (0..sources).all(|source| self.state.jobs.has_listed(Source(source)))
     }
 
-    /// Whether any status is still to be written, or its write to be confirmed.
+    /// Whether this process is still to write a status, or to confirm its write.
     #[must_use]
     pub fn has_unwritten(&self) -> bool {
-        self.state.totals.unwritten > 0
+        self.state.leading && self.state.totals.unwritten > 0
     }
 
     /// How many objects there are of each kind, as of the latest input.
@@ -464,7 +464,7 @@ fn send_poll(state: &mut State, now: Moment, waiting: &Waiting, charge: Charge) 
                 state.dirty.push(key);
             }
         }
-        state.quotas.apply_end(now.at, &charge, 0);
+        state.quotas.apply_end(now.at, &charge, 0, false);
         return;
     };
     let since = state.leading_since;

@@ -21,7 +21,7 @@ pub struct Observation {
     /// A key of the endpoint that was queried, whether it answered or not: equal for one host alone. `None` where
     /// the poll ended before that.
     pub queried: Option<Arc<str>>,
-    /// The same of the identity service, where a login was made for this poll or none is possible.
+    /// The same of the identity service, where a login for this poll succeeded, or the poll ended at it.
     pub identity: Option<Arc<str>>,
     /// Requests that this poll sent to the job query endpoint, 0 where it ended before that. Each
     /// takes one quota token.

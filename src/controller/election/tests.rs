@@ -199,6 +199,20 @@ async fn where_it_may_read_the_lease_but_not_write_it_is_never_ready() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_with_a_time_that_nobody_can_read_is_said_to_be_in_the_way() {
+    let held = json!({
+        "metadata": { "name": LEASE, "resourceVersion": "5" },
+        "spec": { "holderIdentity": "other", "leaseDurationSeconds": 15,
+                  "renewTime": "9999-12-31T23:59:59.000000Z" },
+    });
+    let started = Started::new(move |_| Answer::json(200, &held));
+    wait(60).await;
+    assert_eq!(started.term(), None);
+    let shown = started.health.ready().unwrap_err();
+    assert!(shown.contains("it is not readable, delete it: "), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_rights_or_namespace_it_is_not_ready_and_says_why() {
     for (get, post, problem) in [
         (403, 403, "apply the Role in deploy/"),

@@ -131,7 +131,7 @@ impl Default for Metrics {
             oldest_answer: add_seconds(
                 r,
                 "oldest_answer_age",
-                "Longest time since the cloud reported a job, of the unfinished objects that are not suspended",
+                "Longest time since the cloud reported a job, of the unfinished objects of which it is to report",
                 Seconds::default(),
             ),
             jobs_ended: add_by(

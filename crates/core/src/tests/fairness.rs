@@ -4,11 +4,11 @@
 mod random;
 
 use super::{
-    samples::{object_of, running, secret_missing, secs, throttled, time_out},
+    samples::{deferred, object_of, running, secret_missing, secs, throttled, time_out},
     world::{Fate, World},
 };
 use crate::Config;
-use image_export_model::{Observation, Outcome};
+use image_export_model::Observation;
 use std::{collections::BTreeMap, time::Duration};
 
 /// Quiet namespaces.
@@ -441,17 +441,7 @@ fn a_poll_that_is_deferred_stays_due_and_holds_no_slot() {
     world.create(object_of("n1/x", "n1", "project"));
     world.run(20);
     let poll = world.take_poll();
-    let deferred = Observation {
-        requests: 0,
-        endpoint: None,
-        queried: None,
-        ..running()
-    };
-    let deferred = Observation {
-        outcome: Outcome::Deferred(secs(3)),
-        ..deferred
-    };
-    world.answer(&poll, deferred.clone());
+    world.answer(&poll, deferred(secs(3)));
     assert_eq!(world.census().polls_in_flight, 0);
     let from = world.now;
     world.run_until(from + secs(3) - Duration::from_millis(1));
@@ -467,11 +457,7 @@ fn a_poll_that_is_deferred_stays_due_and_holds_no_slot() {
 #[test]
 fn polls_that_are_deferred_are_repeated_within_the_quota() {
     let mut world = world();
-    world.cloud_by_default = Box::new(|_, _| Observation {
-        outcome: Outcome::Deferred(Duration::from_millis(100)),
-        requests: 0,
-        ..running()
-    });
+    world.cloud_by_default = Box::new(|_, _| deferred(Duration::from_millis(100)));
     create(&mut world, "n1", 0..1000, "project");
     world.run(100);
     assert!(world.polls.len() <= 1020, "{}", world.polls.len());

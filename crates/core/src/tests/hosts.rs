@@ -81,6 +81,17 @@ fn outage(objects: u32, rate: f64, fault: Observation, answer: Observation) -> W
 }
 
 #[test]
+fn a_login_that_fails_after_a_rejected_token_ends_no_outage() {
+    let polls = |fault: Observation| outage(50, 100.0, fault, signed_in()).polls.len();
+    let after_a_token = Observation {
+        signed_in: true,
+        queried: Some("ims.example.com".into()),
+        ..no_login()
+    };
+    assert_eq!(polls(after_a_token), polls(no_login()));
+}
+
+#[test]
 fn all_objects_recover_within_their_period_and_the_time_that_the_quota_takes() {
     for (objects, rate) in [(5000, 100.0), (5000, 500.0), (300, 10.0)] {
         for (fault, answer) in [

@@ -364,7 +364,7 @@ pub fn check_totals(world: &World) {
             };
             expected.polls_waiting += usize::from(is_waiting);
             expected.polls_overdue += usize::from(job.is_overdue(&world.config, now.at));
-            if job.is_active() {
+            if job.is_active() && !job.phase().is_some_and(Phase::needs_action) {
                 let age = now.at.saturating_sub(job.answered_at);
                 expected.oldest_answer = expected.oldest_answer.max(age);
             }
@@ -377,7 +377,7 @@ pub fn check_totals(world: &World) {
     assert!(rounded < Duration::from_millis(125), "{rounded:?}");
     expected.oldest_answer = census.oldest_answer.min(expected.oldest_answer);
     assert_eq!(census, expected);
-    assert_eq!(world.tracker.has_unwritten(), is_unwritten);
+    assert_eq!(world.tracker.has_unwritten(), state.leading && is_unwritten);
     for (secret, users) in users {
         state.secrets.check_users(secret, &users);
     }

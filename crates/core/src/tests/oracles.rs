@@ -311,6 +311,10 @@ impl Memory {
             drained.refunds += u32::from(seen.requests == 0 && now >= drained.until);
         }
         let job = state.jobs.get(ticket.job);
+        // What was not asked is no attempt.
+        if let (Outcome::Deferred(_), Some(job)) = (&seen.outcome, &job) {
+            self.attempts.remove(&job.uid.text());
+        }
         let job = job.filter(|job| job.secret == ticket.secret);
         // The Secret may have no object any more; then nothing new uses its bucket.
         let Some(job) = job else {

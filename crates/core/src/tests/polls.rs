@@ -2,8 +2,8 @@
 
 use super::{
     samples::{
-        beginning, fail, millis, not_found, object, running, secs, success, success_without_image,
-        throttled, unavailable, unavailable_for,
+        beginning, deferred, fail, millis, not_found, object, running, secs, success,
+        success_without_image, throttled, unavailable, unavailable_for,
     },
     world::World,
 };
@@ -349,6 +349,30 @@ fn image_id_missing_gets_its_image_id_by_a_poll_request() {
         ("JobSucceeded", polls + 2)
     );
     assert_eq!(world.status("x").completion_time, completed);
+}
+
+#[test]
+fn a_poll_request_in_image_id_missing_is_repeated_where_it_waits_for_a_login_or_is_throttled() {
+    for unanswered in [deferred(secs(1)), throttled(Some(secs(5)))] {
+        let mut world = World::new();
+        world.reports("x", success_without_image());
+        world.create(object("x"));
+        world.run(1000);
+        let polls = world.polls.len();
+        world.held.polls = true;
+        world.request_poll("x", "now");
+        world.run(1);
+        let poll = world.take_poll();
+        world.answer(&poll, unanswered);
+        world.run(20);
+        let poll = world.take_poll();
+        world.answer(&poll, success());
+        world.run(1);
+        assert_eq!(
+            (world.reason("x"), world.polls.len()),
+            ("JobSucceeded", polls + 2)
+        );
+    }
 }
 
 #[test]

@@ -145,6 +145,16 @@ pub fn not_found() -> Observation {
     observed(Outcome::JobNotFound)
 }
 
+/// The poll has to wait for another one's login.
+pub fn deferred(after: Duration) -> Observation {
+    Observation {
+        requests: 0,
+        endpoint: None,
+        queried: None,
+        ..observed(Outcome::Deferred(after))
+    }
+}
+
 pub fn throttled(retry_after: Option<Duration>) -> Observation {
     Observation {
         retry_after,

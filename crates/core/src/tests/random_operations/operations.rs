@@ -3,8 +3,8 @@
 use super::super::{
     repair::unowned_condition,
     samples::{
-        answer_with, beginning, crd_default, fail, failure, init, misconfigured, not_found,
-        running, secs, success, success_without_image, throttled, time_out, unavailable,
+        answer_with, beginning, crd_default, deferred, fail, failure, init, misconfigured,
+        not_found, running, secs, success, success_without_image, throttled, time_out, unavailable,
         unavailable_for, unrecognized,
     },
     world::Fate,
@@ -301,7 +301,7 @@ pub fn state(state: usize) -> (Observation, bool) {
 }
 
 /// How many faults [`fault`] knows.
-const FAULTS: usize = 15;
+const FAULTS: usize = 16;
 /// The one that throttles for 20 s.
 pub const THROTTLED: usize = 4;
 /// The one whose login fails, so that no request is sent.
@@ -335,6 +335,7 @@ pub fn fault(what: usize) -> Observation {
             retry_after: Some(secs(7)),
             ..misconfigured(ConfigurationReason::RequestRejected)
         },
+        14 => deferred(secs(1)),
         // It needs a second request, after a login.
         _ => Observation {
             requests: 2,
