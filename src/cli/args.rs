@@ -140,9 +140,8 @@ pub(super) struct RunArgs {
     )]
     pub(super) watch_label_selector: Option<String>,
 
-    /// Poll and write only while this process holds the Lease image-export-operator; another with this
-    /// flag stands by and takes over when it ends. With --watch-label-selector the Lease has a name of its
-    /// own
+    /// Poll and write only while this process holds a Lease; another with this flag and the same Lease
+    /// stands by and takes over when it ends
     #[arg(long, env = "IMAGE_EXPORT_LEADER_ELECT", value_parser = BoolishValueParser::new())]
     pub(super) leader_elect: bool,
 
@@ -154,6 +153,16 @@ pub(super) struct RunArgs {
         value_parser = namespace
     )]
     pub(super) leader_elect_namespace: Option<String>,
+
+    /// Name of the Lease. Installations that serve different objects need different Leases. Default:
+    /// image-export-operator, and with --watch-label-selector a name of that selector's own
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "IMAGE_EXPORT_LEADER_ELECT_LEASE",
+        value_parser = lease
+    )]
+    pub(super) leader_elect_lease: Option<String>,
 
     /// Seconds between two polls of a healthy job (1 to 86400). An object's
     /// spec.pollPeriodSeconds overrides it
@@ -302,14 +311,21 @@ fn poll_mode() -> impl TypedValueParser<Value = PollMode> {
 
 /// The name of a namespace is a label of RFC 1123.
 fn namespace(text: &str) -> Result<String, String> {
+    let valid = text.len() <= 63 && is_label(text);
+    valid
+        .then(|| text.to_owned())
+        .ok_or_else(|| "not the name of a namespace".to_owned())
+}
+
+/// The name of a Lease is a subdomain of RFC 1123.
+fn lease(text: &str) -> Result<String, String> {
+    let valid = text.len() <= 253 && text.split('.').all(is_label);
+    valid
+        .then(|| text.to_owned())
+        .ok_or_else(|| "not the name of a Lease".to_owned())
+}
+
+fn is_label(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let valid = (1..=63).contains(&text.len())
-        && text.bytes().all(inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-');
-    if valid {
-        Ok(text.to_owned())
-    } else {
-        Err("not the name of a namespace".to_owned())
-    }
+    !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }

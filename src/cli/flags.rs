@@ -23,7 +23,7 @@ const VARIABLES: &str = "
 | `POD_NAMESPACE` | namespace of the Lease, unless `--leader-elect-namespace` names it |
 | `POD_NAME` | who holds the Lease; else `HOSTNAME` |
 | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | proxies, for the cluster and for clouds: see [cloud.md](cloud.md#proxies) |
-| `SSL_CERT_FILE` | file of certificate authorities (PEM) to trust in place of the system's |
+| `SSL_CERT_FILE`, `SSL_CERT_DIR` | a file, and folders with colons between them, of certificate authorities (PEM) to trust in place of the system's |
 | `OS_CLIENT_CONFIG_FILE` | the clouds.yaml of `query` |
 ";
 
@@ -81,9 +81,11 @@ fn default_and_meaning(arg: &Arg) -> (String, String) {
         [] => described.to_owned(),
         values => values.join(", "),
     };
+    let takes_one = takes_value(arg) || arg.get_env().is_some();
     let possible: Vec<_> = arg
         .get_possible_values()
         .iter()
+        .filter(|_| takes_one)
         .map(|value| format!("`{}`", value.get_name()))
         .collect();
     let meaning = if possible.is_empty() {

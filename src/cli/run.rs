@@ -91,9 +91,13 @@ fn lease_name(arguments: &RunArgs, client: &kube::Client) -> LeaseName {
     let namespace = given.or_else(|| pod.filter(|namespace| !namespace.is_empty()));
     LeaseName {
         namespace: namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
-        name: match &arguments.watch_label_selector {
-            None => LEASE.to_owned(),
-            Some(selector) => {
+        name: match (
+            &arguments.leader_elect_lease,
+            &arguments.watch_label_selector,
+        ) {
+            (Some(name), _) => name.clone(),
+            (None, None) => LEASE.to_owned(),
+            (None, Some(selector)) => {
                 let hash = Sha256::digest(selector);
                 let hash = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
                 format!("{LEASE}-{hash:08x}")

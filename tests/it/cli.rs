@@ -15,7 +15,7 @@ use testbed::{
 };
 
 /// Each flag with its environment variable and invalid values.
-const FLAGS: [(&str, &str, &[&str]); 15] = [
+const FLAGS: [(&str, &str, &[&str]); 16] = [
     (
         "--namespace",
         "IMAGE_EXPORT_NAMESPACES",
@@ -31,6 +31,11 @@ const FLAGS: [(&str, &str, &[&str]); 15] = [
         "--leader-elect-namespace",
         "IMAGE_EXPORT_LEADER_ELECT_NAMESPACE",
         &["", "Team", "a/b", "-a", "a-"],
+    ),
+    (
+        "--leader-elect-lease",
+        "IMAGE_EXPORT_LEADER_ELECT_LEASE",
+        &["", "Team", "a..b", "a/b", "-a", "a-", "a.-b"],
     ),
     (
         "--poll-period",

@@ -66,12 +66,12 @@ app.kubernetes.io/component: operator
 {{- end -}}
 {{- end -}}
 
-{{/* The operator's own rule: objects chosen by labels have a Lease of their own. */}}
+{{/* Of the release's own: releases in one namespace, or with their Leases in one, serve different objects. */}}
 {{- define "image-export-operator.leaseName" -}}
-{{- if .Values.watchLabelSelector -}}
-{{- printf "image-export-operator-%s" (sha256sum .Values.watchLabelSelector | trunc 8) -}}
+{{- if eq (include "image-export-operator.leaseNamespace" .) .Release.Namespace -}}
+{{- include "image-export-operator.fullname" . -}}
 {{- else -}}
-image-export-operator
+{{- printf "%s-%s" .Release.Namespace (include "image-export-operator.fullname" .) -}}
 {{- end -}}
 {{- end -}}
 
