@@ -65,7 +65,8 @@ pub(super) enum Command {
 const QUERY_HELP: &str = "\
 Exit codes:
   0  the job has succeeded
-  1  nothing was sent: the file, the name of the cloud or the project is missing
+  1  nothing was sent: the file, the name of the cloud or the project is missing; or the result
+     cannot be written
   2  wrong usage
   3  the job has failed
   4  the job has not ended
@@ -75,7 +76,8 @@ Exit codes:
   8  the endpoint or the request is invalid
 
 As the operator does, --wait outlasts outages, throttling, and 5 minutes in which the job is not
-found. Invalid credentials, endpoints and requests end the wait.";
+found. Invalid credentials, endpoints and requests end the wait, but for a file that was valid when
+the wait began: it may be being edited.";
 
 #[derive(Args)]
 pub(super) struct QueryArgs {

@@ -1,6 +1,6 @@
 //! `image-export-operator query`: from the arguments to the printed result.
 
-use super::{args::QueryArgs, install_tls_provider, run_on, time_scale};
+use super::{args::QueryArgs, install_tls_provider, run_on, signals, time_scale};
 use crate::{
     query::{self, Query},
     telemetry::{self, LogFormat},
@@ -8,16 +8,20 @@ use crate::{
 use anyhow::Context;
 use image_export_cloud::CloudClient;
 use image_export_core::{Config, PollMode};
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{
+    io::{ErrorKind, Write, stderr, stdout},
+    process::ExitCode,
+    time::Duration,
+};
 use tokio::runtime::Builder;
 
 pub(super) fn query(arguments: QueryArgs) -> anyhow::Result<ExitCode> {
-    // SIGINT and SIGTERM keep their default action: nothing has to be tidied up.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     run_on(runtime, query_once(arguments))
 }
 
 async fn query_once(arguments: QueryArgs) -> anyhow::Result<ExitCode> {
+    signals::end_on_signal_as_init()?;
     telemetry::init_logging(LogFormat::Text, arguments.log_level);
     install_tls_provider()?;
     let mut options = arguments.options.options()?;
@@ -40,7 +44,8 @@ async fn query_once(arguments: QueryArgs) -> anyhow::Result<ExitCode> {
     let report = match query::run(cloud, query, arguments.wait).await {
         Ok(report) => report,
         Err(error) => {
-            eprintln!("Error: {error}");
+            // Who closed it reads the exit code.
+            let _ = writeln!(stderr(), "Error: {error}");
             return Ok(ExitCode::from(error.exit_code()));
         }
     };
@@ -48,8 +53,10 @@ async fn query_once(arguments: QueryArgs) -> anyhow::Result<ExitCode> {
         "json" => report.json() + "\n",
         _ => report.to_string(),
     };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .context("the result cannot be written")?;
+    match stdout().write_all(text.as_bytes()) {
+        // Whoever reads it has read enough, and has the exit code.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written.context("the result cannot be written")?,
+    }
     Ok(ExitCode::from(report.exit() as u8))
 }

@@ -20,6 +20,16 @@ pub(super) fn stop_on_signal() -> io::Result<CancellationToken> {
     Ok(stop)
 }
 
+/// Nothing has to be tidied up, so both keep their default action. Only process 1, as in a container, would
+/// ignore what it does not handle.
+pub(super) fn end_on_signal_as_init() -> io::Result<()> {
+    if process::id() == 1 {
+        let mut signals = Signals::new()?;
+        tokio::spawn(async move { process::exit(128 + signals.next().await) });
+    }
+    Ok(())
+}
+
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

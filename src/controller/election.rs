@@ -307,7 +307,7 @@ impl Candidate {
                 ),
                 code => (false, format!("the API server answered {code}")),
             },
-            // A time beyond the year 9999, for example, which somebody has written into it.
+            // Somebody has written a time into it that is too late to be read, for example.
             kube::Error::SerdeError(error) => {
                 (true, format!("it is not readable, delete it: {error}"))
             }
@@ -371,7 +371,8 @@ pub(super) async fn warn_of_leader(client: Client, own: LeaseName) {
                 %leader,
                 "another operator leads, by Lease {namespace}/{}: both poll every job and write every \
                  status. To join it, start this one with --leader-elect \
-                 --leader-elect-namespace={namespace}",
+                 --leader-elect-namespace={namespace} --leader-elect-lease={}",
+                own.name,
                 own.name
             );
         }

@@ -18,7 +18,10 @@ use image_export_core::Config;
 use image_export_model::{ConfigurationError, ConfigurationReason};
 pub use report::{Exit, Report};
 use runtime::{LocalRuntime, Target};
-use std::path::PathBuf;
+use std::{
+    io::{Write as _, stderr},
+    path::PathBuf,
+};
 
 /// Which job to query, and how.
 #[derive(Clone, Debug)]
@@ -110,7 +113,9 @@ pub async fn run(client: CloudClient, query: Query, wait: bool) -> Result<Report
 fn warn_of_ignored_keys(file: &CloudsFile, cloud: &CloudName, keys: &[String]) {
     if !keys.is_empty() {
         let keys = keys.join(", ");
-        eprintln!("Note: these keys of cloud \"{cloud}\" in {file} are not read: {keys}");
+        let note = format!("Note: these keys of cloud \"{cloud}\" in {file} are not read: {keys}");
+        // Nobody has to read it.
+        let _ = writeln!(stderr(), "{note}");
     }
 }
 
@@ -415,15 +420,20 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_that_was_reported_counts_whatever_is_polled_later() {
-        let cloud = Cloud::new("ended");
-        let success = Answer::json(200, r#"{"job_id":"{job_id}","status":"SUCCESS"}"#);
-        cloud.sim.script(key("j"), [success]);
-        cloud
-            .sim
-            .script_forever(key("j"), Answer::ims_error(503, "IMG.0023", "no"));
-        let (report, json) = cloud.report("j", true).await;
-        assert_eq!(report.exit(), Exit::Success, "{json}");
-        assert_eq!(json["classification"]["category"], "http_error", "{json}");
+        for (status, code, category) in [
+            (503, "IMG.0023", "http_error"),
+            (403, "IMG.0026", "access_denied"),
+        ] {
+            let cloud = Cloud::new(category);
+            let success = Answer::json(200, r#"{"job_id":"{job_id}","status":"SUCCESS"}"#);
+            cloud.sim.script(key("j"), [success]);
+            cloud
+                .sim
+                .script_forever(key("j"), Answer::ims_error(status, code, "no"));
+            let (report, json) = cloud.report("j", true).await;
+            assert_eq!(report.exit(), Exit::Success, "{json}");
+            assert_eq!(json["classification"]["category"], category, "{json}");
+        }
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ impl Progress {
         }
     }
 
-    /// `next`: time until the next poll.
+    /// `next`: time until something is done next; mostly that is a poll.
     pub(super) fn show(&mut self, observation: &Observation, polls: u32, next: Option<Duration>) {
         if !self.shown {
             return;
@@ -44,7 +44,7 @@ impl Progress {
             let next = next.map_or(0, |next| next.as_secs());
             let _ = write!(
                 self.out,
-                "\r\x1b[K{time} {state} (polled {polls} times, next poll in {next} s)"
+                "\r\x1b[K{time} {state} (polled {polls} times, next step in {next} s)"
             );
             let _ = self.out.flush();
         } else if state != self.last {
@@ -145,8 +145,8 @@ mod tests {
         );
         assert_eq!(
             shown(true, true, &outcomes[..2]),
-            "\r\x1b[Knot found (polled 1 times, next poll in 0 s)\
-             \r\x1b[Kthrottled (polled 2 times, next poll in 30 s)\n"
+            "\r\x1b[Knot found (polled 1 times, next step in 0 s)\
+             \r\x1b[Kthrottled (polled 2 times, next step in 30 s)\n"
         );
         assert_eq!(shown(true, true, &[]), "");
         assert_eq!(shown(false, true, &outcomes), "");

@@ -143,6 +143,8 @@ impl Exit {
         match succeeded.status.as_str() {
             "True" => Some(Self::Success),
             "False" => Some(Self::Failed),
+            // Only its image id is still awaited.
+            _ if status.status.as_deref() == Some("SUCCESS") => Some(Self::Success),
             _ => None,
         }
     }

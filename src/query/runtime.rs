@@ -169,8 +169,11 @@ impl<'a> LocalRuntime<'a> {
                 )
             }
         };
+        let observation = Observation::of(outcome, 0);
         if self.credential.is_none() {
-            self.observation = Some(Observation::of(outcome, 0));
+            self.observation = Some(observation);
+        } else {
+            self.progress.show(&observation, self.polls, None);
         }
         Err(error)
     }

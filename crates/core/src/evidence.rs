@@ -237,6 +237,13 @@ impl Evidence {
             if *reason == error.reason && *message == bounded(&error.message))
     }
 
+    /// Whether the cloud will not report the job before somebody acts: the configuration is wrong, or the
+    /// cloud does not know the job.
+    #[must_use]
+    pub fn needs_action(&self) -> bool {
+        self.configuration_error.is_some() || self.not_found || self.not_found_yet
+    }
+
     /// Whether the latest attempt failed.
     #[must_use]
     pub fn is_failing(&self) -> bool {

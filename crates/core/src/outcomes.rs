@@ -27,9 +27,10 @@ pub fn apply_poll(state: &mut State, now: Moment, ticket: &PollTicket, seen: &Ob
     // login, which is a request as well.
     let is_deferred = matches!(seen.outcome, Outcome::Deferred(_));
     let requests = seen.requests.max(u32::from(is_deferred || seen.signed_in));
+    let was_sent = seen.requests > 0 || seen.signed_in;
     state
         .quotas
-        .apply_end(now.at, &ticket.charge, requests, !is_deferred);
+        .apply_end(now.at, &ticket.charge, requests, was_sent);
     let alike = state.alike.remove(&ticket.sequence);
     for key in std::iter::once(ticket.job).chain(alike.into_iter().flatten()) {
         apply_poll_to(state, now, key, ticket, seen);

@@ -247,14 +247,6 @@ impl Phase {
         Some(*named.find(stalls).unwrap_or(first))
     }
 
-    /// Whether the cloud will not report the job before somebody acts: the configuration is wrong, or the
-    /// cloud does not know the job.
-    #[must_use]
-    pub fn needs_action(self) -> bool {
-        let row = self.row();
-        matches!(row.detail, Detail::Configuration(_)) || row.reason == reasons::JOB_NOT_FOUND
-    }
-
     /// Whether the job has ended: how, `Succeeded` shows.
     #[must_use]
     pub fn is_finished(self) -> bool {

@@ -49,8 +49,8 @@ impl Tally {
         let is_readable = !matches!(secret, SecretState::Misconfigured(_));
         let is_polled = stage != PollStage::Off;
         let is_active = job.is_active();
-        let is_expected = is_active && !job.phase().is_some_and(Phase::needs_action);
         let evidence = &job.evidence;
+        let is_expected = is_active && !evidence.needs_action();
         Self {
             shown: job.sync.acknowledged().map(|shown| shown.phase),
             answered: is_expected.then(|| nanos(job.answered_at).div_ceil(STEP)),

@@ -364,7 +364,7 @@ pub fn check_totals(world: &World) {
             };
             expected.polls_waiting += usize::from(is_waiting);
             expected.polls_overdue += usize::from(job.is_overdue(&world.config, now.at));
-            if job.is_active() && !job.phase().is_some_and(Phase::needs_action) {
+            if job.is_active() && !job.evidence.needs_action() {
                 let age = now.at.saturating_sub(job.answered_at);
                 expected.oldest_answer = expected.oldest_answer.max(age);
             }

@@ -5,14 +5,14 @@ use crate::{
     Config, CredentialRef,
     tests::{
         samples::{
-            cloud, millis, object_of, running, secret_missing, secs, throttled, time_out,
-            unavailable_for,
+            cloud, deferred, millis, misconfigured, object_of, running, secret_missing, secs,
+            throttled, time_out, unavailable_for,
         },
         world::World,
     },
     token_bucket::TokenBucket,
 };
-use image_export_model::Observation;
+use image_export_model::{ConfigurationReason, Observation};
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -163,6 +163,39 @@ fn after_a_pause_one_poll_is_answered_before_the_others_follow() {
     let after: Vec<Duration> = world.polls[sent + 1..].iter().map(|poll| poll.at).collect();
     assert!(after.len() > 40, "{}", after.len());
     check_rate(&after, 10.0, 20.0);
+}
+
+#[test]
+fn a_first_poll_after_a_pause_that_asks_the_cloud_for_nothing_is_followed_by_another_first_one() {
+    let without_a_login = Observation {
+        requests: 0,
+        endpoint: None,
+        queried: None,
+        ..misconfigured(ConfigurationReason::CredentialsInvalid)
+    };
+    for unasked in [deferred(secs(1)), without_a_login] {
+        let mut world = World::new();
+        world.check_decisions = false;
+        let names: Vec<String> = (0..100).map(|n| format!("x{n}")).collect();
+        for name in &names {
+            world.create(object_of(name, "one", "project"));
+        }
+        world.run(60);
+        all_report(&mut world, &names, &throttled(Some(secs(60))));
+        world.run(20);
+        world.held.polls = true;
+        world.run(60);
+        for _ in 0..3 {
+            assert_eq!(world.open_polls.len(), 1, "{unasked:?}");
+            let poll = world.open_polls.remove(0);
+            world.answer(&poll, unasked.clone());
+            world.run(10);
+        }
+        let poll = world.open_polls.remove(0);
+        world.answer(&poll, running());
+        world.run(1);
+        assert!(world.open_polls.len() > 1);
+    }
 }
 
 /// Throttled once in a while, and otherwise as many polls as there may be.
