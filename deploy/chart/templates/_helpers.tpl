@@ -71,7 +71,7 @@ app.kubernetes.io/component: operator
 {{- if eq (include "image-export-operator.leaseNamespace" .) .Release.Namespace -}}
 {{- include "image-export-operator.fullname" . -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Namespace (include "image-export-operator.fullname" .) -}}
+{{- printf "%s.%s" .Release.Namespace (include "image-export-operator.fullname" .) -}}
 {{- end -}}
 {{- end -}}
 
