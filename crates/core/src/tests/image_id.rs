@@ -3,12 +3,12 @@
 use super::{
     phases::world_with,
     samples::{
-        answer_with, millis, misconfigured, not_found, object, running, secs, success,
-        success_without_image, throttled, time_out, unavailable,
+        answer_with, deferred, millis, misconfigured, not_found, object, running, secret_missing,
+        secs, success, success_without_image, throttled, time_out, unavailable,
     },
     world::World,
 };
-use crate::Config;
+use crate::{Config, Input};
 use image_export_model::{ConfigurationReason, JobState};
 use std::time::Duration;
 
@@ -72,9 +72,7 @@ fn suspending_and_resuming_do_not_change_when_image_id_pending_polls() {
 #[test]
 fn image_id_pending_ends_with_a_broken_secret_too() {
     let mut world = world_with(success_without_image());
-    world
-        .secrets
-        .insert("otc".into(), Err(super::samples::secret_missing()));
+    world.secrets.insert("otc".into(), Err(secret_missing()));
     world.poll_time = millis(50);
     world.reports("x", misconfigured(ConfigurationReason::CredentialsInvalid));
     world.run(55);
@@ -96,7 +94,7 @@ fn image_id_pending_polls_10_s_apart_when_the_secret_breaks_and_is_fixed() {
         world.reports("x", success_without_image());
         world.create(object("x"));
         world.run(1);
-        let broken = Err(super::samples::secret_missing());
+        let broken = Err(secret_missing());
         world.secrets.insert("otc".into(), broken);
         world.run_until(fixed_at);
         world.secrets.insert("otc".into(), Ok(1));
@@ -173,5 +171,101 @@ fn an_attempt_obeys_a_pause_of_its_bucket() {
     assert_eq!(world.polls.len(), polls, "the cloud asked for 40 s");
     world.reports("x", success());
     world.run(20);
+    assert_eq!(world.reason("x"), "JobSucceeded");
+}
+
+#[test]
+fn image_id_missing_gets_its_image_id_by_a_poll_request() {
+    let mut world = World::new();
+    world.reports("x", success_without_image());
+    world.create(object("x"));
+    world.run(100);
+    assert_eq!(world.reason("x"), "ImageIDMissing");
+    let completed = world.status("x").completion_time.clone();
+    let polls = world.polls.len();
+
+    world.request_poll("x", "still none?");
+    world.run(100);
+    assert_eq!(
+        (world.reason("x"), world.polls.len()),
+        ("ImageIDMissing", polls + 1)
+    );
+
+    // Much later, when the credential has not been used for a while.
+    world.run(3600);
+    world.reports("x", success());
+    world.request_poll("x", "and now?");
+    world.run(3);
+    assert_eq!(
+        (world.reason("x"), world.polls.len()),
+        ("JobSucceeded", polls + 2)
+    );
+    assert_eq!(world.status("x").completion_time, completed);
+}
+
+#[test]
+fn a_poll_request_in_image_id_missing_is_repeated_where_it_waits_for_a_login_or_is_throttled() {
+    for unanswered in [deferred(secs(1)), throttled(Some(secs(5)))] {
+        let mut world = World::new();
+        world.reports("x", success_without_image());
+        world.create(object("x"));
+        world.run(1000);
+        let polls = world.polls.len();
+        world.held.polls = true;
+        world.request_poll("x", "now");
+        world.run(1);
+        let poll = world.take_poll();
+        world.answer(&poll, unanswered);
+        world.run(20);
+        let poll = world.take_poll();
+        world.answer(&poll, success());
+        world.run(1);
+        assert_eq!(
+            (world.reason("x"), world.polls.len()),
+            ("JobSucceeded", polls + 2)
+        );
+    }
+}
+
+#[test]
+fn a_poll_request_in_image_id_missing_is_polled_when_the_secret_is_fixed() {
+    let mut world = World::new();
+    world.reports("x", success_without_image());
+    world.create(object("x"));
+    world.run(1000);
+    let polls = world.polls.len();
+    world.secrets.insert("otc".into(), Err(secret_missing()));
+    world.reports("x", success());
+    world.request_poll("x", "now");
+    world.run(1000);
+    assert_eq!(
+        (world.reason("x"), world.polls.len()),
+        ("ImageIDMissing", polls)
+    );
+    world.secrets.insert("otc".into(), Ok(2));
+    world.run(61);
+    assert_eq!(
+        (world.reason("x"), world.polls.len()),
+        ("JobSucceeded", polls + 1)
+    );
+}
+
+#[test]
+fn a_poll_request_in_image_id_missing_survives_a_change_of_leadership() {
+    let mut world = World::new();
+    world.reports("x", success_without_image());
+    world.create(object("x"));
+    world.run(100);
+    world.held.polls = true;
+    world.request_poll("x", "now");
+    world.run(1);
+    let poll = world.take_poll();
+    world.feed(Input::Leading(false));
+    world.feed(Input::Leading(true));
+    world.answer(&poll, success());
+    world.run(1);
+    let poll = world.take_poll();
+    world.answer(&poll, success());
+    world.run(1);
     assert_eq!(world.reason("x"), "JobSucceeded");
 }

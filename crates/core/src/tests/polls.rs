@@ -2,12 +2,12 @@
 
 use super::{
     samples::{
-        beginning, deferred, fail, millis, not_found, object, running, secs, success,
-        success_without_image, throttled, unavailable, unavailable_for,
+        beginning, fail, millis, not_found, object, running, secs, success, success_without_image,
+        throttled, unavailable, unavailable_for,
     },
     world::World,
 };
-use crate::{Config, Input};
+use crate::Config;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
 
@@ -320,104 +320,6 @@ fn job_succeeded_job_failed_and_suspended_acknowledge_a_poll_request_without_a_p
         );
         assert_eq!(world.polls.len(), polls);
     }
-}
-
-#[test]
-fn image_id_missing_gets_its_image_id_by_a_poll_request() {
-    let mut world = World::new();
-    world.reports("x", success_without_image());
-    world.create(object("x"));
-    world.run(100);
-    assert_eq!(world.reason("x"), "ImageIDMissing");
-    let completed = world.status("x").completion_time.clone();
-    let polls = world.polls.len();
-
-    world.request_poll("x", "still none?");
-    world.run(100);
-    assert_eq!(
-        (world.reason("x"), world.polls.len()),
-        ("ImageIDMissing", polls + 1)
-    );
-
-    // Much later, when the credential has not been used for a while.
-    world.run(3600);
-    world.reports("x", success());
-    world.request_poll("x", "and now?");
-    world.run(3);
-    assert_eq!(
-        (world.reason("x"), world.polls.len()),
-        ("JobSucceeded", polls + 2)
-    );
-    assert_eq!(world.status("x").completion_time, completed);
-}
-
-#[test]
-fn a_poll_request_in_image_id_missing_is_repeated_where_it_waits_for_a_login_or_is_throttled() {
-    for unanswered in [deferred(secs(1)), throttled(Some(secs(5)))] {
-        let mut world = World::new();
-        world.reports("x", success_without_image());
-        world.create(object("x"));
-        world.run(1000);
-        let polls = world.polls.len();
-        world.held.polls = true;
-        world.request_poll("x", "now");
-        world.run(1);
-        let poll = world.take_poll();
-        world.answer(&poll, unanswered);
-        world.run(20);
-        let poll = world.take_poll();
-        world.answer(&poll, success());
-        world.run(1);
-        assert_eq!(
-            (world.reason("x"), world.polls.len()),
-            ("JobSucceeded", polls + 2)
-        );
-    }
-}
-
-#[test]
-fn a_poll_request_in_image_id_missing_is_polled_when_the_secret_is_fixed() {
-    let mut world = World::new();
-    world.reports("x", success_without_image());
-    world.create(object("x"));
-    world.run(1000);
-    let polls = world.polls.len();
-    world
-        .secrets
-        .insert("otc".into(), Err(super::samples::secret_missing()));
-    world.reports("x", success());
-    world.request_poll("x", "now");
-    world.run(1000);
-    assert_eq!(
-        (world.reason("x"), world.polls.len()),
-        ("ImageIDMissing", polls)
-    );
-    world.secrets.insert("otc".into(), Ok(2));
-    world.run(61);
-    assert_eq!(
-        (world.reason("x"), world.polls.len()),
-        ("JobSucceeded", polls + 1)
-    );
-}
-
-#[test]
-fn a_poll_request_in_image_id_missing_survives_a_change_of_leadership() {
-    let mut world = World::new();
-    world.reports("x", success_without_image());
-    world.create(object("x"));
-    world.run(100);
-    world.held.polls = true;
-    world.request_poll("x", "now");
-    world.run(1);
-    let poll = world.take_poll();
-    world.feed(Input::Leading(false));
-    world.feed(Input::Leading(true));
-    world.answer(&poll, success());
-    world.run(1);
-    let poll = world.take_poll();
-    world.answer(&poll, success());
-    world.run(1);
-    assert_eq!(world.reason("x"), "JobSucceeded");
 }
 
 #[test]

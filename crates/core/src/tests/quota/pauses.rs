@@ -134,8 +134,8 @@ fn a_pause_delays_all_polls_and_no_burst_follows() {
     }
 }
 
-#[test]
-fn after_a_pause_one_poll_is_answered_before_the_others_follow() {
+/// A hundred objects after a pause that all of them were asked for; polls are held from its end on.
+fn after_a_pause() -> World {
     let mut world = World::new();
     world.check_decisions = false;
     let names: Vec<String> = (0..100).map(|n| format!("x{n}")).collect();
@@ -149,6 +149,12 @@ fn after_a_pause_one_poll_is_answered_before_the_others_follow() {
     world.held.polls = true;
     world.run(60);
     assert_eq!(world.open_polls.len(), 1);
+    world
+}
+
+#[test]
+fn after_a_pause_one_poll_is_answered_before_the_others_follow() {
+    let mut world = after_a_pause();
     world.held.polls = false;
     let (first, sent) = (world.open_polls.remove(0), world.polls.len());
     // This one is throttled as well: the next pause ends with one poll too.
@@ -174,17 +180,7 @@ fn a_first_poll_after_a_pause_that_asks_the_cloud_for_nothing_is_followed_by_ano
         ..misconfigured(ConfigurationReason::CredentialsInvalid)
     };
     for unasked in [deferred(secs(1)), without_a_login] {
-        let mut world = World::new();
-        world.check_decisions = false;
-        let names: Vec<String> = (0..100).map(|n| format!("x{n}")).collect();
-        for name in &names {
-            world.create(object_of(name, "one", "project"));
-        }
-        world.run(60);
-        all_report(&mut world, &names, &throttled(Some(secs(60))));
-        world.run(20);
-        world.held.polls = true;
-        world.run(60);
+        let mut world = after_a_pause();
         for _ in 0..3 {
             assert_eq!(world.open_polls.len(), 1, "{unasked:?}");
             let poll = world.open_polls.remove(0);
