@@ -176,9 +176,7 @@ fn an_attempt_obeys_a_pause_of_its_bucket() {
 
 #[test]
 fn image_id_missing_gets_its_image_id_by_a_poll_request() {
-    let mut world = World::new();
-    world.reports("x", success_without_image());
-    world.create(object("x"));
+    let mut world = world_with(success_without_image());
     world.run(100);
     assert_eq!(world.reason("x"), "ImageIDMissing");
     let completed = world.status("x").completion_time.clone();
@@ -206,9 +204,7 @@ fn image_id_missing_gets_its_image_id_by_a_poll_request() {
 #[test]
 fn a_poll_request_in_image_id_missing_is_repeated_where_it_waits_for_a_login_or_is_throttled() {
     for unanswered in [deferred(secs(1)), throttled(Some(secs(5)))] {
-        let mut world = World::new();
-        world.reports("x", success_without_image());
-        world.create(object("x"));
+        let mut world = world_with(success_without_image());
         world.run(1000);
         let polls = world.polls.len();
         world.held.polls = true;
@@ -229,9 +225,7 @@ fn a_poll_request_in_image_id_missing_is_repeated_where_it_waits_for_a_login_or_
 
 #[test]
 fn a_poll_request_in_image_id_missing_is_polled_when_the_secret_is_fixed() {
-    let mut world = World::new();
-    world.reports("x", success_without_image());
-    world.create(object("x"));
+    let mut world = world_with(success_without_image());
     world.run(1000);
     let polls = world.polls.len();
     world.secrets.insert("otc".into(), Err(secret_missing()));
@@ -252,9 +246,7 @@ fn a_poll_request_in_image_id_missing_is_polled_when_the_secret_is_fixed() {
 
 #[test]
 fn a_poll_request_in_image_id_missing_survives_a_change_of_leadership() {
-    let mut world = World::new();
-    world.reports("x", success_without_image());
-    world.create(object("x"));
+    let mut world = world_with(success_without_image());
     world.run(100);
     world.held.polls = true;
     world.request_poll("x", "now");
